@@ -1,0 +1,66 @@
+# bunkerd. `make help` lists the targets.
+SHELL := /bin/bash
+BUN := node_modules/.bin/bun
+BIN := node_modules/.bin
+SOURCES := $(shell find src gen -name '*.ts' 2>/dev/null)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+.DEFAULT_GOAL := help
+.PHONY: help run build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# npm 11 and later may leave install scripts out: bun's is run by hand then.
+node_modules/.installed: package.json package-lock.json
+	npm ci --no-fund --no-audit
+	@$(BUN) --version >/dev/null 2>&1 || node node_modules/bun/install.js
+	@$(BUN) --version >/dev/null
+	@touch $@
+
+dist/bunkerd: node_modules/.installed $(SOURCES)
+	@mkdir -p dist
+	$(BUN) build --compile --minify-syntax --minify-whitespace --bytecode --define BUNKERD_REVISION='"$(COMMIT)"' src/main.ts --outfile $@
+
+build: dist/bunkerd ## compile dist/bunkerd, one executable
+
+run: dist/bunkerd ## build and start the daemon on /run/bunkerd/bunkerd.sock
+	dist/bunkerd $(ARGS)
+
+fmt: node_modules/.installed ## format and apply safe fixes
+	$(BIN)/biome check --write .
+
+check: node_modules/.installed check-gen ## format, lint, types, tidy, generated code up to date
+	$(BIN)/biome ci .
+	$(BIN)/tsc --noEmit
+	$(BUN) test ./test/tidy.test.ts
+
+gen: node_modules/.installed ## generate gen/ from proto/
+	PATH="$(CURDIR)/$(BIN):$$PATH" buf generate
+
+check-gen: node_modules/.installed ## fail if gen/ is not what proto/ generates
+	$(BUN) test/support/check-gen.ts
+
+proto-compat: node_modules/.installed ## proto/ against the upstream files of Debian's packages
+	$(BUN) test/support/proto-compat.ts
+
+test: dist/bunkerd ## every test, with samples of the long ones
+	$(BUN) test/support/run.ts src test
+
+test-unit: node_modules/.installed ## the tests beside the code
+	$(BUN) test/support/run.ts src
+
+test-integration: dist/bunkerd ## against ctr, curl and containerd (as root)
+	$(BUN) test/support/run.ts test/integration test/conformance
+
+test-crash: dist/bunkerd ## kill -9 and power-cut replay
+	$(BUN) test/support/run.ts test/crash
+
+test-long: dist/bunkerd ## crash, fuzz and soak at full length
+	BUNKERD_TEST_LONG=1 $(BUN) test/support/run.ts test/crash test/fuzz test/conformance
+
+bench: dist/bunkerd ## side by side with containerd, as ratios
+	$(BUN) bench/run.ts
+
+clean: ## remove what was built
+	rm -rf dist node_modules .cache

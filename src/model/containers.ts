@@ -1,0 +1,22 @@
+import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import type { Scope } from "./scope.ts";
+
+/**
+ * Container records of every namespace. Implemented by `metadata/` (the database) and `client/` (any containerd socket);
+ * both pass the suite in `test/support/container-store-suite.ts`. Source of the rules: containerd `core/containers/containers.go`.
+ */
+export interface ContainerStore {
+  /** @throws NotFound */
+  get(scope: Scope, id: string): Promise<Container>;
+  /** Containers that match any of the filters (all, if there is none), ordered by id. @throws InvalidArgument on a filter's syntax. */
+  list(scope: Scope, filters?: readonly string[]): Promise<Container[]>;
+  /** Sets both times; returns what was stored. @throws AlreadyExists, InvalidArgument */
+  create(scope: Scope, container: Container): Promise<Container>;
+  /**
+   * Changes the fields named by `fieldPaths` (`labels`, `labels.<key>`, `spec`, `extensions`, `image`, `snapshotkey`, ...);
+   * all mutable ones if there is none. @throws NotFound, InvalidArgument on an immutable field
+   */
+  update(scope: Scope, container: Container, fieldPaths?: readonly string[]): Promise<Container>;
+  /** @throws NotFound */
+  delete(scope: Scope, id: string): Promise<void>;
+}

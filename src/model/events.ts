@@ -1,0 +1,10 @@
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+
+/** Where stores publish what happened, after it is durable. Implemented by `events/exchange.ts`. */
+export interface EventPublisher {
+  /**
+   * Never blocks and never waits for a subscriber.
+   * @param topic such as `/containers/create` @throws InvalidArgument on a malformed topic or namespace
+   */
+  publish<Desc extends DescMessage>(namespace: string, topic: string, schema: Desc, event: MessageShape<Desc>): void;
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Installs the Debian programs that the tests call, if they are missing.
+set -euo pipefail
+missing=()
+need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+need curl curl
+need jq jq
+need make make
+need git git
+need strace strace
+need h2load nghttp2-client
+if [ ${#missing[@]} -gt 0 ]; then
+  apt-get update -q
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi

@@ -1,0 +1,60 @@
+/** Runs `bun test` once a file, so that one file's hang or leak is its own, and ends in `N passed, N failed`. */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+
+const FILE_TIMEOUT_MS = Number(process.env["BUNKERD_TEST_FILE_TIMEOUT_MS"] ?? (process.env["BUNKERD_TEST_LONG"] ? 7_200_000 : 600_000));
+
+function testFiles(path: string): string[] {
+  if (statSync(path).isFile()) return [path];
+  return readdirSync(path, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".test.ts"))
+    .map((name) => join(path, name))
+    .sort();
+}
+
+interface Outcome {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+function count(output: string, word: string): number {
+  return Number(new RegExp(`^\\s*(\\d+) ${word}$`, "m").exec(output)?.[1] ?? 0);
+}
+
+async function runFile(file: string): Promise<Outcome> {
+  const startedAt = performance.now();
+  const child = Bun.spawn([process.execPath, "test", "--timeout", "120000", `./${file}`], {
+    stdout: "pipe",
+    stderr: "pipe",
+    stdin: "ignore",
+    timeout: FILE_TIMEOUT_MS,
+    killSignal: "SIGKILL",
+  });
+  const [stdout, stderr, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  const output = stdout + stderr;
+  const outcome = { passed: count(output, "pass"), failed: count(output, "fail"), skipped: count(output, "skip") };
+  if (code !== 0 && outcome.failed === 0) outcome.failed = 1;
+  if (outcome.passed + outcome.failed + outcome.skipped === 0) outcome.failed = 1;
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+  process.stdout.write(`${outcome.failed === 0 ? "ok  " : "FAIL"} ${file} (${outcome.passed} passed, ${seconds} s)\n`);
+  if (outcome.failed > 0) process.stdout.write(`${output}\n`);
+  else process.stdout.write(output.split("\n").filter((line) => line.startsWith("skipped:")).map((line) => `     ${line}\n`).join(""));
+  return outcome;
+}
+
+const total: Outcome = { passed: 0, failed: 0, skipped: 0 };
+for (const file of process.argv.slice(2).flatMap(testFiles)) {
+  const outcome = await runFile(file);
+  total.passed += outcome.passed;
+  total.failed += outcome.failed;
+  total.skipped += outcome.skipped;
+}
+process.stdout.write(
+  `${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ""}\n`,
+);
+process.exit(total.failed === 0 ? 0 : 1);
