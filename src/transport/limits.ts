@@ -1,0 +1,39 @@
+/** Limits of the wire, in one place. The figures without a source are bunkerd's own. */
+
+/** Largest gRPC message, both ways: containerd's `defaults.DefaultMaxRecvMsgSize` and `DefaultMaxSendMsgSize`. */
+export const MAX_MESSAGE_BYTES = 16 << 20;
+
+/** Received messages of a streaming call that wait for the implementation before the stream is paused. */
+export const MAX_QUEUED_MESSAGES = 16;
+
+/** Their bytes: whichever limit is met first pauses the stream. */
+export const MAX_QUEUED_BYTES = 64 << 10;
+
+/** Bytes that one stream may have waiting for its peer before its producer is stopped. */
+export const MAX_UNSENT_BYTES = 256 << 10;
+
+/** Sum of the names, values and 32 bytes a field (RFC 9113 section 6.5.2): grpc-go's default. */
+export const MAX_HEADER_LIST_BYTES = 16 << 20;
+
+/** Streams open at once on a connection. */
+export const MAX_CONCURRENT_STREAMS = 1 << 20;
+
+/** A connection that has not shown its protocol after this time is closed: grpc-go's `connectionTimeout`. */
+export const SNIFF_TIMEOUT_MS = 120_000;
+
+/** What {@link TransportOptions} may change, tests mostly. */
+export interface TransportLimits {
+  readonly maxMessageBytes: number;
+  readonly maxQueuedMessages: number;
+  readonly maxQueuedBytes: number;
+  readonly maxUnsentBytes: number;
+  readonly sniffTimeoutMs: number;
+}
+
+export const DEFAULT_LIMITS: TransportLimits = {
+  maxMessageBytes: MAX_MESSAGE_BYTES,
+  maxQueuedMessages: MAX_QUEUED_MESSAGES,
+  maxQueuedBytes: MAX_QUEUED_BYTES,
+  maxUnsentBytes: MAX_UNSENT_BYTES,
+  sniffTimeoutMs: SNIFF_TIMEOUT_MS,
+};

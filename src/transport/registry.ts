@@ -1,0 +1,67 @@
+import type {
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  MessageShape,
+} from "@bufbuild/protobuf";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import type { Logger } from "../lib/log.ts";
+import type { TransportLimits } from "./limits.ts";
+
+/** Answers the bytes of one response message. Only gRPC uses it; Connect calls the implementation of the same name. */
+export type EncodedUnary<Request> = (
+  request: Request,
+  context: HandlerContext,
+) => Uint8Array | Promise<Uint8Array>;
+
+/** Yields the bytes of one response message each. */
+export type EncodedServerStream<Request> = (
+  request: Request,
+  context: HandlerContext,
+) => Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
+export type EncodedImpl<S extends DescService> = {
+  [Method in keyof S["method"]]?: S["method"][Method] extends DescMethodUnary<infer I>
+    ? EncodedUnary<MessageShape<I>>
+    : S["method"][Method] extends DescMethodServerStreaming<infer I>
+      ? EncodedServerStream<MessageShape<I>>
+      : never;
+};
+
+/** A service and what answers it, served by gRPC, gRPC-Web and Connect alike. Methods left out answer Unimplemented. */
+export interface ServiceBinding<S extends DescService = DescService> {
+  readonly service: S;
+  readonly implementation: DescService extends S ? object : Partial<ServiceImpl<S>>;
+  readonly encoded?: DescService extends S ? object : EncodedImpl<S>;
+}
+
+export function bind<S extends DescService>(
+  service: S,
+  implementation: Partial<ServiceImpl<S>>,
+  encoded?: EncodedImpl<S>,
+): ServiceBinding<S> {
+  const binding = encoded === undefined ? { service, implementation } : { service, implementation, encoded };
+  return binding as ServiceBinding<S>;
+}
+
+export type Protocol = "grpc" | "connect" | "grpc-web";
+
+/** One finished call. `service` and `method` are empty for a path that no binding has, so that metrics stay bounded. */
+export interface ObservedCall {
+  readonly service: string;
+  readonly method: string;
+  readonly protocol: Protocol;
+  /** "OK" or the name of the gRPC code, such as "NotFound". */
+  readonly code: string;
+  readonly seconds: number;
+}
+
+/** Called once a call, when it has ended. Must not throw. */
+export type CallObserver = (call: ObservedCall) => void;
+
+export interface TransportOptions {
+  readonly bindings: readonly ServiceBinding[];
+  readonly logger: Logger;
+  readonly observe?: CallObserver;
+  readonly limits?: Partial<TransportLimits>;
+}
