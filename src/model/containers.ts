@@ -20,3 +20,19 @@ export interface ContainerStore {
   /** @throws NotFound */
   delete(scope: Scope, id: string): Promise<void>;
 }
+
+/**
+ * The same records as protobuf bytes that are ready for the wire, for answers that are copied, not built. Answers what
+ * {@link ContainerStore} would, at the moment of the call. The bytes are the caller's to read, not to change.
+ */
+export interface EncodedContainers {
+  /** Bytes of one GetContainerResponse. @throws NotFound */
+  getEncoded(scope: Scope, id: string): Uint8Array;
+  /** Bytes of one ListContainersResponse. @throws InvalidArgument on a filter's syntax */
+  listEncoded(scope: Scope, filters?: readonly string[]): Uint8Array;
+  /**
+   * Bytes of one ListContainerMessage for each container. The set is fixed at the call; errors are thrown at the call.
+   * @throws InvalidArgument on a filter's syntax
+   */
+  streamEncoded(scope: Scope, filters?: readonly string[]): Iterable<Uint8Array>;
+}

@@ -57,6 +57,16 @@ export function fail(code: ErrorCode, subject: string, options?: ErrorOptions): 
   return new BunkerdError(code, `${subject}: ${ERROR_WORDS[code]}`, options);
 }
 
+/**
+ * The same failure told from further out, as Go's `fmt.Errorf("%s: %w", context, err)`. What is no {@link BunkerdError}
+ * is returned as it came: it is a defect, and keeps its stack.
+ */
+export function within(context: string, error: unknown): unknown {
+  return error instanceof BunkerdError
+    ? new BunkerdError(error.code, `${context}: ${error.message}`, { cause: error })
+    : error;
+}
+
 /** True for a {@link BunkerdError}, of that class where `code` is given. */
 export function isError(value: unknown, code?: ErrorCode): value is BunkerdError {
   return value instanceof BunkerdError && (code === undefined || value.code === code);
@@ -67,7 +77,27 @@ export function messageOf(value: unknown): string {
   return value instanceof Error ? value.message : String(value);
 }
 
-/** Quotes a string as Go's `%q` does, so that hostile ids stay on one line of a message. */
+/** How many characters of a text {@link quote} repeats. */
+const MAX_QUOTED_CHARACTERS = 256;
+
+/** Quotes a string as Go's `%q` does, so that hostile ids stay on one line of a message; cuts what is too long to read. */
 export function quote(text: string): string {
-  return JSON.stringify(text);
+  const cut = text.length > MAX_QUOTED_CHARACTERS;
+  const quoted = JSON.stringify(cut ? text.slice(0, MAX_QUOTED_CHARACTERS) : text)
+    .replaceAll(/\\\\|\\u00([01][0-9a-f])/g, goControlEscape)
+    .replaceAll(/[\u007f-\u00a0\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, goRuneEscape);
+  return cut ? `${quoted}... (${text.length} characters)` : quoted;
+}
+
+/** JSON's escape of a control character as Go's; an escaped backslash stays. */
+function goControlEscape(escape: string, hex: string | undefined): string {
+  if (hex === undefined) return escape;
+  if (hex === "07") return "\\a";
+  if (hex === "0b") return "\\v";
+  return `\\x${hex}`;
+}
+
+function goRuneEscape(rune: string): string {
+  const code = rune.charCodeAt(0);
+  return code === 0x7f ? "\\x7f" : `\\u${code.toString(16).padStart(4, "0")}`;
 }

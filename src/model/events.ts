@@ -6,5 +6,10 @@ export interface EventPublisher {
    * Never blocks and never waits for a subscriber.
    * @param topic such as `/containers/create` @throws InvalidArgument on a malformed topic or namespace
    */
-  publish<Desc extends DescMessage>(namespace: string, topic: string, schema: Desc, event: MessageShape<Desc>): void;
+  publish<Desc extends DescMessage>(
+    namespace: string,
+    topic: string,
+    schema: Desc,
+    event: MessageShape<Desc>,
+  ): void;
 }
