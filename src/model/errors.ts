@@ -90,8 +90,8 @@ export function quote(text: string): string {
 }
 
 /** JSON's escape of a control character as Go's; an escaped backslash stays. */
-function goControlEscape(escape: string, hex: string | undefined): string {
-  if (hex === undefined) return escape;
+function goControlEscape(written: string, hex: string | undefined): string {
+  if (hex === undefined) return written;
   if (hex === "07") return "\\a";
   if (hex === "0b") return "\\v";
   return `\\x${hex}`;
