@@ -1,0 +1,163 @@
+/**
+ * Real daemons for tests: bunkerd, and containerd as Debian packages it. Each has a root, a state and a socket in a
+ * temporary folder of its own.
+ *
+ * `BUNKERD_BIN` names another bunkerd than `dist/bunkerd` ("bun src/main.ts"); `BUNKERD_TEST_DAEMONS` restricts the
+ * daemons that shared test bodies run on ("containerd-2.1").
+ */
+import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { debianPackage, type Suite } from "./debian.ts";
+import { removeFolder, start, temporaryFolder } from "./processes.ts";
+
+export type DaemonKind = "bunkerd" | "containerd-2.1" | "containerd-1.6";
+export type Version = "2.1" | "1.6";
+
+const REPOSITORY = join(import.meta.dir, "../..");
+const READY_TIMEOUT_MS = 60_000;
+
+export interface Daemon {
+  readonly kind: DaemonKind;
+  /** Holds `root`, `state`, the socket, `config.toml` and the log; removed by {@link Daemon.stop}. */
+  readonly folder: string;
+  readonly root: string;
+  readonly socket: string;
+  readonly database: string;
+  readonly pid: number;
+  log(): string;
+  /** Resolves with the exit code when the process has ended. */
+  readonly exited: Promise<number>;
+  /** SIGTERM, wait, and keep the folder. Resolves with the exit code. */
+  halt(): Promise<number>;
+  /** SIGKILL, wait, and keep the folder. */
+  kill(): Promise<void>;
+  /** Ends the process, if it still runs, and removes the folder. */
+  stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface DaemonOptions {
+  /** An earlier daemon's folder, to be taken over. */
+  readonly folder?: string;
+  /** Another root than `<folder>/root`. */
+  readonly root?: string;
+  /** More lines of config.toml. */
+  readonly config?: string;
+  /** Plugins that containerd starts with; default: those with a side effect outside its folders are off. */
+  readonly disabledPlugins?: readonly string[];
+}
+
+export const DATABASE = "io.containerd.metadata.v1.bolt/meta.db";
+
+/** CRI listens on a port, NRI on a socket of the machine, opt makes a folder in /opt. */
+const OUTSIDE: readonly string[] = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.cri.v1.images",
+  "io.containerd.cri.v1.runtime",
+  "io.containerd.nri.v1.nri",
+  "io.containerd.internal.v1.opt",
+];
+
+/** The daemons that a test body runs on, out of those that it is made for. */
+export function daemonKinds(...kinds: readonly DaemonKind[]): readonly DaemonKind[] {
+  const wanted = process.env["BUNKERD_TEST_DAEMONS"]?.split(",");
+  return wanted === undefined ? kinds : kinds.filter((kind) => wanted.includes(kind));
+}
+
+/** The command that starts bunkerd, without its arguments. */
+export function bunkerdCommand(): readonly string[] {
+  const command = process.env["BUNKERD_BIN"]?.split(" ") ?? [join(REPOSITORY, "dist/bunkerd")];
+  return command.map((word) => (existsSync(join(REPOSITORY, word)) ? join(REPOSITORY, word) : word));
+}
+
+const SUITES: Readonly<Record<Version, Suite>> = { "2.1": "sid", "1.6": "bookworm" };
+
+/** A program of Debian's containerd package: `containerd`, `ctr`, `containerd-shim-runc-v2`. */
+export async function containerdProgram(version: Version, name: string): Promise<string> {
+  return join(await debianPackage(SUITES[version], "containerd"), "usr/bin", name);
+}
+
+async function commandOf(kind: DaemonKind, config: string): Promise<string[]> {
+  if (kind === "bunkerd") return [...bunkerdCommand(), "serve", "--config", config];
+  const version = kind === "containerd-2.1" ? "2.1" : "1.6";
+  return [await containerdProgram(version, "containerd"), "--config", config];
+}
+
+function configOf(kind: DaemonKind, folder: string, root: string, options: DaemonOptions): string {
+  const disabled = kind === "bunkerd" ? [] : (options.disabledPlugins ?? OUTSIDE);
+  return [
+    "version = 2",
+    `root = ${JSON.stringify(root)}`,
+    `state = ${JSON.stringify(join(folder, "state"))}`,
+    `disabled_plugins = ${JSON.stringify(disabled)}`,
+    "[grpc]",
+    `address = ${JSON.stringify(join(folder, "d.sock"))}`,
+    options.config ?? "",
+  ].join("\n");
+}
+
+/** Starts a daemon without waiting for it; for one that must fail to start, and for measuring the start. */
+export async function launchDaemon(kind: DaemonKind, options: DaemonOptions = {}): Promise<Daemon> {
+  const folder = options.folder ?? temporaryFolder();
+  const root = options.root ?? join(folder, "root");
+  mkdirSync(join(folder, "state"), { recursive: true });
+  writeFileSync(join(folder, "config.toml"), configOf(kind, folder, root, options));
+  const log = openSync(join(folder, "log"), "a");
+  const child = start(await commandOf(kind, join(folder, "config.toml")), {
+    stdin: "ignore",
+    stdout: log,
+    stderr: log,
+    cwd: folder,
+  });
+  const end = async (signal: NodeJS.Signals): Promise<number> => {
+    child.kill(signal);
+    return child.exited;
+  };
+  const stop = async (): Promise<void> => {
+    await end("SIGKILL");
+    removeFolder(folder);
+  };
+  return {
+    kind,
+    folder,
+    root,
+    socket: join(folder, "d.sock"),
+    database: join(root, DATABASE),
+    pid: child.pid,
+    log: () => readFileSync(join(folder, "log"), "utf8"),
+    exited: child.exited,
+    halt: () => end("SIGTERM"),
+    kill: async () => void (await end("SIGKILL")),
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/** Starts a daemon and waits until its socket accepts. @throws with its log if it ends before */
+export async function startDaemon(kind: DaemonKind, options: DaemonOptions = {}): Promise<Daemon> {
+  const daemon = await launchDaemon(kind, options);
+  let exitCode: number | undefined;
+  void daemon.exited.then((code) => {
+    exitCode = code;
+  });
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  while (!(await accepts(daemon.socket))) {
+    if (exitCode !== undefined) throw new Error(`${kind} exited ${exitCode}: ${daemon.log()}`);
+    if (performance.now() > deadline) throw new Error(`${kind} does not listen: ${daemon.log()}`);
+    await Bun.sleep(5);
+  }
+  return daemon;
+}
+
+/** True if somebody listens on the socket. */
+export function accepts(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const connection = connect(socket);
+    connection.once("connect", () => {
+      connection.destroy();
+      resolve(true);
+    });
+    connection.once("error", () => resolve(false));
+  });
+}
