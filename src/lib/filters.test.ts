@@ -205,7 +205,7 @@ describe("fuzz", () => {
   test("a value quoted as JSON matches itself", () => {
     const value = fc
       .string({ unit: "grapheme" })
-      .filter((text) => !text.includes("\ufffd") && text.isWellFormed());
+      .filter((text) => text !== "" && !text.includes("\ufffd") && text.isWellFormed());
     fc.assert(
       fc.property(value, (name) => {
         expect(parseFilter(`name==${JSON.stringify(name)}`).match(adaptorOf({ name }))).toBe(true);
