@@ -1,0 +1,149 @@
+/**
+ * Calls over gRPC, made to containerd 2.1 and to bunkerd in the same run: answers, codes and messages must be the same.
+ * A new call is one line in `test/integration/rpc/`; what the reference does is the expectation.
+ */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { create, type DescMethodUnary, type DescService, type MessageInitShape } from "@bufbuild/protobuf";
+import { type Any, AnySchema } from "@bufbuild/protobuf/wkt";
+import { type CallOptions, Code, ConnectError } from "@connectrpc/connect";
+import { type Daemon, daemonKinds, startDaemon } from "./daemons.ts";
+import { type Connection, connectGrpc, inNamespace } from "./grpc.ts";
+
+export interface Step {
+  readonly name: string;
+  readonly call: (connection: Connection) => Promise<unknown>;
+  /** What the reference's answer must match, so that the comparison is of the case that is meant. */
+  readonly shows: RegExp | undefined;
+  /** containerd's process ends of this request, so only bunkerd is asked. */
+  readonly fatal?: boolean;
+}
+
+/** A request without the message that it is about: containerd 2.1 dereferences nil and ends; ours is InvalidArgument. */
+export function fatal(step: Step): Step {
+  return { ...step, fatal: true };
+}
+
+/** A call of one method in namespace "default", or with the options given. */
+export function step<S extends DescService, M extends keyof S["method"] & string>(
+  service: S,
+  method: M,
+  request: S["method"][M] extends DescMethodUnary<infer I> ? MessageInitShape<I> : never,
+  shows?: RegExp,
+  options: CallOptions = inNamespace("default"),
+): Step {
+  return {
+    name: `${service.typeName.split(".").at(-1)}.${method} ${JSON.stringify(request, shorten).slice(0, 120)}`,
+    call: async (connection) => {
+      const client = connection.client(service) as Record<
+        string,
+        (request: unknown, options: CallOptions) => unknown
+      >;
+      return client[method]?.(request, options);
+    },
+    shows,
+  };
+}
+
+function shorten(_key: string, value: unknown): unknown {
+  if (value instanceof Uint8Array) return `${value.length} bytes`;
+  if (typeof value === "bigint") return String(value);
+  return typeof value === "string" && value.length > 40 ? `${value.slice(0, 12)}…(${value.length})` : value;
+}
+
+export const none: CallOptions = {};
+
+export function any(typeUrl: string, text: string): Any {
+  return create(AnySchema, { typeUrl, value: new TextEncoder().encode(text) });
+}
+
+export function mask(...paths: string[]): { paths: string[] } {
+  return { paths };
+}
+
+export const spec = any("types.containerd.io/opencontainers/runtime-spec/1/Spec", '{"ociVersion":"1.2.0"}');
+export const runtime = { name: "io.containerd.runc.v2" };
+export const web = { id: "web", runtime, spec };
+
+/** Ids that are not as usual: what is right and what is wrong is the reference's word. */
+export const ODD_IDS = [
+  "",
+  ".",
+  "..",
+  "a/b",
+  "/",
+  "-a",
+  "a-",
+  "a--b",
+  "a.b-c_d",
+  "A",
+  "ä",
+  "a b",
+  "a\u0000b",
+  "a\nb",
+  "x".repeat(76),
+  "x".repeat(77),
+  "_a",
+  "0",
+];
+
+/** Times and the lease id that the daemon makes are each daemon's own. */
+function describeAnswer(answer: unknown): unknown {
+  const text = JSON.stringify(answer, (_key, value: unknown) => {
+    if (value instanceof Uint8Array) return `bytes ${Buffer.from(value).toString("latin1")}`;
+    return typeof value === "bigint" ? String(value) : value;
+  });
+  return JSON.parse(
+    text
+      .replaceAll(/"seconds":"\d{9,}","nanos":\d+/g, '"seconds":"now"')
+      .replaceAll(/"seconds":"\d{9,}"/g, '"seconds":"now"')
+      .replaceAll(/"\d{9,10}-[\w-]{4}"/g, '"<lease>"'),
+  );
+}
+
+/** What the call ended in: the answer, or code and message. */
+async function outcomeOf(step: Step, connection: Connection): Promise<unknown> {
+  try {
+    return describeAnswer(await step.call(connection));
+  } catch (error) {
+    if (!(error instanceof ConnectError)) throw error;
+    return { code: Code[error.code], message: error.rawMessage };
+  }
+}
+
+/** Makes a test of each step, in order, on one pair of daemons. */
+export function compareSteps(steps: readonly Step[]): void {
+  const kinds = daemonKinds("containerd-2.1", "bunkerd");
+  const daemons: Daemon[] = [];
+  const connections: Connection[] = [];
+
+  beforeAll(async () => {
+    for (const kind of kinds) {
+      const daemon = await startDaemon(kind);
+      daemons.push(daemon);
+      connections.push(connectGrpc(daemon.socket));
+    }
+  });
+
+  afterAll(async () => {
+    for (const connection of connections) connection.close();
+    for (const daemon of daemons) await daemon.stop();
+  });
+
+  test.each(steps.map((step, index) => [`${index} ${step.name}`, step] as const))(
+    "%s",
+    async (_title, step) => {
+      const asked = connections.filter((_, index) => step.fatal !== true || kinds[index] === "bunkerd");
+      const outcomes: unknown[] = [];
+      for (const connection of asked) outcomes.push(await outcomeOf(step, connection));
+      const [reference, ...others] = outcomes;
+      if (process.env["BUNKERD_TEST_SHOW"] !== undefined) {
+        process.stdout.write(`${step.name}\n   ${JSON.stringify(reference)?.slice(0, 300)}\n`);
+      }
+      if (step.shows !== undefined)
+        expect(JSON.stringify(reference).replaceAll('\\"', '"')).toMatch(step.shows);
+      for (const other of others) expect(other).toEqual(reference);
+      if (step.fatal === true && asked.length > 0)
+        expect(reference).toMatchObject({ code: "InvalidArgument" });
+    },
+  );
+}
