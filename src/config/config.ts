@@ -1,0 +1,140 @@
+import { BunkerdError } from "../model/errors.ts";
+import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
+import { PLUGINS } from "./plugins.ts";
+import type { Field, ValueOf } from "./schema.ts";
+import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
+import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
+
+export type { Problem, ProblemKind } from "./decode.ts";
+export { DEFAULT_ADDRESS, DEFAULT_CONFIG_PATH, LOG_LEVELS } from "./server.ts";
+
+/** The daemon's settings: flags over files over defaults. Sizes are bytes. */
+export interface Config {
+  /** Absolute folders. */
+  readonly root: string;
+  readonly state: string;
+  readonly temp: string;
+  readonly oomScore: number;
+  /** Of the daemon itself; empty to stay where it is. */
+  readonly cgroupPath: string;
+  readonly logLevel: typeof import("./server.ts").LOG_LEVELS[number];
+  readonly logFormat: "text" | "json";
+  /** Plugin URIs. */
+  readonly disabledPlugins: ReadonlySet<string>;
+  readonly requiredPlugins: readonly string[];
+  readonly grpc: ListenerConfig;
+  readonly grpcTcp: TcpConfig;
+  /** `explicit` if a file names its address, rather than the default or the gRPC address. */
+  readonly ttrpc: SocketConfig & { readonly explicit: boolean };
+  readonly debug: SocketConfig;
+  readonly metrics: { readonly address: string; readonly grpcHistogram: boolean };
+  readonly bolt: { readonly openTimeoutMs: number; readonly noSync: boolean };
+}
+
+export interface SocketConfig {
+  /** Empty: does not listen. */
+  readonly address: string;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface ListenerConfig extends SocketConfig {
+  readonly maxReceiveBytes: number;
+  readonly maxSendBytes: number;
+}
+
+export interface TcpConfig {
+  /** `host:port`, empty: does not listen. */
+  readonly address: string;
+  readonly tls: boolean;
+  readonly maxReceiveBytes: number;
+  readonly maxSendBytes: number;
+}
+
+/** grpc-go's own limits, which hold where config.toml says 0 (`plugins/server/grpc/plugin.go` sets only what is above 0). */
+const GRPC_DEFAULT_RECEIVE_BYTES = 4 << 20;
+const GRPC_DEFAULT_SEND_BYTES = 2 ** 31 - 1;
+
+/** Reads a merged tree; problems say what is wrong with it, each once. @throws InvalidArgument on settings that exclude each other */
+export function readConfig(tree: Table, report: (problem: Problem) => void): Config {
+  const root = decode(withoutPlugins(tree), ROOT, report);
+  const disabledPlugins = new Set(root.disabled_plugins);
+  for (const id of disabledPlugins) assertPluginUri("disabled", id, tree);
+  for (const id of root.required_plugins) assertPluginUri("required", id, tree);
+  checkPlugins(tree, disabledPlugins, report);
+  const plugin = <F extends Field>(id: string, field: F): ValueOf<F> =>
+    decode(nodeAt(tree, "plugins", id), field, () => undefined) as ValueOf<F>;
+
+  const grpc = plugin("io.containerd.server.v1.grpc", GRPC);
+  const tcp = plugin("io.containerd.server.v1.grpc-tcp", GRPC_TCP);
+  const ttrpc = plugin("io.containerd.server.v1.ttrpc", TTRPC);
+  const bolt = plugin("io.containerd.metadata.v1.bolt", BOLT);
+  if (root.root === root.state)
+    throw new BunkerdError("InvalidArgument", "root and state must be different paths");
+  if (grpc.address === "") throw new BunkerdError("InvalidArgument", "grpc address cannot be empty");
+  const sizes = (value: { max_recv_message_size: number; max_send_message_size: number }) => ({
+    maxReceiveBytes: value.max_recv_message_size || GRPC_DEFAULT_RECEIVE_BYTES,
+    maxSendBytes: value.max_send_message_size || GRPC_DEFAULT_SEND_BYTES,
+  });
+  return {
+    root: root.root,
+    state: root.state,
+    temp: root.temp,
+    oomScore: root.oom_score,
+    cgroupPath: root.cgroup.path,
+    logLevel: (root.debug.level || "info") as Config["logLevel"],
+    logFormat: root.debug.format === "json" ? "json" : "text",
+    disabledPlugins,
+    requiredPlugins: root.required_plugins,
+    grpc: { address: grpc.address, uid: grpc.uid, gid: grpc.gid, ...sizes(grpc) },
+    grpcTcp: { address: tcp.address, tls: tcp.tls_cert !== "" || tcp.tls_ca !== "", ...sizes(tcp) },
+    ttrpc: {
+      ...ttrpc,
+      explicit: isExplicit(nodeAt(tree, "plugins", "io.containerd.server.v1.ttrpc", "address")),
+    },
+    debug: plugin("io.containerd.server.v1.debug", DEBUG),
+    metrics: {
+      address: plugin("io.containerd.server.v1.metrics", METRICS).address,
+      grpcHistogram: plugin("io.containerd.metrics.v1.grpc-prometheus", GRPC_PROMETHEUS).grpc_histogram,
+    },
+    bolt: { openTimeoutMs: root.timeouts["io.containerd.timeout.bolt.open"] ?? 0, noSync: bolt.no_sync },
+  };
+}
+
+function isExplicit(node: ReturnType<typeof nodeAt>): boolean {
+  const origin = originOf(node);
+  return origin !== undefined && origin.derived !== true;
+}
+
+function withoutPlugins(tree: Table): Table {
+  return new Map([...tree].filter(([name]) => name !== "plugins"));
+}
+
+function assertPluginUri(list: "disabled" | "required", id: string, tree: Table): void {
+  if (id.includes(".")) return;
+  const origin: Origin = originOf(tree.get(`${list}_plugins`)) ?? { file: "config", key: `${list}_plugins` };
+  const message = `invalid ${list} plugin URI ${JSON.stringify(id)}, expected io.containerd.x.vx`;
+  throw new BunkerdError("InvalidArgument", `${placeOf(origin)}: ${message}`);
+}
+
+/** A disabled plugin's keys are nobody's business, as in containerd, which never decodes them. */
+function checkPlugins(tree: Table, disabled: ReadonlySet<string>, report: (problem: Problem) => void): void {
+  const plugins = tree.get("plugins");
+  if (plugins === undefined) return;
+  if (!isTable(plugins)) {
+    const place = placeOf(plugins.origin);
+    report({ kind: "type", place, message: `${place}: expected a table` });
+    return;
+  }
+  for (const [id, node] of plugins) {
+    if (disabled.has(id)) continue;
+    const field = Object.hasOwn(PLUGINS, id) ? PLUGINS[id] : undefined;
+    if (field !== undefined) decode(node, field, report);
+    else if (!isTable(node) || node.size > 0) reportUnknown(id, node, Object.keys(PLUGINS), report);
+  }
+}
+
+/** Kinds that stop the daemon from starting. */
+export function isFatal(kind: ProblemKind): boolean {
+  return kind === "type" || kind === "value";
+}

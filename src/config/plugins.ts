@@ -1,0 +1,167 @@
+/** Every plugin of containerd 1.6 to 2.4 that has keys, by its URI, with its keys and defaults. */
+import { CRI_PLUGINS } from "./cri.ts";
+import {
+  boolean,
+  duration,
+  type Field,
+  float,
+  integer,
+  removed,
+  string,
+  strings,
+  table,
+  tables,
+  unbuilt,
+} from "./schema.ts";
+import { SERVER_PLUGINS } from "./server.ts";
+
+const snapshotter = (fields: Readonly<Record<string, Field>>): Field => unbuilt("snapshots", table(fields));
+
+const unpackConfig = table({
+  platform: string(),
+  snapshotter: string(),
+  differ: string(),
+  config_type: string(),
+  layer_types: strings(),
+  optional: boolean(),
+});
+
+const SNAPSHOTTERS: Readonly<Record<string, Field>> = {
+  "io.containerd.snapshotter.v1.overlayfs": snapshotter({
+    root_path: string(),
+    upperdir_label: boolean(),
+    sync_remove: boolean(),
+    slow_chown: boolean(),
+    mount_options: strings(),
+  }),
+  "io.containerd.snapshotter.v1.native": snapshotter({ root_path: string() }),
+  "io.containerd.snapshotter.v1.btrfs": snapshotter({ root_path: string() }),
+  "io.containerd.snapshotter.v1.zfs": snapshotter({ root_path: string() }),
+  "io.containerd.snapshotter.v1.blockfile": snapshotter({
+    root_path: string(),
+    scratch_file: string(),
+    fs_type: string(),
+    mount_options: strings(),
+    recreate_scratch: boolean(),
+  }),
+  "io.containerd.snapshotter.v1.devmapper": snapshotter({
+    root_path: string(),
+    pool_name: string(),
+    base_image_size: string(),
+    async_remove: boolean(),
+    discard_blocks: boolean(),
+    fs_type: string(),
+    fs_options: string(),
+  }),
+  "io.containerd.snapshotter.v1.erofs": snapshotter({
+    root_path: string(),
+    ovl_mount_options: strings(),
+    enable_fsverity: boolean(),
+    set_immutable: boolean(),
+    default_size: string(),
+    dmverity_mode: string(),
+    layer_content_caches: strings(),
+    max_unmerged_layers: integer(0),
+  }),
+  "io.containerd.snapshotter.v1.aufs": table({ root_path: removed("containerd 2 has no aufs snapshotter") }),
+};
+
+const TASKS: Readonly<Record<string, Field>> = {
+  "io.containerd.runtime.v2.task": unbuilt(
+    "runtime",
+    table({
+      platforms: strings([`linux/${process.arch === "x64" ? "amd64" : process.arch}`]),
+      sched_core: boolean(),
+    }),
+  ),
+  "io.containerd.shim.v1.manager": unbuilt("runtime", table({ env: strings(), socket_dir: string() })),
+  "io.containerd.service.v1.tasks-service": unbuilt(
+    "runtime",
+    table({ blockio_config_file: string(), rdt_config_file: string() }),
+  ),
+  "io.containerd.monitor.task.v1.cgroups": unbuilt("runtime", table({ no_prometheus: boolean() })),
+  "io.containerd.monitor.container.v1.restart": unbuilt("runtime", table({ interval: duration(10_000) })),
+  "io.containerd.internal.v1.opt": unbuilt("runtime", table({ path: string("/opt/containerd") })),
+  "io.containerd.runtime.v1.linux": table(
+    Object.fromEntries(
+      ["shim", "runtime", "runtime_root", "no_shim", "shim_debug", "shim_no_mount_ns", "shim_no_newns"].map(
+        (name) => [name, removed("containerd 2 has no runtime v1")],
+      ),
+    ),
+  ),
+};
+
+const CONTENT: Readonly<Record<string, Field>> = {
+  "io.containerd.service.v1.diff-service": unbuilt(
+    "diff",
+    table({ default: strings(["walking"]), sync_fs: boolean() }),
+  ),
+  "io.containerd.differ.v1.erofs": unbuilt(
+    "diff",
+    table({ mkfs_options: strings(), enable_tar_index: boolean(), enable_dmverity: boolean() }),
+  ),
+  "io.containerd.transfer.v1.local": unbuilt(
+    "transfer",
+    table({
+      max_concurrent_downloads: integer(3),
+      concurrent_layer_fetch_buffer: integer(0),
+      max_concurrent_uploaded_layers: integer(3),
+      max_concurrent_unpacks: integer(1),
+      check_platform_supported: boolean(),
+      unpack_config: tables(unpackConfig),
+      config_path: string(),
+    }),
+  ),
+  "io.containerd.image-verifier.v1.bindir": unbuilt(
+    "transfer",
+    table({
+      bin_dir: string("/opt/containerd/image-verifier/bin"),
+      max_verifiers: integer(10),
+      per_verifier_timeout: duration(10_000),
+    }),
+  ),
+};
+
+const OTHERS: Readonly<Record<string, Field>> = {
+  "io.containerd.nri.v1.nri": unbuilt(
+    "nri",
+    table({
+      disable: boolean(),
+      socket_path: string("/var/run/nri/nri.sock"),
+      plugin_path: string("/opt/nri/plugins"),
+      plugin_config_path: string("/etc/nri/conf.d"),
+      plugin_registration_timeout: duration(5000),
+      plugin_request_timeout: duration(2000),
+      disable_connections: boolean(),
+      default_validator: table({
+        enable: boolean(),
+        reject_oci_hook_adjustment: boolean(),
+        reject_runtime_default_seccomp_adjustment: boolean(),
+        reject_unconfined_seccomp_adjustment: boolean(),
+        reject_custom_seccomp_adjustment: boolean(),
+        reject_namespace_adjustment: boolean(),
+        reject_sysctl_adjustment: boolean(),
+        required_plugins: strings(),
+        tolerate_missing_plugins_annotation: string(),
+      }),
+    }),
+  ),
+  "io.containerd.internal.v1.tracing": unbuilt(
+    "tracing",
+    table({ service_name: string(), sampling_ratio: float(1, 0, 1) }),
+  ),
+  "io.containerd.tracing.processor.v1.otlp": unbuilt(
+    "tracing",
+    table({ endpoint: string(), protocol: string(), insecure: boolean() }),
+  ),
+};
+
+/** Plugin URI to its keys. */
+export const PLUGINS: Readonly<Record<string, Field>> = {
+  ...SERVER_PLUGINS,
+  ...CONTENT,
+  ...SNAPSHOTTERS,
+  ...TASKS,
+  ...CRI_PLUGINS,
+  ...OTHERS,
+};
