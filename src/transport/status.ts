@@ -9,6 +9,8 @@ export interface Status {
   readonly code: Code;
   readonly message: string;
   readonly details: readonly Any[];
+  /** Trailers that a ConnectError brought along. */
+  readonly metadata?: Headers;
   /** False for a thrown value that is no expected failure: whoever answers the call logs it, once, with its stack. */
   readonly expected: boolean;
 }
@@ -49,7 +51,8 @@ export function toStatus(error: unknown): Status {
     return { code: CODES[error.code], message: error.message, details: [], expected: true };
   }
   if (error instanceof ConnectError) {
-    return { code: error.code, message: error.rawMessage, details: detailsOf(error), expected: true };
+    const { code, rawMessage, metadata } = error;
+    return { code, message: rawMessage, details: detailsOf(error), metadata, expected: true };
   }
   if (error instanceof Error && error.name === "AbortError") {
     return { code: Code.Canceled, message: "context canceled", details: [], expected: true };

@@ -1,0 +1,115 @@
+import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import type { HandlerContext } from "@connectrpc/connect";
+import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
+import type { ServiceBinding } from "../registry.ts";
+
+interface MethodBase {
+  readonly desc: DescMethod;
+  /** Names for observers, kept so that a call makes no strings. */
+  readonly serviceName: string;
+  readonly methodName: string;
+  /** Bytes of a value that `call` answered or yielded. @throws Internal */
+  readonly encode: (value: unknown) => Uint8Array;
+}
+
+export interface UnaryMethod extends MethodBase {
+  readonly kind: "unary";
+  readonly call: (request: Message, context: HandlerContext) => unknown;
+}
+
+export interface ServerStreamingMethod extends MethodBase {
+  readonly kind: "server_streaming";
+  readonly call: (request: Message, context: HandlerContext) => AsyncIterable<unknown> | Iterable<unknown>;
+}
+
+export interface ClientStreamingMethod extends MethodBase {
+  readonly kind: "client_streaming";
+  readonly call: (requests: AsyncIterable<Message>, context: HandlerContext) => unknown;
+}
+
+export interface BidiStreamingMethod extends MethodBase {
+  readonly kind: "bidi_streaming";
+  readonly call: (requests: AsyncIterable<Message>, context: HandlerContext) => AsyncIterable<unknown>;
+}
+
+/** A method's code with its types erased; `desc` says what they were. */
+export type StreamingMethod = ServerStreamingMethod | ClientStreamingMethod | BidiStreamingMethod;
+export type Method = UnaryMethod | StreamingMethod;
+
+/** Methods by `:path`, and the names of the services that have any. */
+export interface MethodTable {
+  readonly methods: ReadonlyMap<string, Method>;
+  readonly services: ReadonlySet<string>;
+}
+
+/** @throws Error if a service is bound twice */
+export function methodTable(bindings: readonly ServiceBinding[]): MethodTable {
+  const methods = new Map<string, Method>();
+  const services = new Set<string>();
+  for (const binding of bindings) {
+    const { service } = binding;
+    if (services.has(service.typeName)) throw new Error(`service ${service.typeName} is bound twice`);
+    services.add(service.typeName);
+    for (const desc of service.methods) {
+      const method = methodOf(desc, binding);
+      if (method !== undefined) methods.set(`/${service.typeName}/${desc.name}`, method);
+    }
+  }
+  return { methods, services };
+}
+
+/** The status of a path that the table lacks, worded as grpc-go's `server.go`, `handleStream`. */
+export function unknownPath(path: string, table: MethodTable): BunkerdError {
+  const at = path.lastIndexOf("/");
+  if (!path.startsWith("/") || at === 0) {
+    return new BunkerdError("Unimplemented", `malformed method name: ${quote(path)}`);
+  }
+  const [service, method] = [path.slice(1, at), path.slice(at + 1)];
+  const known = table.services.has(service);
+  const message = known ? `unknown method ${method} for service ${service}` : `unknown service ${service}`;
+  return new BunkerdError("Unimplemented", message);
+}
+
+/** @throws Internal, worded as grpc-go words it for that kind of method */
+export function decodeRequest(method: Method, bytes: Uint8Array): Message {
+  try {
+    return fromBinary(method.desc.input, bytes);
+  } catch (error) {
+    const what =
+      method.kind === "unary" ? "error unmarshalling request" : "failed to unmarshal the received message";
+    throw new BunkerdError("Internal", `grpc: ${what}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function methodOf(desc: DescMethod, binding: ServiceBinding): Method | undefined {
+  const implementation = memberOf(binding.implementation, desc.localName);
+  const encoded = memberOf(binding.encoded, desc.localName);
+  const call = encoded ?? implementation;
+  if (call === undefined) return undefined;
+  return {
+    desc,
+    kind: desc.methodKind,
+    call,
+    encode: encoded === undefined ? (value: unknown) => encodeAnswer(desc, value) : alreadyEncoded,
+    serviceName: desc.parent.typeName,
+    methodName: desc.name,
+    // `bind()` has checked the function's type against the descriptor's kind.
+  } as Method;
+}
+
+function memberOf(object: object | undefined, name: string): ((...of: unknown[]) => unknown) | undefined {
+  const member: unknown = (object as Record<string, unknown> | undefined)?.[name];
+  return typeof member === "function" ? member.bind(object) : undefined;
+}
+
+function encodeAnswer(desc: DescMethod, value: unknown): Uint8Array {
+  try {
+    return toBinary(desc.output, create(desc.output, value as Message));
+  } catch (error) {
+    throw new BunkerdError("Internal", `grpc: error while marshaling: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function alreadyEncoded(value: unknown): Uint8Array {
+  return value as Uint8Array;
+}

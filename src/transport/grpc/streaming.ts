@@ -1,0 +1,233 @@
+import type { Message } from "@bufbuild/protobuf";
+import { Call, type CallServer, type CallSettings } from "./call.ts";
+import { extraMessage, noMessage, truncated } from "./cardinality.ts";
+import { compress, decompress } from "./compression.ts";
+import { EnvelopeDecoder, type EnvelopeSink } from "./envelope.ts";
+import { decodeRequest, type ServerStreamingMethod, type StreamingMethod } from "./methods.ts";
+import { RequestQueue } from "./requests.ts";
+import type { GrpcStream } from "./stream.ts";
+
+type AnswerIterator = AsyncIterator<unknown> | Iterator<unknown>;
+
+/** What the three streaming kinds share: the answer is written as fast as the client takes it. */
+abstract class StreamingCall extends Call implements EnvelopeSink {
+  readonly #streaming: StreamingMethod;
+  protected readonly decoder: EnvelopeDecoder;
+  /** A broken request decides the answer, even if the implementation did not look at it. */
+  protected requestError: unknown;
+  #answers: AnswerIterator | undefined;
+
+  constructor(stream: GrpcStream, method: StreamingMethod, server: CallServer, settings: CallSettings) {
+    super(stream, method, server, settings);
+    this.#streaming = method;
+    this.decoder = new EnvelopeDecoder(this, server.limits.maxMessageBytes);
+  }
+
+  abstract message(bytes: Uint8Array, compressed: boolean): boolean;
+
+  protected decode(bytes: Uint8Array, compressed: boolean): Message | Promise<Message> {
+    return compressed ? this.#inflate(bytes) : decodeRequest(this.#streaming, bytes);
+  }
+
+  async #inflate(bytes: Uint8Array): Promise<Message> {
+    const { requestEncoding } = this.settings;
+    const inflated = await decompress(bytes, requestEncoding, this.server.limits.maxMessageBytes);
+    return decodeRequest(this.#streaming, inflated);
+  }
+
+  /** Writes all that an implementation yields, then ends the call. */
+  protected async write(answers: AsyncIterable<unknown> | Iterable<unknown>): Promise<void> {
+    try {
+      const iterator = iteratorOf(answers);
+      this.#answers = iterator;
+      for (;;) {
+        const step = iterator.next();
+        const result = step instanceof Promise ? await this.#idle(step) : step;
+        if (result.done === true) break;
+        if (this.ended) return;
+        await this.#send(result.value);
+        if (this.ended) return;
+      }
+      this.#answers = undefined;
+      if (this.requestError === undefined) this.succeed();
+      else this.fail(this.requestError);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /**
+   * The call is gone: the implementation is told by `return()`, which runs its `finally` blocks as soon as what it awaits
+   * has settled.
+   */
+  protected released(_reason: Error | undefined): void {
+    const iterator = this.#answers;
+    this.#answers = undefined;
+    if (iterator?.return === undefined) return;
+    try {
+      const returned = iterator.return();
+      if (returned instanceof Promise) returned.catch((error: unknown) => this.fail(error));
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** Awaits the next answer. Headers leave before it does, unless it fails at once and needs none. */
+  #idle<T>(step: Promise<T>): Promise<T> {
+    if (!this.headersSent) {
+      setImmediate(() => {
+        if (!this.ended) this.sendHeaders();
+      });
+    }
+    return step;
+  }
+
+  #send(value: unknown): Promise<void> | undefined {
+    const message = this.#streaming.encode(value);
+    this.checkSize(message);
+    this.sendHeaders();
+    if (this.compresses) return this.#sendCompressed(message);
+    return this.#written(this.stream.writeMessage(message, false));
+  }
+
+  async #sendCompressed(message: Uint8Array): Promise<void> {
+    const compressed = await compress(message);
+    if (this.ended) return;
+    await this.#written(this.stream.writeMessage(compressed ?? message, compressed !== undefined));
+  }
+
+  #written(room: boolean): Promise<void> | undefined {
+    return room ? undefined : this.#drained();
+  }
+
+  async #drained(): Promise<void> {
+    this.blocked = true;
+    await this.stream.drained();
+    this.blocked = false;
+  }
+}
+
+/** A server-streaming call. Runs when its request has ended, as grpc-go's does. */
+export class ServerStreamingCall extends StreamingCall {
+  readonly #method: ServerStreamingMethod;
+  #request: { readonly bytes: Uint8Array; readonly compressed: boolean } | undefined;
+
+  constructor(stream: GrpcStream, method: ServerStreamingMethod, server: CallServer, settings: CallSettings) {
+    super(stream, method, server, settings);
+    this.#method = method;
+  }
+
+  data(chunk: Uint8Array): void {
+    if (this.ended) return;
+    try {
+      this.decoder.push(chunk);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  message(bytes: Uint8Array, compressed: boolean): boolean {
+    if (this.#request !== undefined) throw extraMessage();
+    this.#request = { bytes, compressed };
+    return true;
+  }
+
+  end(): void {
+    if (this.ended) return;
+    if (!this.decoder.atBoundary) this.fail(truncated());
+    else if (this.#request === undefined) this.fail(noMessage());
+    else void this.#run(this.#request.bytes, this.#request.compressed);
+  }
+
+  async #run(bytes: Uint8Array, compressed: boolean): Promise<void> {
+    this.#request = undefined;
+    try {
+      const decoded = this.decode(bytes, compressed);
+      const request = decoded instanceof Promise ? await decoded : decoded;
+      if (!this.ended) await this.write(this.#method.call(request, this.context));
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+}
+
+/** A client-streaming or bidi call. Runs as soon as its headers are there. */
+export class ClientStreamingCall extends StreamingCall {
+  readonly #method: Exclude<StreamingMethod, ServerStreamingMethod>;
+  readonly #requests: RequestQueue;
+
+  constructor(
+    stream: GrpcStream,
+    method: Exclude<StreamingMethod, ServerStreamingMethod>,
+    server: CallServer,
+    settings: CallSettings,
+  ) {
+    super(stream, method, server, settings);
+    this.#method = method;
+    this.#requests = new RequestQueue(
+      stream,
+      (bytes, compressed) => this.decode(bytes, compressed),
+      server.limits,
+    );
+  }
+
+  /** Calls the implementation; the stream may deliver messages from now on. */
+  run(): void {
+    if (this.ended) return;
+    try {
+      if (this.#method.kind === "client_streaming") {
+        void this.#settle(this.#method.call(this.#requests, this.context));
+      } else {
+        void this.write(this.#method.call(this.#requests, this.context));
+      }
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  data(chunk: Uint8Array): void {
+    if (this.ended || this.requestError !== undefined) return;
+    try {
+      this.decoder.push(chunk);
+    } catch (error) {
+      this.#broken(error);
+    }
+  }
+
+  message(bytes: Uint8Array, compressed: boolean): boolean {
+    this.#requests.push(bytes, compressed);
+    return !this.ended;
+  }
+
+  end(): void {
+    if (this.ended || this.requestError !== undefined) return;
+    if (this.decoder.atBoundary) this.#requests.end();
+    else this.#broken(truncated());
+  }
+
+  protected override released(reason: Error | undefined): void {
+    this.#requests.abandon(reason ?? new Error("the call has ended"));
+    super.released(reason);
+  }
+
+  #broken(error: unknown): void {
+    this.requestError = error;
+    this.stream.pause();
+    this.#requests.fail(error);
+  }
+
+  async #settle(answer: unknown): Promise<void> {
+    try {
+      const value = await answer;
+      if (this.requestError === undefined) this.answer(value);
+      else this.fail(this.requestError);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+}
+
+function iteratorOf(values: AsyncIterable<unknown> | Iterable<unknown>): AnswerIterator {
+  if (Symbol.asyncIterator in values) return values[Symbol.asyncIterator]();
+  return values[Symbol.iterator]();
+}
