@@ -145,8 +145,13 @@ class NodeHttp2Stream implements GrpcStream {
   async drained(): Promise<void> {
     if (this.#stream.destroyed || !this.#stream.writableNeedDrain) return;
     await new Promise<void>((resolve) => {
-      this.#stream.once("drain", resolve);
-      this.#stream.once("close", resolve);
+      const room = (): void => {
+        this.#stream.off("drain", room);
+        this.#stream.off("close", room);
+        resolve();
+      };
+      this.#stream.on("drain", room);
+      this.#stream.on("close", room);
     });
   }
 

@@ -1,0 +1,138 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { createServer, type Server, type Socket } from "node:net";
+import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { fail, messageOf } from "../model/errors.ts";
+import type { Http2Engine, Http2EngineFactory } from "./engine.ts";
+import { createGrpcHandler, type GrpcHandler } from "./grpc/handler.ts";
+import { nodeHttp2Engine } from "./grpc/node-http2.ts";
+import { Http1Server } from "./http1.ts";
+import { DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
+import type { TransportOptions } from "./registry.ts";
+import { sniff } from "./sniff.ts";
+import { prepareSocket, publishSocket, removeSocket, type UnixAddress } from "./socket-path.ts";
+
+export interface TcpAddress {
+  readonly host: string;
+  /** 0 takes a free one: see {@link Listener.port}. */
+  readonly port: number;
+}
+
+export type ListenAddress = UnixAddress | TcpAddress;
+
+/** What answers requests that are no gRPC. */
+export interface HttpHandler {
+  handleHttp1(request: IncomingMessage, response: ServerResponse): void;
+  handleUniversal(request: UniversalServerRequest): Promise<UniversalServerResponse>;
+}
+
+export interface ListenerOptions extends TransportOptions {
+  /** Connect's handlers over the same bindings if left out. */
+  readonly http?: HttpHandler;
+  readonly engine?: Http2EngineFactory;
+}
+
+/**
+ * One address that speaks gRPC, gRPC-Web, Connect and HTTP/1.1: the first bytes of a connection tell HTTP/2 from HTTP/1.1, the
+ * content-type of a request tells gRPC from the rest.
+ */
+export class Listener {
+  readonly #address: ListenAddress;
+  readonly #options: ListenerOptions;
+  readonly #limits: TransportLimits;
+  readonly #grpc: GrpcHandler;
+  readonly #engine: Http2Engine;
+  readonly #http1: Http1Server;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #inode: number | undefined;
+
+  constructor(address: ListenAddress, options: ListenerOptions) {
+    this.#address = address;
+    this.#options = options;
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#grpc = createGrpcHandler(options);
+    const http = options.http ?? NOTHING;
+    this.#engine = (options.engine ?? nodeHttp2Engine)({
+      grpc: this.#grpc.handle,
+      universal: (request) => http.handleUniversal(request),
+      logger: options.logger,
+      limits: this.#limits,
+    });
+    this.#http1 = new Http1Server((request, response) => http.handleHttp1(request, response));
+    this.#server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accept(socket));
+  }
+
+  /** gRPC calls that have begun and not ended. */
+  get openCalls(): number {
+    return this.#grpc.openCalls();
+  }
+
+  /** The TCP port that is listened on, 0 for a unix socket. */
+  get port(): number {
+    const bound = this.#server.address();
+    return typeof bound === "object" && bound !== null ? bound.port : 0;
+  }
+
+  /** @throws AlreadyExists if the address is taken, and what {@link prepareSocket} throws */
+  async start(): Promise<void> {
+    if ("path" in this.#address) {
+      const temporary = await prepareSocket(this.#address);
+      await this.#listen({ path: temporary }, this.#address.path);
+      this.#inode = publishSocket(temporary, this.#address);
+    } else {
+      const { host, port } = this.#address;
+      await this.#listen({ host, port }, `${host}:${port}`);
+    }
+    this.#server.on("error", (error) => this.#options.logger.error("accept failed", { error }));
+  }
+
+  /** Takes no more connections, lets calls in flight end for `drainMs`, then cancels them. */
+  async close(drainMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    if ("path" in this.#address && this.#inode !== undefined) removeSocket(this.#address.path, this.#inode);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, drainMs);
+    });
+    await Promise.race([Promise.all([this.#engine.drain(), this.#http1.drain()]), late]);
+    clearTimeout(timer);
+    this.#engine.destroy();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  #listen(where: { path: string } | { host: string; port: number }, name: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const refused = (error: NodeJS.ErrnoException): void => {
+        const code = error.code === "EADDRINUSE" ? "AlreadyExists" : "FailedPrecondition";
+        reject(fail(code, `listen on ${name}: ${messageOf(error)}`, { cause: error }));
+      };
+      this.#server.once("error", refused);
+      this.#server.listen(where, () => {
+        this.#server.off("error", refused);
+        resolve();
+      });
+    });
+  }
+
+  #accept(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
+    // A client that resets its connection is none of our errors; whoever has the socket sees it close.
+    socket.on("error", (error) => this.#options.logger.trace("connection failed", { error }));
+    sniff(socket, this.#limits.sniffTimeoutMs, {
+      http2: (sniffed, received) => this.#engine.accept(sniffed, received),
+      http1: (sniffed, received) => this.#http1.accept(sniffed, received),
+    });
+  }
+}
+
+/** Stands in until Connect's handlers are there: nothing but gRPC is spoken. */
+const NOTHING: HttpHandler = {
+  handleHttp1(_request, response) {
+    response.writeHead(415).end();
+  },
+  handleUniversal() {
+    return Promise.resolve({ status: 415 });
+  },
+};
