@@ -1,0 +1,136 @@
+/** Protobuf's wire format by hand, for messages that are put together from bytes which are encoded already. */
+
+const LENGTH_DELIMITED = 2;
+const INITIAL_BYTES = 16_384;
+/** A tag of one byte and the longest length of a message that fits into memory. */
+const FRAME_BYTES = 1 + 5;
+
+/** Bytes that `value` takes as a varint; below 2^53. */
+export function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) size++;
+  return size;
+}
+
+/** Bytes that a length-delimited field of `sizeBytes` takes, with tag and length; field numbers up to 15. */
+export function fieldSize(sizeBytes: number): number {
+  return 1 + varintSize(sizeBytes) + sizeBytes;
+}
+
+/** Writes one message after another into the same memory. Field numbers are 1 to 15. */
+export class WireWriter {
+  #buffer = Buffer.allocUnsafeSlow(INITIAL_BYTES);
+  #position = FRAME_BYTES;
+
+  /** Begins a message; what was not taken is dropped. */
+  begin(): void {
+    this.#position = FRAME_BYTES;
+  }
+
+  /** The message as field `number` of an outer one, in memory of its own. */
+  takeFramed(number: number): Uint8Array {
+    const sizeBytes = this.#position - FRAME_BYTES;
+    const start = FRAME_BYTES - 1 - varintSize(sizeBytes);
+    const end = this.#position;
+    this.#position = start;
+    this.tag(number, LENGTH_DELIMITED);
+    this.varint(sizeBytes);
+    return new Uint8Array(this.#buffer.subarray(start, end));
+  }
+
+  tag(number: number, type: number): void {
+    this.#reserve(1);
+    this.#buffer[this.#position++] = (number << 3) | type;
+  }
+
+  /** @param value a whole number from 0 to 2^53 */
+  varint(value: number): void {
+    this.#reserve(8);
+    let rest = value;
+    while (rest >= 0x80) {
+      this.#buffer[this.#position++] = (rest % 0x80) | 0x80;
+      rest = Math.floor(rest / 0x80);
+    }
+    this.#buffer[this.#position++] = rest;
+  }
+
+  /** Tag and length of a field whose content follows. */
+  header(number: number, sizeBytes: number): void {
+    this.tag(number, LENGTH_DELIMITED);
+    this.varint(sizeBytes);
+  }
+
+  /** A length-delimited field. */
+  bytes(number: number, value: Uint8Array): void {
+    this.header(number, value.length);
+    this.raw(value);
+  }
+
+  raw(value: Uint8Array): void {
+    this.#reserve(value.length);
+    this.#buffer.set(value, this.#position);
+    this.#position += value.length;
+  }
+
+  #reserve(sizeBytes: number): void {
+    const needed = this.#position + sizeBytes;
+    if (needed <= this.#buffer.length) return;
+    const larger = Buffer.allocUnsafeSlow(Math.max(needed, this.#buffer.length * 2));
+    larger.set(this.#buffer.subarray(0, this.#position));
+    this.#buffer = larger;
+  }
+}
+
+/** A field as it lies in a message: `content` is a view, empty unless the field is length-delimited. */
+export interface WireField {
+  readonly number: number;
+  readonly content: Uint8Array;
+}
+
+/** The fields of a message in their order, or undefined from the first byte on that is no protobuf. */
+export function* wireFields(message: Uint8Array): Generator<WireField | undefined, void> {
+  for (let at = 0; at < message.length; ) {
+    const tag = readVarint(message, at);
+    if (tag === undefined || tag.value < 8) return yield undefined;
+    const number = Math.floor(tag.value / 8);
+    const end = endOfValue(message, tag.value % 8, tag.end);
+    if (end === undefined) return yield undefined;
+    yield { number, content: message.subarray(end.contentStart, end.end) };
+    at = end.end;
+  }
+}
+
+/** True if `message` is a row of well-formed fields. */
+export function isWireMessage(message: Uint8Array): boolean {
+  for (const field of wireFields(message)) if (field === undefined) return false;
+  return true;
+}
+
+function endOfValue(
+  message: Uint8Array,
+  type: number,
+  at: number,
+): { contentStart: number; end: number } | undefined {
+  if (type === LENGTH_DELIMITED) {
+    const length = readVarint(message, at);
+    if (length === undefined || length.end + length.value > message.length) return undefined;
+    return { contentStart: length.end, end: length.end + length.value };
+  }
+  const end =
+    type === 0 ? readVarint(message, at)?.end : type === 1 ? at + 8 : type === 5 ? at + 4 : undefined;
+  return end === undefined || end > message.length ? undefined : { contentStart: end, end };
+}
+
+/** Values beyond 2^53 lose their low bits, which only a varint field's value may have. */
+function readVarint(bytes: Uint8Array, start: number): { value: number; end: number } | undefined {
+  let value = 0;
+  let scale = 1;
+  for (let at = start; at < start + 10; at++) {
+    const byte = bytes[at];
+    if (byte === undefined) return undefined;
+    value += (byte & 0x7f) * scale;
+    if (byte < 0x80) return { value, end: at + 1 };
+    scale *= 0x80;
+  }
+  return undefined;
+}
