@@ -1,0 +1,73 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+
+/**
+ * An HTTP/1.x request of `node:http` for the universal handler. The signal is aborted when the client goes before the
+ * answer has ended.
+ */
+export function universalRequest(request: IncomingMessage, response: ServerResponse): UniversalServerRequest {
+  const controller = new AbortController();
+  const gone = (): void => {
+    if (!response.writableFinished) controller.abort(new ConnectError("context canceled", Code.Canceled));
+  };
+  response.once("close", gone);
+  request.once("error", gone);
+  const header = new Headers();
+  for (let at = 0; at + 1 < request.rawHeaders.length; at += 2) {
+    header.append(request.rawHeaders[at] ?? "", request.rawHeaders[at + 1] ?? "");
+  }
+  return {
+    httpVersion: request.httpVersion,
+    method: request.method ?? "",
+    url: `http://localhost${request.url ?? "/"}`,
+    header,
+    body: bodyOf(request),
+    signal: controller.signal,
+  };
+}
+
+async function* bodyOf(request: IncomingMessage): AsyncGenerator<Uint8Array> {
+  for await (const chunk of request) yield chunk as Uint8Array;
+}
+
+/**
+ * Writes an answer. Headers leave at once unless the body's length is known, and so its one chunk close behind.
+ * Never fails: when the client goes, the body's iterator is returned.
+ */
+export async function writeResponse(
+  answer: UniversalServerResponse,
+  response: ServerResponse,
+): Promise<void> {
+  const header = answer.header ?? new Headers();
+  response.writeHead(answer.status, Object.fromEntries(header));
+  if (!header.has("content-length")) response.flushHeaders();
+  const chunks = answer.body?.[Symbol.asyncIterator]();
+  try {
+    while (chunks !== undefined && !response.destroyed) {
+      const chunk = await chunks.next();
+      if (chunk.done === true) break;
+      if (!response.write(chunk.value)) await drained(response);
+    }
+    if (answer.trailer !== undefined) response.addTrailers(Object.fromEntries(answer.trailer));
+    response.end();
+  } catch (error) {
+    // A body that fails half way can only be told by cutting the connection.
+    response.destroy(error instanceof Error ? error : undefined);
+  } finally {
+    void chunks?.return?.().then(undefined, () => undefined);
+  }
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      response.off("drain", done);
+      response.off("close", done);
+      resolve();
+    };
+    response.once("drain", done);
+    response.once("close", done);
+    if (response.destroyed) done();
+  });
+}
