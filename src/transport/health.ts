@@ -45,6 +45,11 @@ export class HealthStatus {
     return this.#statuses.entries();
   }
 
+  /** Calls that wait in {@link nextChange}. */
+  get waiting(): number {
+    return this.#watchers.size;
+  }
+
   /** Resolves at the next change of any service, or when the signal is aborted. */
   nextChange(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
