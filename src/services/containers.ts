@@ -1,0 +1,50 @@
+import { create } from "@bufbuild/protobuf";
+import { ContainerSchema, Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
+import { BunkerdError } from "../model/errors.ts";
+import type { ServiceBinding } from "../transport/registry.ts";
+import { bind } from "../transport/registry.ts";
+import { scopeOf } from "./scope.ts";
+
+export interface ContainersDependencies {
+  readonly containers: ContainerStore;
+  /** Reads for gRPC as ready bytes; without it gRPC uses `containers`. */
+  readonly encoded?: EncodedContainers;
+}
+
+/** containerd.services.containers.v1.Containers. Source of wording: containerd `plugins/services/containers/local.go`. */
+export function containersService(dependencies: ContainersDependencies): ServiceBinding<typeof Containers> {
+  const { containers, encoded } = dependencies;
+  return bind(
+    Containers,
+    {
+      async get({ id }, context) {
+        return { container: await containers.get(scopeOf(context), id) };
+      },
+      async list({ filters }, context) {
+        return { containers: await containers.list(scopeOf(context), filters) };
+      },
+      async *listStream({ filters }, context) {
+        for (const container of await containers.list(scopeOf(context), filters)) yield { container };
+      },
+      async create(request, context) {
+        const container = request.container ?? create(ContainerSchema);
+        return { container: await containers.create(scopeOf(context), container) };
+      },
+      async update(request, context) {
+        const container = request.container ?? create(ContainerSchema);
+        if (container.id === "") throw new BunkerdError("InvalidArgument", "Container.ID required");
+        return { container: await containers.update(scopeOf(context), container, request.updateMask?.paths) };
+      },
+      async delete({ id }, context) {
+        await containers.delete(scopeOf(context), id);
+        return {};
+      },
+    },
+    encoded && {
+      get: ({ id }, context) => encoded.getEncoded(scopeOf(context), id),
+      list: ({ filters }, context) => encoded.listEncoded(scopeOf(context), filters),
+      listStream: ({ filters }, context) => encoded.streamEncoded(scopeOf(context), filters),
+    },
+  );
+}
