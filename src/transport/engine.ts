@@ -16,7 +16,10 @@ export interface EngineHandlers {
 
 /** Serves HTTP/2 on sockets that the listener accepted. Implemented by `grpc/node-http2.ts` and `http2/`. */
 export interface Http2Engine {
-  /** Takes over a connection; `received` begins with the client's preface. Errors of the socket are the engine's. */
+  /**
+   * Takes over a connection, flowing: listens for data before this returns. `received` begins with the client's preface. The
+   * socket allows half-open, so that the engine must see to its `end` (grpc-go closes the connection); its `error` is listened to.
+   */
   accept(socket: Socket, received: Buffer): void;
   /** Says GOAWAY on every connection, closes each when its last stream has ended; resolves when none is left. */
   drain(): Promise<void>;

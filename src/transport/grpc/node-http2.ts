@@ -40,6 +40,7 @@ export function nodeHttp2Engine(handlers: EngineHandlers): Http2Engine {
   );
   return {
     accept(socket: Socket, received: Buffer): void {
+      socket.on("end", () => socket.destroy());
       server.emit("connection", socket);
       socket.unshift(received);
     },

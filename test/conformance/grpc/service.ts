@@ -95,12 +95,16 @@ export function pathOf(name: string): string {
 /** What the implementations saw: a test that leaves `running` above 0 leaks. */
 export interface Seen {
   running: number;
+  /** Messages that Spread has handed out. */
+  yielded: number;
   contexts: HandlerContext[];
-  /** Resolves when the next implementation that was told to hang has been left. */
+  /** Resolves when an implementation of that method runs, or has run and was not waited for; "" is any. */
+  entered(method: string): Promise<void>;
+  /** Resolves when the next implementation has been left. */
   left(): Promise<void>;
 }
 
-type Behaviour = (request: Payload, context: HandlerContext) => unknown;
+export type Behaviour = (request: Payload, context: HandlerContext) => unknown;
 
 /**
  * Echo answers its request, and behaves as `text` says; Collect counts bytes and messages; Spread answers `count` messages of the
@@ -111,14 +115,27 @@ export function conformanceService(behaviours: Record<string, Behaviour> = {}): 
   seen: Seen;
 } {
   let leave: (() => void)[] = [];
+  let entering: string[] = [];
+  let enter: (() => void)[] = [];
   const seen: Seen = {
     running: 0,
+    yielded: 0,
     contexts: [],
+    async entered(method) {
+      const wanted = (name: string): boolean => method === "" || name === method;
+      while (!entering.some(wanted)) await new Promise<void>((resolve) => enter.push(resolve));
+      const at = entering.findIndex(wanted);
+      entering = entering.filter((_, index) => index !== at);
+    },
     left: () => new Promise((resolve) => leave.push(resolve)),
   };
   const entered = (context: HandlerContext): void => {
     seen.running += 1;
     seen.contexts.push(context);
+    entering.push(context.method.name);
+    const waiting = enter;
+    enter = [];
+    for (const resolve of waiting) resolve();
   };
   const exited = (): void => {
     seen.running -= 1;
@@ -159,7 +176,10 @@ export function conformanceService(behaviours: Record<string, Behaviour> = {}): 
       try {
         const { data, count } = await behave(request as Payload, context);
         if (count === -1) await aborted(context.signal);
-        for (let at = 0; at < count; at++) yield { data, count: at } as unknown as Message;
+        for (let at = 0; at < count; at++) {
+          seen.yielded += 1;
+          yield { data, count: at } as unknown as Message;
+        }
       } finally {
         exited();
       }
