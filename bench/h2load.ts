@@ -1,0 +1,58 @@
+/** nghttp2's h2load over a unix socket, for calls that are all alike. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { output } from "../test/support/processes.ts";
+
+export interface Load {
+  readonly socket: string;
+  readonly path: string;
+  readonly namespace: string;
+  readonly message: Uint8Array;
+  /** Requests in all. */
+  readonly requests: number;
+  readonly connections: number;
+  /** Requests under way at once on each connection. */
+  readonly streams: number;
+}
+
+export interface Rate {
+  readonly perSecond: number;
+  /** Bytes of response bodies in all, to see that both daemons answered the same. */
+  readonly dataBytes: number;
+}
+
+/** @throws if not every request was answered with HTTP status 200 */
+export async function h2load(folder: string, load: Load): Promise<Rate> {
+  const body = join(folder, "h2load-body");
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(load.message.length, 1);
+  writeFileSync(body, Buffer.concat([head, load.message]));
+  const printed = await output([
+    "h2load",
+    ...[
+      "-n",
+      `${load.requests}`,
+      "-c",
+      `${load.connections}`,
+      "-m",
+      `${load.streams}`,
+      "-w",
+      "30",
+      "-W",
+      "30",
+    ],
+    ...["-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers"],
+    ...[
+      "-H",
+      `containerd-namespace: ${load.namespace}`,
+      "-B",
+      `unix:${load.socket}`,
+      `http://localhost${load.path}`,
+    ],
+  ]);
+  const succeeded = Number(/(\d+) succeeded/.exec(printed)?.[1]);
+  const perSecond = Number(/finished in [^,]+, ([\d.]+) req\/s/.exec(printed)?.[1]);
+  const dataBytes = Number(/\((\d+)\) data/.exec(printed)?.[1]);
+  if (succeeded !== load.requests || !(perSecond > 0)) throw new Error(`h2load ${load.path}: ${printed}`);
+  return { perSecond, dataBytes };
+}

@@ -1,0 +1,180 @@
+/** What `make bench` measures, one function a figure; each takes a running daemon and returns one sample. */
+
+import { readFileSync } from "node:fs";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import {
+  Containers,
+  CreateContainerRequestSchema,
+  DeleteContainerRequestSchema,
+  GetContainerRequestSchema,
+  ListContainersRequestSchema,
+  UpdateContainerRequestSchema,
+} from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import { type Daemon, type DaemonKind, type DaemonOptions, launchDaemon } from "../test/support/daemons.ts";
+import { connectGrpc, inNamespace } from "../test/support/grpc.ts";
+import { containerOf } from "../test/support/workload.ts";
+import { h2load } from "./h2load.ts";
+import { BenchConnection, methodOf } from "./http2-client.ts";
+
+const PATH = "/containerd.services.containers.v1.Containers";
+const SPEC_BYTES = 4096;
+export const WORKERS = 32;
+
+/** Fills a namespace with `count` containers of `sizeBytes`; one in a hundred carries the label that the filter seeks. */
+export async function fill(
+  daemon: Daemon,
+  namespace: string,
+  count: number,
+  sizeBytes: number,
+): Promise<void> {
+  await using connection = connectGrpc(daemon.socket);
+  const containers = connection.client(Containers);
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (let n = next++; n < count; n = next++) {
+      const labels = { app: n % 100 === 0 ? "sought" : "other" };
+      await containers.create(
+        { container: { ...containerOf(`c${n}`, sizeBytes), labels } },
+        inNamespace(namespace),
+      );
+    }
+  };
+  await Promise.all(Array.from({ length: WORKERS }, worker));
+}
+
+function createRequest(id: string): Uint8Array {
+  const request: MessageInitShape<typeof CreateContainerRequestSchema> = {
+    container: containerOf(id, SPEC_BYTES),
+  };
+  return toBinary(CreateContainerRequestSchema, create(CreateContainerRequestSchema, request));
+}
+
+function updateRequest(id: string, value: string): Uint8Array {
+  const request = { container: { id, labels: { value } }, updateMask: { paths: ["labels"] } };
+  return toBinary(UpdateContainerRequestSchema, create(UpdateContainerRequestSchema, request));
+}
+
+function deleteRequest(id: string): Uint8Array {
+  return toBinary(DeleteContainerRequestSchema, create(DeleteContainerRequestSchema, { id }));
+}
+
+/** Milliseconds of one create, one after another: the median of `count`. */
+export async function createLatency(daemon: Daemon, round: number, count: number): Promise<number> {
+  const connection = await BenchConnection.open(daemon.socket);
+  const method = methodOf(`${PATH}/Create`, "latency");
+  const samples: number[] = [];
+  for (let n = 0; n < count; n++) {
+    const request = createRequest(`c${round}-${n}`);
+    const startedAt = performance.now();
+    await connection.call(method, request);
+    samples.push(performance.now() - startedAt);
+  }
+  connection.close();
+  return median(samples);
+}
+
+export interface WriteRates {
+  readonly create: number;
+  readonly update: number;
+  readonly delete: number;
+}
+
+/** Calls a second of 32 workers, each with a connection of its own and one call under way. */
+export async function writeRates(daemon: Daemon, round: number, count: number): Promise<WriteRates> {
+  const ids = Array.from({ length: count }, (_, n) => `c${round}-${n}`);
+  const open = Array.from({ length: WORKERS }, () => BenchConnection.open(daemon.socket));
+  const connections = await Promise.all(open);
+  const rateOf = async (name: string, requests: readonly Uint8Array[]): Promise<number> => {
+    const method = methodOf(`${PATH}/${name}`, "writes");
+    let next = 0;
+    const startedAt = performance.now();
+    await Promise.all(
+      connections.map(async (connection) => {
+        for (let request = requests[next++]; request !== undefined; request = requests[next++]) {
+          await connection.call(method, request);
+        }
+      }),
+    );
+    return count / ((performance.now() - startedAt) / 1000);
+  };
+  const rates = {
+    create: await rateOf("Create", ids.map(createRequest)),
+    update: await rateOf(
+      "Update",
+      ids.map((id) => updateRequest(id, `${round}`)),
+    ),
+    delete: await rateOf("Delete", ids.map(deleteRequest)),
+  };
+  for (const connection of connections) connection.close();
+  return rates;
+}
+
+/** Get of one container a second, by h2load. */
+export async function getRate(daemon: Daemon, namespace: string, requests: number): Promise<number> {
+  const message = toBinary(GetContainerRequestSchema, create(GetContainerRequestSchema, { id: "c7" }));
+  const call = { socket: daemon.socket, path: `${PATH}/Get`, namespace, message };
+  return (await h2load(daemon.folder, { ...call, requests, connections: 8, streams: 4 })).perSecond;
+}
+
+/** List or ListStream a second, one after another, by h2load. */
+export async function listRate(
+  daemon: Daemon,
+  method: "List" | "ListStream",
+  namespace: string,
+  requests: number,
+  filters: readonly string[] = [],
+): Promise<number> {
+  const request = create(ListContainersRequestSchema, { filters: [...filters] });
+  const message = toBinary(ListContainersRequestSchema, request);
+  const call = { socket: daemon.socket, path: `${PATH}/${method}`, namespace, message };
+  return (await h2load(daemon.folder, { ...call, requests, connections: 1, streams: 1 })).perSecond;
+}
+
+export interface Memory {
+  readonly rss: number;
+  readonly pss: number;
+  readonly anonymous: number;
+}
+
+/** MiB of the process. */
+export function memoryOf(daemon: Daemon): Memory {
+  const rollup = readFileSync(`/proc/${daemon.pid}/smaps_rollup`, "utf8");
+  const mib = (name: string): number =>
+    Number(new RegExp(`^${name}: +(\\d+) kB`, "m").exec(rollup)?.[1]) / 1024;
+  return { rss: mib("Rss"), pss: mib("Pss"), anonymous: mib("Anonymous") };
+}
+
+/** Milliseconds from the start of the process to the first answer to List of one container; the process is ended after. */
+export async function startTime(
+  kind: DaemonKind,
+  namespace: string,
+  options: DaemonOptions,
+): Promise<number> {
+  const request = create(ListContainersRequestSchema, { filters: ["id==c7"] });
+  const message = toBinary(ListContainersRequestSchema, request);
+  const startedAt = performance.now();
+  const daemon = await launchDaemon(kind, options);
+  for (;;) {
+    try {
+      const connection = await BenchConnection.open(daemon.socket);
+      await connection.call(methodOf(`${PATH}/List`, namespace), message);
+      connection.close();
+      break;
+    } catch (error) {
+      if (performance.now() - startedAt > 60_000) throw error;
+      await Bun.sleep(1);
+    }
+  }
+  const elapsed = performance.now() - startedAt;
+  await daemon.halt();
+  return elapsed;
+}
+
+export function median(samples: readonly number[]): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  const [low = Number.NaN, high = Number.NaN] = [
+    sorted[(sorted.length - 1) >> 1],
+    sorted[sorted.length >> 1],
+  ];
+  return (low + high) / 2;
+}

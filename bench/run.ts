@@ -1,0 +1,195 @@
+/**
+ * `make bench`: every figure of the speed targets, ours and containerd's measured in turn in one run, on one filesystem,
+ * by one client. containerd is Debian's (sid's 2.1) with a root of its own, without CRI. Prints a table, writes
+ * `dist/bench.json`, exits 1 if a target is missed. `make bench ROUNDS=1` is a quick look.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus, totalmem } from "node:os";
+import { join } from "node:path";
+import { type Daemon, type DaemonKind, startDaemon } from "../test/support/daemons.ts";
+import * as measure from "./measurements.ts";
+
+const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
+const FILTER = ["labels.app==sought"];
+
+type Side = "ours" | "containerd";
+type Samples = Record<Side, number[]>;
+
+interface Figure {
+  readonly name: string;
+  readonly unit: string;
+  /** What ours/containerd must be. */
+  readonly target: { readonly atMost: number } | { readonly atLeast: number } | undefined;
+  readonly samples: Samples;
+}
+
+const figures: Figure[] = [];
+
+function figure(name: string, unit: string, target: Figure["target"]): Figure {
+  const made = { name, unit, target, samples: { ours: [], containerd: [] } };
+  figures.push(made);
+  return made;
+}
+
+const SIDES: readonly (readonly [Side, DaemonKind])[] = [
+  ["ours", "bunkerd"],
+  ["containerd", "containerd-2.1"],
+];
+
+/** Each round asks both daemons, so that what else the machine does meets both. */
+async function inTurn(
+  daemons: Readonly<Record<Side, Daemon>>,
+  ask: (daemon: Daemon, round: number, side: Side) => Promise<void>,
+): Promise<void> {
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [side] of SIDES) await ask(daemons[side], round, side);
+  }
+}
+
+function progress(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+async function startBoth(): Promise<Record<Side, Daemon>> {
+  return { ours: await startDaemon("bunkerd"), containerd: await startDaemon("containerd-2.1") };
+}
+
+async function stopBoth(daemons: Record<Side, Daemon>): Promise<void> {
+  for (const [side] of SIDES) await daemons[side].stop();
+}
+
+async function measureIdle(): Promise<void> {
+  progress("idle memory");
+  const [rss, pss, anonymous] = [
+    figure("idle RSS", "MiB", { atMost: 0.9 }),
+    figure("idle PSS", "MiB", undefined),
+    figure("idle anonymous memory", "MiB", undefined),
+  ];
+  for (let round = 0; round < ROUNDS; round++) {
+    const daemons = await startBoth();
+    // What a collector gives back, it gives back within seconds.
+    await Bun.sleep(3000);
+    for (const [side] of SIDES) {
+      const memory = measure.memoryOf(daemons[side]);
+      rss?.samples[side].push(memory.rss);
+      pss?.samples[side].push(memory.pss);
+      anonymous?.samples[side].push(memory.anonymous);
+    }
+    await stopBoth(daemons);
+  }
+}
+
+async function measureWrites(): Promise<void> {
+  progress("writes");
+  const latency = figure("sequential create latency", "ms", { atMost: 1 });
+  const rates = {
+    create: figure(`concurrent create, ${measure.WORKERS} workers`, "calls/s", { atLeast: 4 }),
+    update: figure(`concurrent update, ${measure.WORKERS} workers`, "calls/s", { atLeast: 4 }),
+    delete: figure(`concurrent delete, ${measure.WORKERS} workers`, "calls/s", { atLeast: 4 }),
+  };
+  const daemons = await startBoth();
+  await inTurn(daemons, async (daemon, round, side) => {
+    latency.samples[side].push(await measure.createLatency(daemon, round, 300));
+    const sample = await measure.writeRates(daemon, round, 2000);
+    for (const name of ["create", "update", "delete"] as const) rates[name].samples[side].push(sample[name]);
+  });
+  await stopBoth(daemons);
+}
+
+/** Reads of a store of `count` containers, and what the daemon holds in memory after them. */
+async function measureReads(count: number, sizeBytes: number, requests: number): Promise<void> {
+  progress(`reads of ${count} containers`);
+  const of = `${count} x ${sizeBytes / 1024} KiB`;
+  const get = figure(`Get, of ${of}`, "calls/s", { atLeast: 0.9 });
+  const list = figure(`List of ${of}`, "calls/s", { atLeast: 3 });
+  const stream = figure(`ListStream of ${of}`, "calls/s", { atLeast: 3 });
+  const filtered = figure(`filtered List of ${of}`, "calls/s", { atLeast: 5 });
+  const rss = figure(`RSS after these, ${of}`, "MiB", undefined);
+  const daemons = await startBoth();
+  for (const [side] of SIDES) {
+    await measure.fill(daemons[side], "reads", count, sizeBytes);
+    await measure.getRate(daemons[side], "reads", 5000);
+    await measure.listRate(daemons[side], "List", "reads", 3);
+  }
+  await inTurn(daemons, async (daemon, _round, side) => {
+    get.samples[side].push(await measure.getRate(daemon, "reads", 30_000));
+    list.samples[side].push(await measure.listRate(daemon, "List", "reads", requests));
+    stream.samples[side].push(await measure.listRate(daemon, "ListStream", "reads", requests));
+    filtered.samples[side].push(await measure.listRate(daemon, "List", "reads", requests, FILTER));
+    rss.samples[side].push(measure.memoryOf(daemon).rss);
+  });
+  await stopBoth(daemons);
+}
+
+async function measureStart(count: number): Promise<void> {
+  progress("start");
+  const start = figure(`start to first answer, ${count} containers`, "ms", { atMost: 1 });
+  const daemons = await startBoth();
+  for (const [side] of SIDES) {
+    await measure.fill(daemons[side], "reads", count, 1024);
+    await daemons[side].halt();
+  }
+  for (const [side, kind] of SIDES) await measure.startTime(kind, "reads", { folder: daemons[side].folder });
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [side, kind] of SIDES) {
+      start.samples[side].push(await measure.startTime(kind, "reads", { folder: daemons[side].folder }));
+    }
+  }
+  await stopBoth(daemons);
+}
+
+interface Row {
+  readonly name: string;
+  readonly unit: string;
+  readonly ours: number;
+  readonly containerd: number;
+  readonly ratio: number;
+  readonly target: string;
+  readonly met: boolean | undefined;
+}
+
+function rowOf({ name, unit, target, samples }: Figure): Row {
+  const ours = measure.median(samples.ours);
+  const containerd = measure.median(samples.containerd);
+  const ratio = ours / containerd;
+  if (target === undefined) return { name, unit, ours, containerd, ratio, target: "", met: undefined };
+  return "atMost" in target
+    ? { name, unit, ours, containerd, ratio, target: `<= ${target.atMost}x`, met: ratio <= target.atMost }
+    : { name, unit, ours, containerd, ratio, target: `>= ${target.atLeast}x`, met: ratio >= target.atLeast };
+}
+
+function printTable(rows: readonly Row[]): void {
+  const digits = (value: number): string => value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
+  const verdict = (met: boolean | undefined): string => (met === undefined ? "" : met ? "met" : "MISSED");
+  const lines = [
+    ["", "unit", "ours", "containerd", "ours/containerd", "target", "verdict"],
+    ...rows.map((row) => [
+      ...[row.name, row.unit, digits(row.ours), digits(row.containerd)],
+      ...[`${row.ratio.toFixed(2)}x`, row.target, verdict(row.met)],
+    ]),
+  ];
+  const widths =
+    lines[0]?.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0))) ?? [];
+  for (const line of lines) {
+    process.stdout.write(`| ${line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(" | ")} |\n`);
+    if (line === lines[0])
+      process.stdout.write(`|${widths.map((width) => "-".repeat(width + 2)).join("|")}|\n`);
+  }
+}
+
+await measureIdle();
+await measureWrites();
+await measureReads(1000, 4096, 40);
+await measureReads(10_000, 1024, 10);
+await measureStart(10_000);
+
+const rows = figures.map(rowOf);
+const machine = `${cpus().length} x ${cpus()[0]?.model}, ${Math.round(totalmem() / 2 ** 30)} GiB`;
+process.stdout.write(`\n${machine}; median of ${ROUNDS}\n\n`);
+printTable(rows);
+mkdirSync(join(import.meta.dir, "../dist"), { recursive: true });
+writeFileSync(
+  join(import.meta.dir, "../dist/bench.json"),
+  `${JSON.stringify({ machine, rounds: ROUNDS, rows }, null, 2)}\n`,
+);
+process.exit(rows.some(({ met }) => met === false) ? 1 : 0);
