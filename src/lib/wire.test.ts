@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { AnySchema } from "@bufbuild/protobuf/wkt";
+import { AnySchema, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { fieldSize, isWireMessage, varintSize, WireWriter, wireFields } from "./wire.ts";
 
@@ -20,6 +20,18 @@ test("writes what protobuf reads, and grows", () => {
     expect(any.typeUrl).toBe("type");
     expect(any.value.length).toBe(sizeBytes);
     expect(framed.length).toBe(fieldSize(fieldSize(4) + fieldSize(sizeBytes)));
+  }
+});
+
+test("numbers are protobuf's int64, negative ones too", () => {
+  const writer = new WireWriter();
+  for (const seconds of [1n, -1n, -62_135_596_800n, 1_795_486_450n]) {
+    writer.begin();
+    writer.tag(1, 0);
+    writer.varint(Number(seconds));
+    const [outer] = wireFields(writer.takeFramed(1));
+    expect(fromBinary(TimestampSchema, outer?.content ?? new Uint8Array()).seconds).toBe(seconds);
+    expect(outer?.content.length).toBe(1 + varintSize(Number(seconds)));
   }
 });
 

@@ -5,8 +5,9 @@ const INITIAL_BYTES = 16_384;
 /** A tag of one byte and the longest length of a message that fits into memory. */
 const FRAME_BYTES = 1 + 5;
 
-/** Bytes that `value` takes as a varint; below 2^53. */
+/** Bytes that a whole number of at most 53 bits takes as a varint; a negative one takes ten, as an int64 does. */
 export function varintSize(value: number): number {
+  if (value < 0) return 10;
   let size = 1;
   for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) size++;
   return size;
@@ -43,8 +44,12 @@ export class WireWriter {
     this.#buffer[this.#position++] = (number << 3) | type;
   }
 
-  /** @param value a whole number from 0 to 2^53 */
+  /** @param value a whole number of at most 53 bits; a negative one is written as an int64 */
   varint(value: number): void {
+    if (value < 0) {
+      this.#negative(BigInt(value));
+      return;
+    }
     this.#reserve(8);
     let rest = value;
     while (rest >= 0x80) {
@@ -52,6 +57,14 @@ export class WireWriter {
       rest = Math.floor(rest / 0x80);
     }
     this.#buffer[this.#position++] = rest;
+  }
+
+  #negative(value: bigint): void {
+    this.#reserve(10);
+    for (let index = 0n; index < 9n; index++) {
+      this.#buffer[this.#position++] = Number((value >> (7n * index)) & 0x7fn) | 0x80;
+    }
+    this.#buffer[this.#position++] = 1;
   }
 
   /** Tag and length of a field whose content follows. */

@@ -1,0 +1,42 @@
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { fail } from "../model/errors.ts";
+
+/** Seconds from Go's zero time, 1 January of year 1, to 1970. */
+const UNIX_EPOCH_SECONDS = 62_135_596_800;
+const VERSION_1_BYTES = 15;
+const VERSION_2_BYTES = 16;
+
+/** Go's zero time, which is what an absent time reads as. */
+export const ZERO_TIME_SECONDS = -UNIX_EPOCH_SECONDS;
+
+/** A point in time. `seconds` since 1970, `nanos` from 0 to 999,999,999. */
+export interface GoTime {
+  readonly seconds: number;
+  readonly nanos: number;
+}
+
+/**
+ * Go's `time.Time.MarshalBinary` of a UTC time: version 1, big-endian seconds since year 1 (8 bytes) and nanoseconds (4),
+ * offset of the zone in minutes (2), -1 for UTC.
+ */
+export function encodeGoTime(time: Timestamp): Uint8Array {
+  const bytes = new Uint8Array(VERSION_1_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, 1);
+  view.setBigInt64(1, time.seconds + BigInt(UNIX_EPOCH_SECONDS));
+  view.setInt32(9, time.nanos);
+  view.setInt16(13, -1);
+  return bytes;
+}
+
+/** Reads what {@link encodeGoTime} or Go wrote, in any zone; an absent time is Go's zero time. @throws DataLoss */
+export function decodeGoTime(bytes: Uint8Array | undefined): GoTime {
+  if (bytes === undefined) return { seconds: ZERO_TIME_SECONDS, nanos: 0 };
+  const version = bytes[0];
+  const wanted = version === 1 ? VERSION_1_BYTES : version === 2 ? VERSION_2_BYTES : undefined;
+  if (wanted === undefined) throw fail("DataLoss", `time of ${bytes.length} bytes: unsupported version`);
+  if (bytes.length !== wanted) throw fail("DataLoss", `time of ${bytes.length} bytes: invalid length`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const seconds = view.getInt32(1) * 2 ** 32 + view.getUint32(5) - UNIX_EPOCH_SECONDS;
+  return { seconds, nanos: view.getInt32(9) };
+}

@@ -1,0 +1,55 @@
+import type { Db } from "../bolt/db.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
+import type { EventPublisher } from "../model/events.ts";
+import type { LeaseStore } from "../model/leases.ts";
+import type { NamespaceStore } from "../model/namespaces.ts";
+import type { SandboxStore } from "../model/sandboxes.ts";
+import { ContainerCache } from "./container-cache.ts";
+import { openContainers } from "./containers.ts";
+import { openLeases } from "./leases.ts";
+import { migrate } from "./migrations.ts";
+import { openNamespaces } from "./namespaces.ts";
+import { openSandboxes } from "./sandboxes.ts";
+
+/** The memory that encoded containers may take, if nobody says otherwise. */
+const MAX_CACHE_BYTES = 64 << 20;
+
+export interface MetadataOptions {
+  /** Bound of the memory for encoded containers, in bytes; 0 keeps none. */
+  readonly maxCacheBytes?: number;
+}
+
+export interface MetadataDependencies {
+  readonly publisher: EventPublisher;
+  readonly logger: Logger;
+  readonly clock: Clock;
+}
+
+/** The stores over one database. They hold nothing that needs closing but the database, which is the caller's. */
+export interface Metadata {
+  readonly containers: ContainerStore & EncodedContainers;
+  readonly namespaces: NamespaceStore;
+  readonly leases: LeaseStore;
+  readonly sandboxes: SandboxStore;
+}
+
+/**
+ * Opens containerd's metadata in `db`, which is `<root>/io.containerd.metadata.v1.bolt/meta.db`, and brings it to the version of today.
+ * @throws FailedPrecondition if a newer program wrote it, DataLoss
+ */
+export async function openMetadata(
+  db: Db,
+  { publisher, logger, clock }: MetadataDependencies,
+  { maxCacheBytes = MAX_CACHE_BYTES }: MetadataOptions = {},
+): Promise<Metadata> {
+  await migrate(db, logger);
+  const cache = new ContainerCache(db, maxCacheBytes);
+  return {
+    containers: openContainers({ db, cache, publisher, clock }),
+    namespaces: openNamespaces({ db, cache, publisher }),
+    leases: openLeases({ db, clock }),
+    sandboxes: openSandboxes({ db, clock }),
+  };
+}
