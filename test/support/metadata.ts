@@ -1,0 +1,56 @@
+/** The metadata stores over a database of their own, for tests. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Db } from "../../src/bolt/db.ts";
+import { type Clock, systemClock } from "../../src/lib/clock.ts";
+import { silentLogger } from "../../src/lib/log.ts";
+import { type Metadata, type MetadataOptions, openMetadata } from "../../src/metadata/metadata.ts";
+import type { EventPublisher } from "../../src/model/events.ts";
+
+export interface PublishedEvent {
+  readonly namespace: string;
+  readonly topic: string;
+  readonly event: unknown;
+}
+
+/** A publisher that keeps what it was given. */
+export function recordingPublisher(): EventPublisher & { readonly events: PublishedEvent[] } {
+  const events: PublishedEvent[] = [];
+  return {
+    events,
+    publish: (namespace, topic, _schema, event) => void events.push({ namespace, topic, event }),
+  };
+}
+
+export interface TestMetadata extends Metadata {
+  readonly db: Db;
+  readonly events: PublishedEvent[];
+  close(): Promise<void>;
+}
+
+export interface TestMetadataOptions extends MetadataOptions {
+  readonly clock?: Clock;
+  /** Fills the database before the stores open it. */
+  readonly prepare?: (db: Db) => Promise<void>;
+}
+
+/** A new database in a folder of its own, which `close` removes. */
+export async function temporaryMetadata(options: TestMetadataOptions = {}): Promise<TestMetadata> {
+  const folder = mkdtempSync(join(tmpdir(), "bunkerd-metadata-"));
+  const db = Db.open(join(folder, "meta.db"));
+  const close = async (): Promise<void> => {
+    await db.close();
+    rmSync(folder, { recursive: true });
+  };
+  try {
+    await options.prepare?.(db);
+    const publisher = recordingPublisher();
+    const clock = options.clock ?? systemClock();
+    const metadata = await openMetadata(db, { publisher, logger: silentLogger, clock }, options);
+    return { ...metadata, db, events: publisher.events, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
