@@ -109,11 +109,22 @@ export async function writeRates(daemon: Daemon, round: number, count: number): 
   return rates;
 }
 
-/** Get of one container a second, by h2load. */
-export async function getRate(daemon: Daemon, namespace: string, requests: number): Promise<number> {
+/** Get of one container a second, by h2load: 32 calls at once on 8 connections, or one after another on one. */
+export async function getRate(
+  daemon: Daemon,
+  namespace: string,
+  requests: number,
+  sequential = false,
+): Promise<number> {
   const message = toBinary(GetContainerRequestSchema, create(GetContainerRequestSchema, { id: "c7" }));
   const call = { socket: daemon.socket, path: `${PATH}/Get`, namespace, message };
-  return (await h2load(daemon.folder, { ...call, requests, connections: 8, streams: 4 })).perSecond;
+  return (
+    await h2load(daemon.folder, {
+      ...call,
+      requests,
+      ...(sequential ? { connections: 1, streams: 1 } : { connections: 8, streams: 4 }),
+    })
+  ).perSecond;
 }
 
 /** List or ListStream a second, one after another, by h2load. */

@@ -100,7 +100,8 @@ async function measureWrites(): Promise<void> {
 async function measureReads(count: number, sizeBytes: number, requests: number): Promise<void> {
   progress(`reads of ${count} containers`);
   const of = `${count} x ${sizeBytes / 1024} KiB`;
-  const get = figure(`Get, of ${of}`, "calls/s", { atLeast: 0.9 });
+  const get = figure(`Get, 32 at once, of ${of}`, "calls/s", { atLeast: 0.9 });
+  const alone = figure(`Get, one after another, of ${of}`, "calls/s", { atLeast: 0.9 });
   const list = figure(`List of ${of}`, "calls/s", { atLeast: 3 });
   const stream = figure(`ListStream of ${of}`, "calls/s", { atLeast: 3 });
   const filtered = figure(`filtered List of ${of}`, "calls/s", { atLeast: 5 });
@@ -113,6 +114,7 @@ async function measureReads(count: number, sizeBytes: number, requests: number):
   }
   await inTurn(daemons, async (daemon, _round, side) => {
     get.samples[side].push(await measure.getRate(daemon, "reads", 30_000));
+    alone.samples[side].push(await measure.getRate(daemon, "reads", 10_000, true));
     list.samples[side].push(await measure.listRate(daemon, "List", "reads", requests));
     stream.samples[side].push(await measure.listRate(daemon, "ListStream", "reads", requests));
     filtered.samples[side].push(await measure.listRate(daemon, "List", "reads", requests, FILTER));
