@@ -2,7 +2,7 @@ import { BunkerdError } from "../model/errors.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
 import { PLUGINS } from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
-import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
+import { DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
 
 export type { Problem, ProblemKind } from "./decode.ts";
@@ -28,7 +28,7 @@ export interface Config {
   readonly ttrpc: SocketConfig & { readonly explicit: boolean };
   readonly debug: SocketConfig;
   readonly metrics: { readonly address: string; readonly grpcHistogram: boolean };
-  readonly bolt: { readonly openTimeoutMs: number; readonly noSync: boolean };
+  readonly bolt: { readonly openTimeoutMs: number };
 }
 
 export interface SocketConfig {
@@ -68,7 +68,6 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
   const grpc = plugin("io.containerd.server.v1.grpc", GRPC);
   const tcp = plugin("io.containerd.server.v1.grpc-tcp", GRPC_TCP);
   const ttrpc = plugin("io.containerd.server.v1.ttrpc", TTRPC);
-  const bolt = plugin("io.containerd.metadata.v1.bolt", BOLT);
   if (root.root === root.state)
     throw new BunkerdError("InvalidArgument", "root and state must be different paths");
   if (grpc.address === "") throw new BunkerdError("InvalidArgument", "grpc address cannot be empty");
@@ -97,7 +96,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       address: plugin("io.containerd.server.v1.metrics", METRICS).address,
       grpcHistogram: plugin("io.containerd.metrics.v1.grpc-prometheus", GRPC_PROMETHEUS).grpc_histogram,
     },
-    bolt: { openTimeoutMs: root.timeouts["io.containerd.timeout.bolt.open"] ?? 0, noSync: bolt.no_sync },
+    bolt: { openTimeoutMs: root.timeouts["io.containerd.timeout.bolt.open"] ?? 0 },
   };
 }
 

@@ -1,4 +1,5 @@
 import { formatDuration } from "../lib/duration.ts";
+import { CONFIG_VERSION } from "./migrate.ts";
 import { PLUGINS } from "./plugins.ts";
 import type { Field } from "./schema.ts";
 import { ROOT } from "./server.ts";
@@ -8,23 +9,23 @@ import { isTable, joinKey, type Node, nodeAt, placeOf, type Table, type TomlValu
 export interface DumpOptions {
   /** Write behind each key that a file or flag set where that was. */
   readonly origins?: boolean;
+  /** Write keys that nothing set, with their default; true if left out. */
+  readonly defaults?: boolean;
 }
 
-/** config.toml of version 4 with every known key: what files and flags set, and the defaults. */
+/** config.toml of version 4: what files and flags set, and every other known key with its default. */
 export function formatConfig(tree: Table, options: DumpOptions = {}): string {
   const writer = new Writer(options.origins ?? false);
-  writer.table([], new Map([...tree, ["version", { value: 4n, origin: { file: "", key: "" } }]]), {
-    ...ROOT,
-    fields: { ...ROOT.fields, plugins: { type: "map", default: {} } },
-  });
+  const defaults = options.defaults ?? true;
+  const version: Node = { value: BigInt(CONFIG_VERSION), origin: { file: "", key: "" } };
+  writer.table([], new Map([["version", version], ...tree]), defaults ? ROOT : undefined);
   const plugins = nodeAt(tree, "plugins");
   const set = isTable(plugins) ? plugins : new Map<string, Node>();
-  writer.section(["plugins"]);
-  for (const id of new Set([...Object.keys(PLUGINS), ...set.keys()])) {
-    const field = Object.hasOwn(PLUGINS, id) ? PLUGINS[id] : undefined;
-    if (field !== undefined && Object.values(field.fields ?? {}).every((child) => child.type === "removed"))
-      continue;
-    writer.node(["plugins", id], set.get(id), field);
+  if (defaults || set.size > 0) writer.section(["plugins"]);
+  for (const id of new Set([...(defaults ? Object.keys(PLUGINS) : []), ...set.keys()])) {
+    const field = defaults && Object.hasOwn(PLUGINS, id) ? PLUGINS[id] : undefined;
+    const gone = Object.values(field?.fields ?? {}).every((child) => child.type === "removed");
+    if (field === undefined || !gone) writer.node(["plugins", id], set.get(id), field);
   }
   return writer.text();
 }

@@ -358,3 +358,15 @@ test("the default config loads without a problem", () => {
   const path = write("default.toml", formatConfig(new Map()));
   expect(loadConfig({ path }).problems).toEqual([]);
 });
+
+test("migrated settings are those that were set, no more", () => {
+  const { tree } = load('version = 2\nroot = "/r"\n[metrics]\naddress = "127.0.0.1:1338"\n');
+  expect(formatConfig(tree, { defaults: false })).toBe(`version = 4
+root = "/r"
+
+[plugins]
+
+  [plugins."io.containerd.server.v1.metrics"]
+    address = "127.0.0.1:1338"
+`);
+});

@@ -130,7 +130,7 @@ export const METRICS = table({ address: string() });
 export const GRPC_PROMETHEUS = table({ grpc_histogram: boolean() });
 export const BOLT = table({
   content_sharing_policy: unbuilt("content", string("shared", ["shared", "isolated"])),
-  no_sync: boolean(),
+  no_sync: unbuilt("writing without fsync", boolean()),
 });
 
 /** Plugins whose keys are read today. */

@@ -22,13 +22,14 @@ async function open(endpoint: Endpoint): Promise<Endpoint> {
 
 test("metrics count calls by method and code, and commits", async () => {
   const bindings = [bind(Version, {})];
-  const metrics = createMetrics({ bindings, histogram: true, version: "1", revision: "r" });
+  const metrics = createMetrics({ histogram: true, version: "1", revision: "r" });
+  metrics.addServices(bindings);
   const service = Version.typeName;
   for (const code of ["OK", "OK", "NotFound"]) {
     metrics.observeCall({ service, method: "Version", protocol: "grpc", code, seconds: 0.02 });
   }
   metrics.observeCall({ service: "", method: "", protocol: "grpc", code: "Unimplemented", seconds: 0 });
-  metrics.observeCommit({ batch: 3, fsyncSeconds: 0.002 });
+  metrics.observeCommit({ batchSize: 3, fsyncSeconds: 0.002 });
   let ready = false;
   const pages = metricsPages(metrics.registry, () => ready);
   const endpoint = await open(

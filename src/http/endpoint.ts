@@ -12,6 +12,10 @@ export interface EndpointOptions {
   readonly logger: Logger;
 }
 
+type Where = ({ readonly unix: string } | { readonly hostname: string; readonly port: number }) & {
+  readonly name: string;
+};
+
 /** A small HTTP/1.1 server for pages that are no RPC: metrics, health, debug. */
 export class Endpoint {
   readonly #address: UnixAddress | TcpAddress;
@@ -33,11 +37,11 @@ export class Endpoint {
   async start(): Promise<void> {
     if ("path" in this.#address) {
       const temporary = await prepareSocket(this.#address);
-      this.#server = this.#serve({ unix: temporary }, this.#address.path);
+      this.#server = this.#serve({ unix: temporary, name: this.#address.path });
       this.#inode = publishSocket(temporary, this.#address);
     } else {
       const { host, port } = this.#address;
-      this.#server = this.#serve({ hostname: host, port }, `${host}:${port}`);
+      this.#server = this.#serve({ hostname: host, port, name: `${host}:${port}` });
     }
   }
 
@@ -46,14 +50,12 @@ export class Endpoint {
     await this.#server?.stop(true);
   }
 
-  #serve(where: { unix: string } | { hostname: string; port: number }, name: string): Bun.Server<undefined> {
+  #serve({ name, ...where }: Where): Bun.Server<undefined> {
+    const options = { development: false, fetch: (request: Request) => this.#answer(request) } as const;
     try {
-      return Bun.serve({
-        ...where,
-        fetch: (request) => this.#answer(request),
-        development: false,
-        reusePort: false,
-      });
+      return "unix" in where
+        ? Bun.serve({ ...options, ...where })
+        : Bun.serve({ ...options, ...where, reusePort: false });
     } catch (error) {
       const code =
         (error as NodeJS.ErrnoException).code === "EADDRINUSE" ? "AlreadyExists" : "FailedPrecondition";

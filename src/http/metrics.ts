@@ -6,12 +6,11 @@ import type { CallObserver, ServiceBinding } from "../transport/registry.ts";
 /** One commit of a bolt file. */
 export interface CommitObservation {
   /** Functions that it carried. */
-  readonly batch: number;
+  readonly batchSize: number;
   readonly fsyncSeconds: number;
 }
 
 export interface MetricsOptions {
-  readonly bindings: readonly ServiceBinding[];
   /** `grpc_histogram` of config.toml: latency of each method. */
   readonly histogram: boolean;
   readonly version: string;
@@ -20,6 +19,8 @@ export interface MetricsOptions {
 
 export interface DaemonMetrics {
   readonly observeCall: CallObserver;
+  /** Lists every method at 0, so that a rate has a start. */
+  addServices(bindings: readonly ServiceBinding[]): void;
   observeCommit(commit: CommitObservation): void;
   /** The registry, for families of other rooms. */
   readonly registry: MetricsRegistry;
@@ -43,7 +44,7 @@ export function createMetrics(options: MetricsOptions): DaemonMetrics {
   const registry = new MetricsRegistry();
   addBuildInfo(registry, options);
   addProcess(registry);
-  const observeCall = callObserver(registry, options);
+  const { observeCall, addServices } = countCalls(registry, options.histogram);
   const commits = registry.counter("bunkerd_bolt_commits_total", "Commits of the metadata database.");
   const commit = commits.child();
   const batch = registry
@@ -55,22 +56,26 @@ export function createMetrics(options: MetricsOptions): DaemonMetrics {
   return {
     registry,
     observeCall,
+    addServices,
     observeCommit(observation) {
       commit.value++;
-      batch.observe(observation.batch);
+      batch.observe(observation.batchSize);
       fsync.observe(observation.fsyncSeconds);
     },
   };
 }
 
-function callObserver(registry: MetricsRegistry, options: MetricsOptions): CallObserver {
+function countCalls(
+  registry: MetricsRegistry,
+  histogram: boolean,
+): Pick<DaemonMetrics, "observeCall" | "addServices"> {
   const names = ["grpc_type", "grpc_service", "grpc_method"];
   const handled = registry.counter(
     "grpc_server_handled_total",
     "Total number of RPCs completed on the server, regardless of success or failure.",
     [...names, "grpc_code"],
   );
-  const seconds = options.histogram
+  const seconds = histogram
     ? registry.histogram(
         "grpc_server_handling_seconds",
         "Latency of RPCs until they were completed.",
@@ -87,16 +92,20 @@ function callObserver(registry: MetricsRegistry, options: MetricsOptions): CallO
     countCode(handled, made, "OK");
     return made;
   };
-  for (const { service } of options.bindings) {
-    for (const method of service.methods) add(service.typeName, method.name, typeOf(method));
-  }
   // A path that no binding has is one series, whatever the path.
   const unknown = add("unknown", "unknown", "unary");
-  return ({ service, method, code, seconds: took }) => {
-    const metrics = methods.get(service)?.get(method) ?? unknown;
-    const counter = metrics.codes.get(code) ?? countCode(handled, metrics, code);
-    counter.value++;
-    metrics.seconds?.observe(took);
+  return {
+    observeCall({ service, method, code, seconds: took }) {
+      const metrics = methods.get(service)?.get(method) ?? unknown;
+      const counter = metrics.codes.get(code) ?? countCode(handled, metrics, code);
+      counter.value++;
+      metrics.seconds?.observe(took);
+    },
+    addServices(bindings) {
+      for (const { service } of bindings) {
+        for (const method of service.methods) add(service.typeName, method.name, typeOf(method));
+      }
+    },
   };
 }
 

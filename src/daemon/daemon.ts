@@ -1,0 +1,110 @@
+import { join } from "node:path";
+import type { Config } from "../config/config.ts";
+import { Exchange } from "../events/exchange.ts";
+import { createMetrics } from "../http/metrics.ts";
+import { systemClock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import { type Metadata, openMetadata } from "../metadata/metadata.ts";
+import { HealthStatus } from "../transport/health.ts";
+import type { Listener } from "../transport/listener.ts";
+import { openDatabase } from "./database.ts";
+import { createDirectories } from "./directories.ts";
+import { startListeners } from "./listeners.ts";
+import { Parts, PluginType } from "./parts.ts";
+import { applyProcessSettings } from "./process.ts";
+import { startServices } from "./services.ts";
+
+export interface DaemonOptions {
+  readonly logger: Logger;
+  readonly version: string;
+  readonly revision: string;
+}
+
+export interface Daemon extends AsyncDisposable {
+  /** What runs and how it fares, for people: the debug page and SIGUSR1. */
+  state(): unknown;
+}
+
+/** How long calls in flight may take to end once the daemon stops. */
+const DRAIN_MS = 5000;
+
+/**
+ * Builds every part, in this order: folders, database and its lock, stores, services, listeners. Disposal closes them in
+ * reverse. @throws what a part throws that cannot start; what was built before is closed again
+ */
+export async function startDaemon(config: Config, options: DaemonOptions): Promise<Daemon> {
+  const { logger, version, revision } = options;
+  await using stack = new AsyncDisposableStack();
+  const parts = new Parts({ disabled: config.disabledPlugins });
+  const clock = systemClock();
+  const health = new HealthStatus();
+  const life = { ready: false };
+
+  createDirectories(config);
+  applyProcessSettings(config, logger);
+  const metrics =
+    config.metrics.address === ""
+      ? undefined
+      : createMetrics({ histogram: config.metrics.grpcHistogram, version, revision });
+
+  const exchange = await parts.start(
+    { type: PluginType.event, id: "exchange" },
+    {},
+    () => new Exchange({ clock }),
+  );
+
+  const path = join(config.root, `${PluginType.metadata}.bolt`, "meta.db");
+  const bolt = { type: PluginType.metadata, id: "bolt", exports: { path, policy: "shared" } };
+  const metadata: Metadata | undefined = await parts.start(bolt, { exchange }, async (given) => {
+    const { openTimeoutMs } = config.bolt;
+    const db = await openDatabase(path, { openTimeoutMs, onCommit: metrics?.observeCommit });
+    stack.defer(() => db.close());
+    return await openMetadata(db, { publisher: given.exchange, logger, clock });
+  });
+
+  const bindings = await startServices({
+    parts,
+    exchange,
+    metadata,
+    health,
+    root: config.root,
+    version,
+    revision,
+  });
+  metrics?.addServices(bindings);
+
+  let listeners: readonly Listener[] = [];
+  const state = () => ({
+    version,
+    revision,
+    pid: process.pid,
+    uptimeSeconds: process.uptime(),
+    root: config.root,
+    state: config.state,
+    openCalls: listeners.reduce((sum, listener) => sum + listener.openCalls, 0),
+    eventSubscribers: exchange?.subscribers ?? 0,
+    memory: process.memoryUsage(),
+    plugins: parts
+      .list()
+      .map(({ type, id, initError }) => ({ id: `${type}.${id}`, error: initError?.message })),
+  });
+  const ready = (): boolean => life.ready;
+  listeners = await startListeners({ parts, config, logger, bindings, metrics, ready, state }, (opened) =>
+    stack.defer(() => opened.close(DRAIN_MS)),
+  );
+  if (config.ttrpc.explicit)
+    logger.warn("ttrpc is not built yet: nothing listens", { address: config.ttrpc.address });
+  parts.skip({ type: PluginType.server, id: "ttrpc" }, "ttrpc is not built yet");
+  parts.requireAll(config.requiredPlugins);
+
+  // First of all that happens at the stop: streams that would never end by themselves are told to.
+  stack.defer(() => {
+    life.ready = false;
+    health.shutdown();
+    exchange?.close();
+  });
+  life.ready = true;
+  for (const { type, id } of parts.list()) logger.debug("plugin runs", { type, id });
+  const owned = stack.move();
+  return { state, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}

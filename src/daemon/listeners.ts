@@ -1,0 +1,104 @@
+import type { Config } from "../config/config.ts";
+import { Endpoint, parseTcpAddress } from "../http/endpoint.ts";
+import type { DaemonMetrics } from "../http/metrics.ts";
+import { debugPages, metricsPages } from "../http/pages.ts";
+import type { Logger } from "../lib/log.ts";
+import { BunkerdError } from "../model/errors.ts";
+import { createConnectHandler } from "../transport/connect/handler.ts";
+import { type ListenAddress, Listener } from "../transport/listener.ts";
+import type { ServiceBinding, TransportOptions } from "../transport/registry.ts";
+import type { UnixAddress } from "../transport/socket-path.ts";
+import { type Parts, PluginType } from "./parts.ts";
+
+export interface ListenersDependencies {
+  readonly parts: Parts;
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly bindings: readonly ServiceBinding[];
+  readonly metrics: DaemonMetrics | undefined;
+  /** True between the start's end and the stop's begin. */
+  readonly ready: () => boolean;
+  readonly state: () => unknown;
+}
+
+const server = (id: string, address: string) => ({ type: PluginType.server, id, exports: { address } });
+
+/** Opens the metrics and debug endpoints, then the addresses of the API. @throws AlreadyExists, InvalidArgument naming the address */
+export async function startListeners(
+  dependencies: ListenersDependencies,
+  opened: (closable: { close(drainMs: number): Promise<void> }) => void,
+): Promise<Listener[]> {
+  const { parts, config, logger, metrics } = dependencies;
+  const started = async <T extends { start(): Promise<void>; close(drainMs: number): Promise<void> }>(
+    one: T,
+  ): Promise<T> => {
+    await one.start();
+    opened(one);
+    return one;
+  };
+  if (metrics !== undefined) {
+    const { address } = config.metrics;
+    const pages = metricsPages(metrics.registry, dependencies.ready);
+    await parts.start(server("metrics", address), {}, () =>
+      started(new Endpoint(parseTcpAddress(address), { name: "metrics", pages, logger })),
+    );
+  }
+  const { debug } = config;
+  if (debug.address !== "") {
+    const pages = debugPages(dependencies.state);
+    await parts.start(server("debug", debug.address), {}, () =>
+      started(new Endpoint(addressOf(debug), { name: "debug", pages, logger })),
+    );
+  }
+  return [await startTcp(dependencies, started), await startUnix(dependencies, started)].filter(
+    (listener) => listener !== undefined,
+  );
+}
+
+type Started = (listener: Listener) => Promise<Listener>;
+
+async function startTcp(
+  dependencies: ListenersDependencies,
+  started: Started,
+): Promise<Listener | undefined> {
+  const { parts, config } = dependencies;
+  const { address, tls, maxReceiveBytes } = config.grpcTcp;
+  if (address === "") return undefined;
+  // Whoever asked for TLS must not get a port that anybody can use.
+  if (tls) throw new BunkerdError("Unimplemented", `grpc-tcp ${address}: TLS is not built yet`);
+  return await parts.start(server("grpc-tcp", address), {}, () =>
+    started(createListener(parseTcpAddress(address), maxReceiveBytes, dependencies)),
+  );
+}
+
+async function startUnix(
+  dependencies: ListenersDependencies,
+  started: Started,
+): Promise<Listener | undefined> {
+  const { parts, config } = dependencies;
+  const { grpc } = config;
+  const path: UnixAddress = { path: grpc.address, uid: grpc.uid, gid: grpc.gid };
+  return await parts.start(server("grpc", grpc.address), {}, () =>
+    started(createListener(path, grpc.maxReceiveBytes, dependencies)),
+  );
+}
+
+function createListener(
+  address: ListenAddress,
+  maxMessageBytes: number,
+  dependencies: ListenersDependencies,
+): Listener {
+  const { bindings, logger, metrics } = dependencies;
+  const options: TransportOptions = {
+    bindings,
+    logger,
+    limits: { maxMessageBytes },
+    ...(metrics === undefined ? {} : { observe: metrics.observeCall }),
+  };
+  return new Listener(address, { ...options, http: createConnectHandler(options) });
+}
+
+/** A path is a unix socket, anything else `host:port`, as containerd's debug address. */
+function addressOf({ address, uid, gid }: Config["debug"]): ListenAddress {
+  return address.startsWith("/") ? { path: address, uid, gid } : parseTcpAddress(address);
+}

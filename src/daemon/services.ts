@@ -1,0 +1,73 @@
+import { join } from "node:path";
+import type { Exchange } from "../events/exchange.ts";
+import type { Metadata } from "../metadata/metadata.ts";
+import { containersService } from "../services/containers.ts";
+import { eventsService } from "../services/events.ts";
+import { introspectionService } from "../services/introspection.ts";
+import { leasesService } from "../services/leases.ts";
+import { namespacesService } from "../services/namespaces.ts";
+import { sandboxStoreService } from "../services/sandboxes.ts";
+import { versionService } from "../services/version.ts";
+import { type HealthStatus, healthBinding } from "../transport/health.ts";
+import { reflectionBindings } from "../transport/reflection.ts";
+import type { ServiceBinding } from "../transport/registry.ts";
+import { type Parts, PluginType } from "./parts.ts";
+
+export interface ServicesDependencies {
+  readonly parts: Parts;
+  readonly exchange: Exchange | undefined;
+  readonly metadata: Metadata | undefined;
+  readonly health: HealthStatus;
+  readonly root: string;
+  readonly version: string;
+  readonly revision: string;
+}
+
+/** Starts the stores' and services' parts, named as containerd's plugins, and answers what the listeners serve. */
+export async function startServices(dependencies: ServicesDependencies): Promise<readonly ServiceBinding[]> {
+  const { parts, exchange, metadata, health, root, version, revision } = dependencies;
+  const bindings: ServiceBinding[] = [];
+  const add = async <N extends Readonly<Record<string, object | undefined>>>(
+    id: string,
+    needs: N,
+    build: (given: { readonly [K in keyof N]: NonNullable<N[K]> }) => ServiceBinding,
+  ): Promise<void> => {
+    const binding = await parts.start({ type: PluginType.grpc, id }, needs, build);
+    if (binding !== undefined) bindings.push(binding);
+  };
+  const store = (type: string, id: string) => ({ type, id });
+
+  const containers = await parts.start(
+    store(PluginType.service, "containers-service"),
+    { metadata },
+    (given) => given.metadata.containers,
+  );
+  const namespaces = await parts.start(
+    store(PluginType.service, "namespaces-service"),
+    { metadata },
+    (given) => given.metadata.namespaces,
+  );
+  const leases = await parts.start(
+    store(PluginType.lease, "manager"),
+    { metadata },
+    (given) => given.metadata.leases,
+  );
+  const sandboxes = await parts.start(
+    store(PluginType.sandboxStore, "local"),
+    { metadata },
+    (given) => given.metadata.sandboxes,
+  );
+
+  await add("containers", { containers }, (given) =>
+    containersService({ containers: given.containers, encoded: given.containers }),
+  );
+  await add("namespaces", { namespaces }, namespacesService);
+  await add("leases", { leases }, leasesService);
+  await add("sandboxes", { sandboxes }, sandboxStoreService);
+  await add("events", { exchange }, eventsService);
+  const directory = join(root, `${PluginType.grpc}.introspection`);
+  await add("introspection", {}, () => introspectionService({ plugins: parts, directory }));
+  await add("version", {}, () => versionService({ version, revision }));
+  await add("healthcheck", {}, () => healthBinding(health));
+  return [...bindings, ...reflectionBindings(bindings)];
+}
