@@ -18,6 +18,9 @@ export const MAX_HEADER_LIST_BYTES = 16 << 20;
 /** Streams open at once on a connection. */
 export const MAX_CONCURRENT_STREAMS = 1 << 20;
 
+/** Connections that may wait to be accepted: what Go asks for where `net.core.somaxconn` is Linux's default. */
+export const ACCEPT_BACKLOG = 4096;
+
 /** A connection that has not shown its protocol after this time is closed: grpc-go's `connectionTimeout`. */
 export const SNIFF_TIMEOUT_MS = 120_000;
 

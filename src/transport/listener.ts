@@ -1,12 +1,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type Socket } from "node:net";
 import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { setBacklog } from "../linux/listen.ts";
 import { fail, messageOf } from "../model/errors.ts";
 import type { Http2Engine, Http2EngineFactory } from "./engine.ts";
 import { createGrpcHandler, type GrpcHandler } from "./grpc/handler.ts";
 import { nodeHttp2Engine } from "./grpc/node-http2.ts";
 import { Http1Server } from "./http1.ts";
-import { DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
+import { ACCEPT_BACKLOG, DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
 import type { TransportOptions } from "./registry.ts";
 import { sniff } from "./sniff.ts";
 import { prepareSocket, publishSocket, removeSocket, type UnixAddress } from "./socket-path.ts";
@@ -110,6 +111,8 @@ export class Listener {
       this.#server.once("error", refused);
       this.#server.listen(where, () => {
         this.#server.off("error", refused);
+        const fd = (this.#server as { _handle?: { fd?: number } })._handle?.fd;
+        if (fd !== undefined) setBacklog(fd, ACCEPT_BACKLOG);
         resolve();
       });
     });

@@ -4,11 +4,14 @@ import {
   type ClientHttp2Stream,
   connect as connectHttp2,
   type IncomingHttpHeaders,
+  type IncomingHttpStatusHeader,
 } from "node:http2";
 import { connect } from "node:net";
 
+type ResponseHeaders = IncomingHttpHeaders & IncomingHttpStatusHeader;
+
 export interface Answer {
-  readonly headers: IncomingHttpHeaders;
+  readonly headers: ResponseHeaders;
   readonly trailers: IncomingHttpHeaders;
   readonly body: Buffer;
   /** Code of a RST_STREAM, 0 if there was none. */
@@ -53,7 +56,7 @@ export function connectWire(path: string): WireClient {
       return answerOf(stream);
     },
     async [Symbol.asyncDispose]() {
-      await new Promise<void>((resolve) => session.close(() => resolve()));
+      session.destroy();
     },
   };
 }
@@ -61,7 +64,7 @@ export function connectWire(path: string): WireClient {
 /** Everything that comes back on a stream, once it has closed. */
 export function answerOf(stream: ClientHttp2Stream): Promise<Answer> {
   return new Promise((resolve) => {
-    let headers: IncomingHttpHeaders = {};
+    let headers: ResponseHeaders = {};
     let trailers: IncomingHttpHeaders = {};
     const chunks: Buffer[] = [];
     stream.on("response", (received) => {
