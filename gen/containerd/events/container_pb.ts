@@ -15,6 +15,8 @@ export const file_containerd_events_container: GenFile = /*@__PURE__*/
   fileDesc("CiFjb250YWluZXJkL2V2ZW50cy9jb250YWluZXIucHJvdG8SEWNvbnRhaW5lcmQuZXZlbnRzIqkBCg9Db250YWluZXJDcmVhdGUSCgoCaWQYASABKAkSDQoFaW1hZ2UYAiABKAkSOwoHcnVudGltZRgDIAEoCzIqLmNvbnRhaW5lcmQuZXZlbnRzLkNvbnRhaW5lckNyZWF0ZS5SdW50aW1lGj4KB1J1bnRpbWUSDAoEbmFtZRgBIAEoCRIlCgdvcHRpb25zGAIgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueSKxAQoPQ29udGFpbmVyVXBkYXRlEgoKAmlkGAEgASgJEg0KBWltYWdlGAIgASgJEj4KBmxhYmVscxgDIAMoCzIuLmNvbnRhaW5lcmQuZXZlbnRzLkNvbnRhaW5lclVwZGF0ZS5MYWJlbHNFbnRyeRIUCgxzbmFwc2hvdF9rZXkYBCABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIdCg9Db250YWluZXJEZWxldGUSCgoCaWQYASABKAlCNFoyZ2l0aHViLmNvbS9jb250YWluZXJkL2NvbnRhaW5lcmQvYXBpL2V2ZW50cztldmVudHNiBnByb3RvMw", [file_google_protobuf_any]);
 
 /**
+ * Topic `/containers/create`.
+ *
  * @generated from message containerd.events.ContainerCreate
  */
 export type ContainerCreate = Message<"containerd.events.ContainerCreate"> & {
@@ -64,6 +66,8 @@ export const ContainerCreate_RuntimeSchema: GenMessage<ContainerCreate_Runtime> 
   messageDesc(file_containerd_events_container, 0, 0);
 
 /**
+ * Topic `/containers/update`.
+ *
  * @generated from message containerd.events.ContainerUpdate
  */
 export type ContainerUpdate = Message<"containerd.events.ContainerUpdate"> & {
@@ -96,6 +100,8 @@ export const ContainerUpdateSchema: GenMessage<ContainerUpdate> = /*@__PURE__*/
   messageDesc(file_containerd_events_container, 1);
 
 /**
+ * Topic `/containers/delete`.
+ *
  * @generated from message containerd.events.ContainerDelete
  */
 export type ContainerDelete = Message<"containerd.events.ContainerDelete"> & {

@@ -13,6 +13,8 @@ export const file_containerd_events_content: GenFile = /*@__PURE__*/
   fileDesc("Ch9jb250YWluZXJkL2V2ZW50cy9jb250ZW50LnByb3RvEhFjb250YWluZXJkLmV2ZW50cyJACg1Db250ZW50Q3JlYXRlEg4KBmRpZ2VzdBgBIAEoCRIMCgRzaXplGAIgASgDEhEKCW1lZGlhVHlwZRgDIAEoCSIfCg1Db250ZW50RGVsZXRlEg4KBmRpZ2VzdBgBIAEoCUI0WjJnaXRodWIuY29tL2NvbnRhaW5lcmQvY29udGFpbmVyZC9hcGkvZXZlbnRzO2V2ZW50c2IGcHJvdG8z");
 
 /**
+ * Topic `/content/create`.
+ *
  * @generated from message containerd.events.ContentCreate
  */
 export type ContentCreate = Message<"containerd.events.ContentCreate"> & {
@@ -22,6 +24,8 @@ export type ContentCreate = Message<"containerd.events.ContentCreate"> & {
   digest: string;
 
   /**
+   * In bytes.
+   *
    * @generated from field: int64 size = 2;
    */
   size: bigint;
@@ -40,6 +44,8 @@ export const ContentCreateSchema: GenMessage<ContentCreate> = /*@__PURE__*/
   messageDesc(file_containerd_events_content, 0);
 
 /**
+ * Topic `/content/delete`.
+ *
  * @generated from message containerd.events.ContentDelete
  */
 export type ContentDelete = Message<"containerd.events.ContentDelete"> & {

@@ -17,6 +17,8 @@ export const file_containerd_events_task: GenFile = /*@__PURE__*/
   fileDesc("Chxjb250YWluZXJkL2V2ZW50cy90YXNrLnByb3RvEhFjb250YWluZXJkLmV2ZW50cyKjAQoKVGFza0NyZWF0ZRIUCgxjb250YWluZXJfaWQYASABKAkSDgoGYnVuZGxlGAIgASgJEicKBnJvb3RmcxgDIAMoCzIXLmNvbnRhaW5lcmQudHlwZXMuTW91bnQSJQoCaW8YBCABKAsyGS5jb250YWluZXJkLmV2ZW50cy5UYXNrSU8SEgoKY2hlY2twb2ludBgFIAEoCRILCgNwaWQYBiABKA0iLgoJVGFza1N0YXJ0EhQKDGNvbnRhaW5lcl9pZBgBIAEoCRILCgNwaWQYAiABKA0ifwoKVGFza0RlbGV0ZRIUCgxjb250YWluZXJfaWQYASABKAkSCwoDcGlkGAIgASgNEhMKC2V4aXRfc3RhdHVzGAMgASgNEi0KCWV4aXRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASCgoCaWQYBSABKAkiSQoGVGFza0lPEg0KBXN0ZGluGAEgASgJEg4KBnN0ZG91dBgCIAEoCRIOCgZzdGRlcnIYAyABKAkSEAoIdGVybWluYWwYBCABKAgifQoIVGFza0V4aXQSFAoMY29udGFpbmVyX2lkGAEgASgJEgoKAmlkGAIgASgJEgsKA3BpZBgDIAEoDRITCgtleGl0X3N0YXR1cxgEIAEoDRItCglleGl0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIh8KB1Rhc2tPT00SFAoMY29udGFpbmVyX2lkGAEgASgJIjYKDVRhc2tFeGVjQWRkZWQSFAoMY29udGFpbmVyX2lkGAEgASgJEg8KB2V4ZWNfaWQYAiABKAkiRQoPVGFza0V4ZWNTdGFydGVkEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIPCgdleGVjX2lkGAIgASgJEgsKA3BpZBgDIAEoDSIiCgpUYXNrUGF1c2VkEhQKDGNvbnRhaW5lcl9pZBgBIAEoCSIjCgtUYXNrUmVzdW1lZBIUCgxjb250YWluZXJfaWQYASABKAkiPAoQVGFza0NoZWNrcG9pbnRlZBIUCgxjb250YWluZXJfaWQYASABKAkSEgoKY2hlY2twb2ludBgCIAEoCUI0WjJnaXRodWIuY29tL2NvbnRhaW5lcmQvY29udGFpbmVyZC9hcGkvZXZlbnRzO2V2ZW50c2IGcHJvdG8z", [file_containerd_types_mount, file_google_protobuf_timestamp]);
 
 /**
+ * Topic `/tasks/create`.
+ *
  * @generated from message containerd.events.TaskCreate
  */
 export type TaskCreate = Message<"containerd.events.TaskCreate"> & {
@@ -41,6 +43,8 @@ export type TaskCreate = Message<"containerd.events.TaskCreate"> & {
   io?: TaskIO | undefined;
 
   /**
+   * Digest it was restored from.
+   *
    * @generated from field: string checkpoint = 5;
    */
   checkpoint: string;
@@ -59,6 +63,8 @@ export const TaskCreateSchema: GenMessage<TaskCreate> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 0);
 
 /**
+ * Topic `/tasks/start`.
+ *
  * @generated from message containerd.events.TaskStart
  */
 export type TaskStart = Message<"containerd.events.TaskStart"> & {
@@ -81,6 +87,8 @@ export const TaskStartSchema: GenMessage<TaskStart> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 1);
 
 /**
+ * Topic `/tasks/delete`.
+ *
  * @generated from message containerd.events.TaskDelete
  */
 export type TaskDelete = Message<"containerd.events.TaskDelete"> & {
@@ -105,6 +113,8 @@ export type TaskDelete = Message<"containerd.events.TaskDelete"> & {
   exitedAt?: Timestamp | undefined;
 
   /**
+   * Of the exec; of the container for its task.
+   *
    * @generated from field: string id = 5;
    */
   id: string;
@@ -150,6 +160,8 @@ export const TaskIOSchema: GenMessage<TaskIO> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 3);
 
 /**
+ * Topic `/tasks/exit`.
+ *
  * @generated from message containerd.events.TaskExit
  */
 export type TaskExit = Message<"containerd.events.TaskExit"> & {
@@ -159,6 +171,8 @@ export type TaskExit = Message<"containerd.events.TaskExit"> & {
   containerId: string;
 
   /**
+   * As TaskDelete's.
+   *
    * @generated from field: string id = 2;
    */
   id: string;
@@ -187,6 +201,8 @@ export const TaskExitSchema: GenMessage<TaskExit> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 4);
 
 /**
+ * Topic `/tasks/oom`: the kernel has killed for lack of memory.
+ *
  * @generated from message containerd.events.TaskOOM
  */
 export type TaskOOM = Message<"containerd.events.TaskOOM"> & {
@@ -204,6 +220,8 @@ export const TaskOOMSchema: GenMessage<TaskOOM> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 5);
 
 /**
+ * Topic `/tasks/exec-added`.
+ *
  * @generated from message containerd.events.TaskExecAdded
  */
 export type TaskExecAdded = Message<"containerd.events.TaskExecAdded"> & {
@@ -226,6 +244,8 @@ export const TaskExecAddedSchema: GenMessage<TaskExecAdded> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 6);
 
 /**
+ * Topic `/tasks/exec-started`.
+ *
  * @generated from message containerd.events.TaskExecStarted
  */
 export type TaskExecStarted = Message<"containerd.events.TaskExecStarted"> & {
@@ -253,6 +273,8 @@ export const TaskExecStartedSchema: GenMessage<TaskExecStarted> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 7);
 
 /**
+ * Topic `/tasks/paused`.
+ *
  * @generated from message containerd.events.TaskPaused
  */
 export type TaskPaused = Message<"containerd.events.TaskPaused"> & {
@@ -270,6 +292,8 @@ export const TaskPausedSchema: GenMessage<TaskPaused> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 8);
 
 /**
+ * Topic `/tasks/resumed`.
+ *
  * @generated from message containerd.events.TaskResumed
  */
 export type TaskResumed = Message<"containerd.events.TaskResumed"> & {
@@ -287,6 +311,8 @@ export const TaskResumedSchema: GenMessage<TaskResumed> = /*@__PURE__*/
   messageDesc(file_containerd_events_task, 9);
 
 /**
+ * Topic `/tasks/checkpointed`.
+ *
  * @generated from message containerd.events.TaskCheckpointed
  */
 export type TaskCheckpointed = Message<"containerd.events.TaskCheckpointed"> & {

@@ -15,10 +15,14 @@ export const file_containerd_types_introspection: GenFile = /*@__PURE__*/
   fileDesc("CiRjb250YWluZXJkL3R5cGVzL2ludHJvc3BlY3Rpb24ucHJvdG8SEGNvbnRhaW5lcmQudHlwZXMiTQoOUnVudGltZVJlcXVlc3QSFAoMcnVudGltZV9wYXRoGAEgASgJEiUKB29wdGlvbnMYAiABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IjMKDlJ1bnRpbWVWZXJzaW9uEg8KB3ZlcnNpb24YASABKAkSEAoIcmV2aXNpb24YAiABKAkilgIKC1J1bnRpbWVJbmZvEgwKBG5hbWUYASABKAkSMQoHdmVyc2lvbhgCIAEoCzIgLmNvbnRhaW5lcmQudHlwZXMuUnVudGltZVZlcnNpb24SJQoHb3B0aW9ucxgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkSJgoIZmVhdHVyZXMYBCABKAsyFC5nb29nbGUucHJvdG9idWYuQW55EkMKC2Fubm90YXRpb25zGAUgAygLMi4uY29udGFpbmVyZC50eXBlcy5SdW50aW1lSW5mby5Bbm5vdGF0aW9uc0VudHJ5GjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIyWjBnaXRodWIuY29tL2NvbnRhaW5lcmQvY29udGFpbmVyZC9hcGkvdHlwZXM7dHlwZXNiBnByb3RvMw", [file_google_protobuf_any]);
 
 /**
+ * Options of PluginInfo for the plugin `io.containerd.runtime.v2.task`.
+ *
  * @generated from message containerd.types.RuntimeRequest
  */
 export type RuntimeRequest = Message<"containerd.types.RuntimeRequest"> & {
   /**
+   * A runtime's name or the absolute path of a shim binary.
+   *
    * @generated from field: string runtime_path = 1;
    */
   runtimePath: string;
@@ -59,6 +63,8 @@ export const RuntimeVersionSchema: GenMessage<RuntimeVersion> = /*@__PURE__*/
   messageDesc(file_containerd_types_introspection, 1);
 
 /**
+ * What a shim says of itself (`shim -info`).
+ *
  * @generated from message containerd.types.RuntimeInfo
  */
 export type RuntimeInfo = Message<"containerd.types.RuntimeInfo"> & {
@@ -73,11 +79,15 @@ export type RuntimeInfo = Message<"containerd.types.RuntimeInfo"> & {
   version?: RuntimeVersion | undefined;
 
   /**
+   * As they were given.
+   *
    * @generated from field: google.protobuf.Any options = 3;
    */
   options?: Any | undefined;
 
   /**
+   * OCI runtime features as JSON.
+   *
    * @generated from field: google.protobuf.Any features = 4;
    */
   features?: Any | undefined;

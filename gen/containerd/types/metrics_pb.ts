@@ -24,11 +24,15 @@ export type Metric = Message<"containerd.types.Metric"> & {
   timestamp?: Timestamp | undefined;
 
   /**
+   * Of the container or sandbox.
+   *
    * @generated from field: string id = 2;
    */
   id: string;
 
   /**
+   * Cgroup statistics, as the shim makes them.
+   *
    * @generated from field: google.protobuf.Any data = 3;
    */
   data?: Any | undefined;

@@ -15,25 +15,35 @@ export const file_containerd_types_mount: GenFile = /*@__PURE__*/
   fileDesc("Chxjb250YWluZXJkL3R5cGVzL21vdW50LnByb3RvEhBjb250YWluZXJkLnR5cGVzIkYKBU1vdW50EgwKBHR5cGUYASABKAkSDgoGc291cmNlGAIgASgJEg4KBnRhcmdldBgDIAEoCRIPCgdvcHRpb25zGAQgAygJIt4BCgtBY3RpdmVNb3VudBImCgVtb3VudBgBIAEoCzIXLmNvbnRhaW5lcmQudHlwZXMuTW91bnQSLgoKbW91bnRlZF9hdBgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLbW91bnRfcG9pbnQYAyABKAkSNQoEZGF0YRgEIAMoCzInLmNvbnRhaW5lcmQudHlwZXMuQWN0aXZlTW91bnQuRGF0YUVudHJ5GisKCURhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIuMBCg5BY3RpdmF0aW9uSW5mbxIMCgRuYW1lGAEgASgJEi0KBmFjdGl2ZRgCIAMoCzIdLmNvbnRhaW5lcmQudHlwZXMuQWN0aXZlTW91bnQSJwoGc3lzdGVtGAMgAygLMhcuY29udGFpbmVyZC50eXBlcy5Nb3VudBI8CgZsYWJlbHMYBCADKAsyLC5jb250YWluZXJkLnR5cGVzLkFjdGl2YXRpb25JbmZvLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCMlowZ2l0aHViLmNvbS9jb250YWluZXJkL2NvbnRhaW5lcmQvYXBpL3R5cGVzO3R5cGVzYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
+ * Arguments of mount(8).
+ *
  * @generated from message containerd.types.Mount
  */
 export type Mount = Message<"containerd.types.Mount"> & {
   /**
+   * Of the filesystem; a bind mount is `bind`.
+   *
    * @generated from field: string type = 1;
    */
   type: string;
 
   /**
+   * Device or path.
+   *
    * @generated from field: string source = 2;
    */
   source: string;
 
   /**
+   * Below the mount point, if set.
+   *
    * @generated from field: string target = 3;
    */
   target: string;
 
   /**
+   * As fstab has them, such as `ro` or `lowerdir=...`.
+   *
    * @generated from field: repeated string options = 4;
    */
   options: string[];
@@ -47,6 +57,8 @@ export const MountSchema: GenMessage<Mount> = /*@__PURE__*/
   messageDesc(file_containerd_types_mount, 0);
 
 /**
+ * A mount that a handler has set up.
+ *
  * @generated from message containerd.types.ActiveMount
  */
 export type ActiveMount = Message<"containerd.types.ActiveMount"> & {
@@ -61,11 +73,15 @@ export type ActiveMount = Message<"containerd.types.ActiveMount"> & {
   mountedAt?: Timestamp | undefined;
 
   /**
+   * Where it is; may be a file or a device.
+   *
    * @generated from field: string mount_point = 3;
    */
   mountPoint: string;
 
   /**
+   * What the handler must remember.
+   *
    * @generated from field: map<string, string> data = 4;
    */
   data: { [key: string]: string };
@@ -88,11 +104,15 @@ export type ActivationInfo = Message<"containerd.types.ActivationInfo"> & {
   name: string;
 
   /**
+   * In the order they were mounted.
+   *
    * @generated from field: repeated containerd.types.ActiveMount active = 2;
    */
   active: ActiveMount[];
 
   /**
+   * What is left to mount for whoever uses it.
+   *
    * @generated from field: repeated containerd.types.Mount system = 3;
    */
   system: Mount[];

@@ -13,6 +13,8 @@ export const file_containerd_types_platform: GenFile = /*@__PURE__*/
   fileDesc("Ch9jb250YWluZXJkL3R5cGVzL3BsYXRmb3JtLnByb3RvEhBjb250YWluZXJkLnR5cGVzImYKCFBsYXRmb3JtEgoKAm9zGAEgASgJEhQKDGFyY2hpdGVjdHVyZRgCIAEoCRIPCgd2YXJpYW50GAMgASgJEhIKCm9zX3ZlcnNpb24YBCABKAkSEwoLb3NfZmVhdHVyZXMYBSADKAlCMlowZ2l0aHViLmNvbS9jb250YWluZXJkL2NvbnRhaW5lcmQvYXBpL3R5cGVzO3R5cGVzYgZwcm90bzM");
 
 /**
+ * As in an OCI index: `linux`, `amd64`, and so on.
+ *
  * @generated from message containerd.types.Platform
  */
 export type Platform = Message<"containerd.types.Platform"> & {
@@ -27,6 +29,8 @@ export type Platform = Message<"containerd.types.Platform"> & {
   architecture: string;
 
   /**
+   * Of the architecture, such as `v8`.
+   *
    * @generated from field: string variant = 3;
    */
   variant: string;

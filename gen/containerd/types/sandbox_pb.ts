@@ -15,10 +15,14 @@ export const file_containerd_types_sandbox: GenFile = /*@__PURE__*/
   fileDesc("Ch5jb250YWluZXJkL3R5cGVzL3NhbmRib3gucHJvdG8SEGNvbnRhaW5lcmQudHlwZXMilgQKB1NhbmRib3gSEgoKc2FuZGJveF9pZBgBIAEoCRIyCgdydW50aW1lGAIgASgLMiEuY29udGFpbmVyZC50eXBlcy5TYW5kYm94LlJ1bnRpbWUSIgoEc3BlYxgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkSNQoGbGFiZWxzGAQgAygLMiUuY29udGFpbmVyZC50eXBlcy5TYW5kYm94LkxhYmVsc0VudHJ5Ei4KCmNyZWF0ZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEj0KCmV4dGVuc2lvbnMYByADKAsyKS5jb250YWluZXJkLnR5cGVzLlNhbmRib3guRXh0ZW5zaW9uc0VudHJ5EhEKCXNhbmRib3hlchgKIAEoCRo+CgdSdW50aW1lEgwKBG5hbWUYASABKAkSJQoHb3B0aW9ucxgCIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARpHCg9FeHRlbnNpb25zRW50cnkSCwoDa2V5GAEgASgJEiMKBXZhbHVlGAIgASgLMhQuZ29vZ2xlLnByb3RvYnVmLkFueToCOAFCMlowZ2l0aHViLmNvbS9jb250YWluZXJkL2NvbnRhaW5lcmQvYXBpL3R5cGVzO3R5cGVzYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_timestamp]);
 
 /**
+ * Record of a sandbox.
+ *
  * @generated from message containerd.types.Sandbox
  */
 export type Sandbox = Message<"containerd.types.Sandbox"> & {
   /**
+   * As a container's id.
+   *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
@@ -29,6 +33,8 @@ export type Sandbox = Message<"containerd.types.Sandbox"> & {
   runtime?: Sandbox_Runtime | undefined;
 
   /**
+   * OCI specification or whatever the sandboxer reads.
+   *
    * @generated from field: google.protobuf.Any spec = 3;
    */
   spec?: Any | undefined;
@@ -54,6 +60,8 @@ export type Sandbox = Message<"containerd.types.Sandbox"> & {
   extensions: { [key: string]: Any };
 
   /**
+   * The controller that runs it.
+   *
    * @generated from field: string sandboxer = 10;
    */
   sandboxer: string;

@@ -13,20 +13,28 @@ export const file_runtimeoptions_v1_options: GenFile = /*@__PURE__*/
   fileDesc("Ch9ydW50aW1lb3B0aW9ucy92MS9vcHRpb25zLnByb3RvEhFydW50aW1lb3B0aW9ucy52MSJFCgdPcHRpb25zEhAKCHR5cGVfdXJsGAEgASgJEhMKC2NvbmZpZ19wYXRoGAIgASgJEhMKC2NvbmZpZ19ib2R5GAMgASgMQk1aS2dpdGh1Yi5jb20vY29udGFpbmVyZC9jb250YWluZXJkL2FwaS90eXBlcy9ydW50aW1lb3B0aW9ucy92MTtydW50aW1lb3B0aW9uc2IGcHJvdG8z");
 
 /**
+ * Of runtimes whose configuration is a file.
+ *
  * @generated from message runtimeoptions.v1.Options
  */
 export type Options = Message<"runtimeoptions.v1.Options"> & {
   /**
+   * Of the configuration's content.
+   *
    * @generated from field: string type_url = 1;
    */
   typeUrl: string;
 
   /**
+   * Absolute.
+   *
    * @generated from field: string config_path = 2;
    */
   configPath: string;
 
   /**
+   * The content itself; the path counts only without it.
+   *
    * @generated from field: bytes config_body = 3;
    */
   configBody: Uint8Array;

@@ -13,10 +13,14 @@ export const file_containerd_runc_v1_options: GenFile = /*@__PURE__*/
   fileDesc("CiBjb250YWluZXJkL3J1bmMvdjEvb3B0aW9ucy5wcm90bxISY29udGFpbmVyZC5ydW5jLnYxIpsCCgdPcHRpb25zEhUKDW5vX3Bpdm90X3Jvb3QYASABKAgSFgoObm9fbmV3X2tleXJpbmcYAiABKAgSEwoLc2hpbV9jZ3JvdXAYAyABKAkSDgoGaW9fdWlkGAQgASgNEg4KBmlvX2dpZBgFIAEoDRITCgtiaW5hcnlfbmFtZRgGIAEoCRIMCgRyb290GAcgASgJEhYKDnN5c3RlbWRfY2dyb3VwGAkgASgIEhcKD2NyaXVfaW1hZ2VfcGF0aBgKIAEoCRIWCg5jcml1X3dvcmtfcGF0aBgLIAEoCRIcChB0YXNrX2FwaV9hZGRyZXNzGAwgASgJQgIYARIcChB0YXNrX2FwaV92ZXJzaW9uGA0gASgNQgIYAUoECAgQCSLkAQoRQ2hlY2twb2ludE9wdGlvbnMSDAoEZXhpdBgBIAEoCBIQCghvcGVuX3RjcBgCIAEoCBIdChVleHRlcm5hbF91bml4X3NvY2tldHMYAyABKAgSEAoIdGVybWluYWwYBCABKAgSEgoKZmlsZV9sb2NrcxgFIAEoCBIYChBlbXB0eV9uYW1lc3BhY2VzGAYgAygJEhQKDGNncm91cHNfbW9kZRgHIAEoCRISCgppbWFnZV9wYXRoGAggASgJEhEKCXdvcmtfcGF0aBgJIAEoCRITCgtwYXJlbnRfcGF0aBgKIAEoCSIhCg5Qcm9jZXNzRGV0YWlscxIPCgdleGVjX2lkGAEgASgJQkFaP2dpdGh1Yi5jb20vY29udGFpbmVyZC9jb250YWluZXJkL2FwaS90eXBlcy9ydW5jL29wdGlvbnM7b3B0aW9uc2IGcHJvdG8z");
 
 /**
+ * Of `io.containerd.runc.v2`.
+ *
  * @generated from message containerd.runc.v1.Options
  */
 export type Options = Message<"containerd.runc.v1.Options"> & {
   /**
+   * For root filesystems on a ramdisk.
+   *
    * @generated from field: bool no_pivot_root = 1;
    */
   noPivotRoot: boolean;
@@ -27,11 +31,15 @@ export type Options = Message<"containerd.runc.v1.Options"> & {
   noNewKeyring: boolean;
 
   /**
+   * To run the shim in.
+   *
    * @generated from field: string shim_cgroup = 3;
    */
   shimCgroup: string;
 
   /**
+   * Owner of the container's pipes; so is `io_gid`.
+   *
    * @generated from field: uint32 io_uid = 4;
    */
   ioUid: number;
@@ -42,11 +50,15 @@ export type Options = Message<"containerd.runc.v1.Options"> & {
   ioGid: number;
 
   /**
+   * Name or path of the OCI runtime; `runc` if empty.
+   *
    * @generated from field: string binary_name = 6;
    */
   binaryName: string;
 
   /**
+   * Folder of the OCI runtime's state.
+   *
    * @generated from field: string root = 7;
    */
   root: string;
@@ -87,10 +99,14 @@ export const OptionsSchema: GenMessage<Options> = /*@__PURE__*/
   messageDesc(file_containerd_runc_v1_options, 0);
 
 /**
+ * As `runc checkpoint` has them.
+ *
  * @generated from message containerd.runc.v1.CheckpointOptions
  */
 export type CheckpointOptions = Message<"containerd.runc.v1.CheckpointOptions"> & {
   /**
+   * Ends the task.
+   *
    * @generated from field: bool exit = 1;
    */
   exit: boolean;
@@ -121,6 +137,8 @@ export type CheckpointOptions = Message<"containerd.runc.v1.CheckpointOptions"> 
   emptyNamespaces: string[];
 
   /**
+   * `soft`, `full`, `strict` or `ignore`.
+   *
    * @generated from field: string cgroups_mode = 7;
    */
   cgroupsMode: string;
@@ -149,6 +167,8 @@ export const CheckpointOptionsSchema: GenMessage<CheckpointOptions> = /*@__PURE_
   messageDesc(file_containerd_runc_v1_options, 1);
 
 /**
+ * What is known of a process in a container.
+ *
  * @generated from message containerd.runc.v1.ProcessDetails
  */
 export type ProcessDetails = Message<"containerd.runc.v1.ProcessDetails"> & {

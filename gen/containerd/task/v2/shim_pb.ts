@@ -692,6 +692,8 @@ export const ResumeRequestSchema: GenMessage<ResumeRequest> = /*@__PURE__*/
   messageDesc(file_containerd_task_v2_shim, 25);
 
 /**
+ * What a shim serves on its ttrpc socket, version 2; see version 3 for the fields.
+ *
  * @generated from service containerd.task.v2.Task
  */
 export const Task: GenService<{

@@ -23,11 +23,15 @@ export const file_containerd_task_v3_shim: GenFile = /*@__PURE__*/
  */
 export type CreateTaskRequest = Message<"containerd.task.v3.CreateTaskRequest"> & {
   /**
+   * Of the container; as everywhere below.
+   *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
+   * Absolute path of the folder with `config.json` and `rootfs`.
+   *
    * @generated from field: string bundle = 2;
    */
   bundle: string;
@@ -43,6 +47,8 @@ export type CreateTaskRequest = Message<"containerd.task.v3.CreateTaskRequest"> 
   terminal: boolean;
 
   /**
+   * Path of a FIFO, or a URI such as `binary://` or `file://`; as are the two below.
+   *
    * @generated from field: string stdin = 5;
    */
   stdin: string;
@@ -58,6 +64,8 @@ export type CreateTaskRequest = Message<"containerd.task.v3.CreateTaskRequest"> 
   stderr: string;
 
   /**
+   * Path of a folder to restore from.
+   *
    * @generated from field: string checkpoint = 8;
    */
   checkpoint: string;
@@ -68,6 +76,8 @@ export type CreateTaskRequest = Message<"containerd.task.v3.CreateTaskRequest"> 
   parentCheckpoint: string;
 
   /**
+   * `containerd.runc.v1.Options` for runc.
+   *
    * @generated from field: google.protobuf.Any options = 10;
    */
   options?: Any | undefined;
@@ -107,6 +117,8 @@ export type DeleteRequest = Message<"containerd.task.v3.DeleteRequest"> & {
   id: string;
 
   /**
+   * Empty for the container's own process; as everywhere below.
+   *
    * @generated from field: string exec_id = 2;
    */
   execId: string;
@@ -181,6 +193,8 @@ export type ExecProcessRequest = Message<"containerd.task.v3.ExecProcessRequest"
   stderr: string;
 
   /**
+   * OCI `process` as JSON.
+   *
    * @generated from field: google.protobuf.Any spec = 7;
    */
   spec?: Any | undefined;
@@ -221,6 +235,8 @@ export type ResizePtyRequest = Message<"containerd.task.v3.ResizePtyRequest"> & 
   execId: string;
 
   /**
+   * Columns; `height` in rows.
+   *
    * @generated from field: uint32 width = 3;
    */
   width: number;
@@ -342,11 +358,15 @@ export type KillRequest = Message<"containerd.task.v3.KillRequest"> & {
   execId: string;
 
   /**
+   * Its number on Linux.
+   *
    * @generated from field: uint32 signal = 3;
    */
   signal: number;
 
   /**
+   * Every process in the container.
+   *
    * @generated from field: bool all = 4;
    */
   all: boolean;
@@ -430,6 +450,8 @@ export type CheckpointTaskRequest = Message<"containerd.task.v3.CheckpointTaskRe
   id: string;
 
   /**
+   * Folder to write to.
+   *
    * @generated from field: string path = 2;
    */
   path: string;
@@ -457,6 +479,8 @@ export type UpdateTaskRequest = Message<"containerd.task.v3.UpdateTaskRequest"> 
   id: string;
 
   /**
+   * OCI `linux.resources` as JSON.
+   *
    * @generated from field: google.protobuf.Any resources = 2;
    */
   resources?: Any | undefined;
@@ -579,6 +603,8 @@ export const StatsRequestSchema: GenMessage<StatsRequest> = /*@__PURE__*/
  */
 export type StatsResponse = Message<"containerd.task.v3.StatsResponse"> & {
   /**
+   * `io.containerd.cgroups.v2.Metrics`, or v1's on such a host.
+   *
    * @generated from field: google.protobuf.Any stats = 1;
    */
   stats?: Any | undefined;
@@ -645,6 +671,8 @@ export type ShutdownRequest = Message<"containerd.task.v3.ShutdownRequest"> & {
   id: string;
 
   /**
+   * Whatever is left to do.
+   *
    * @generated from field: bool now = 2;
    */
   now: boolean;
@@ -692,6 +720,8 @@ export const ResumeRequestSchema: GenMessage<ResumeRequest> = /*@__PURE__*/
   messageDesc(file_containerd_task_v3_shim, 25);
 
 /**
+ * What a shim serves on its socket, for one container or all of a pod.
+ *
  * @generated from service containerd.task.v3.Task
  */
 export const Task: GenService<{
@@ -816,6 +846,8 @@ export const Task: GenService<{
     output: typeof StatsResponseSchema;
   },
   /**
+   * Names the pids behind a connection.
+   *
    * @generated from rpc containerd.task.v3.Task.Connect
    */
   connect: {
@@ -824,6 +856,8 @@ export const Task: GenService<{
     output: typeof ConnectResponseSchema;
   },
   /**
+   * Ends the shim if it has nothing left to do.
+   *
    * @generated from rpc containerd.task.v3.Task.Shutdown
    */
   shutdown: {

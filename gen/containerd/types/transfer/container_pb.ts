@@ -13,6 +13,8 @@ export const file_containerd_types_transfer_container: GenFile = /*@__PURE__*/
   fileDesc("Ciljb250YWluZXJkL3R5cGVzL3RyYW5zZmVyL2NvbnRhaW5lci5wcm90bxIZY29udGFpbmVyZC50eXBlcy50cmFuc2ZlciJgCg1Db250YWluZXJQYXRoEhQKDGNvbnRhaW5lcl9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEg8KB25vX3dhbGsYAyABKAgSGgoScHJlc2VydmVfb3duZXJzaGlwGAQgASgIYgZwcm90bzM");
 
 /**
+ * Files of a container, read or written as a tar stream.
+ *
  * @generated from message containerd.types.transfer.ContainerPath
  */
 export type ContainerPath = Message<"containerd.types.transfer.ContainerPath"> & {
@@ -22,16 +24,22 @@ export type ContainerPath = Message<"containerd.types.transfer.ContainerPath"> &
   containerId: string;
 
   /**
+   * Within the container.
+   *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
+   * The entry itself, without what is below it.
+   *
    * @generated from field: bool no_walk = 3;
    */
   noWalk: boolean;
 
   /**
+   * Keeps uid and gid as the tar stream has them.
+   *
    * @generated from field: bool preserve_ownership = 4;
    */
   preserveOwnership: boolean;

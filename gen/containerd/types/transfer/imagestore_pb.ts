@@ -15,10 +15,14 @@ export const file_containerd_types_transfer_imagestore: GenFile = /*@__PURE__*/
   fileDesc("Cipjb250YWluZXJkL3R5cGVzL3RyYW5zZmVyL2ltYWdlc3RvcmUucHJvdG8SGWNvbnRhaW5lcmQudHlwZXMudHJhbnNmZXIi7wIKCkltYWdlU3RvcmUSDAoEbmFtZRgBIAEoCRJBCgZsYWJlbHMYAiADKAsyMS5jb250YWluZXJkLnR5cGVzLnRyYW5zZmVyLkltYWdlU3RvcmUuTGFiZWxzRW50cnkSLQoJcGxhdGZvcm1zGAMgAygLMhouY29udGFpbmVyZC50eXBlcy5QbGF0Zm9ybRIUCgxhbGxfbWV0YWRhdGEYBCABKAgSFgoObWFuaWZlc3RfbGltaXQYBSABKA0SQwoQZXh0cmFfcmVmZXJlbmNlcxgGIAMoCzIpLmNvbnRhaW5lcmQudHlwZXMudHJhbnNmZXIuSW1hZ2VSZWZlcmVuY2USPwoHdW5wYWNrcxgKIAMoCzIuLmNvbnRhaW5lcmQudHlwZXMudHJhbnNmZXIuVW5wYWNrQ29uZmlndXJhdGlvbhotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlgKE1VucGFja0NvbmZpZ3VyYXRpb24SLAoIcGxhdGZvcm0YASABKAsyGi5jb250YWluZXJkLnR5cGVzLlBsYXRmb3JtEhMKC3NuYXBzaG90dGVyGAIgASgJInkKDkltYWdlUmVmZXJlbmNlEgwKBG5hbWUYASABKAkSEQoJaXNfcHJlZml4GAIgASgIEhcKD2FsbG93X292ZXJ3cml0ZRgDIAEoCBISCgphZGRfZGlnZXN0GAQgASgIEhkKEXNraXBfbmFtZWRfZGlnZXN0GAUgASgIYgZwcm90bzM", [file_containerd_types_platform]);
 
 /**
+ * The daemon's own images, as source or destination.
+ *
  * @generated from message containerd.types.transfer.ImageStore
  */
 export type ImageStore = Message<"containerd.types.transfer.ImageStore"> & {
   /**
+   * Of the image; a prefix, if extra references say so.
+   *
    * @generated from field: string name = 1;
    */
   name: string;
@@ -29,26 +33,36 @@ export type ImageStore = Message<"containerd.types.transfer.ImageStore"> & {
   labels: { [key: string]: string };
 
   /**
+   * To fetch; all if empty.
+   *
    * @generated from field: repeated containerd.types.Platform platforms = 3;
    */
   platforms: Platform[];
 
   /**
+   * Manifests of all platforms, whatever content is fetched.
+   *
    * @generated from field: bool all_metadata = 4;
    */
   allMetadata: boolean;
 
   /**
+   * How many manifests of an index to follow; zero for all.
+   *
    * @generated from field: uint32 manifest_limit = 5;
    */
   manifestLimit: number;
 
   /**
+   * Names to add for images that an archive holds.
+   *
    * @generated from field: repeated containerd.types.transfer.ImageReference extra_references = 6;
    */
   extraReferences: ImageReference[];
 
   /**
+   * Snapshots to make.
+   *
    * @generated from field: repeated containerd.types.transfer.UnpackConfiguration unpacks = 10;
    */
   unpacks: UnpackConfiguration[];
@@ -71,6 +85,8 @@ export type UnpackConfiguration = Message<"containerd.types.transfer.UnpackConfi
   platform?: Platform | undefined;
 
   /**
+   * The default one if empty.
+   *
    * @generated from field: string snapshotter = 2;
    */
   snapshotter: string;
@@ -93,21 +109,29 @@ export type ImageReference = Message<"containerd.types.transfer.ImageReference">
   name: string;
 
   /**
+   * `name` stands before the archive's own name.
+   *
    * @generated from field: bool is_prefix = 2;
    */
   isPrefix: boolean;
 
   /**
+   * Takes over a name that is there.
+   *
    * @generated from field: bool allow_overwrite = 3;
    */
   allowOverwrite: boolean;
 
   /**
+   * Adds `@<digest>` to the name.
+   *
    * @generated from field: bool add_digest = 4;
    */
   addDigest: boolean;
 
   /**
+   * No digest for those that have a name.
+   *
    * @generated from field: bool skip_named_digest = 5;
    */
   skipNamedDigest: boolean;

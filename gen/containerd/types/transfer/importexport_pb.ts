@@ -15,20 +15,28 @@ export const file_containerd_types_transfer_importexport: GenFile = /*@__PURE__*
   fileDesc("Cixjb250YWluZXJkL3R5cGVzL3RyYW5zZmVyL2ltcG9ydGV4cG9ydC5wcm90bxIZY29udGFpbmVyZC50eXBlcy50cmFuc2ZlciJPChFJbWFnZUltcG9ydFN0cmVhbRIOCgZzdHJlYW0YASABKAkSEgoKbWVkaWFfdHlwZRgCIAEoCRIWCg5mb3JjZV9jb21wcmVzcxgDIAEoCCLCAQoRSW1hZ2VFeHBvcnRTdHJlYW0SDgoGc3RyZWFtGAEgASgJEhIKCm1lZGlhX3R5cGUYAiABKAkSLQoJcGxhdGZvcm1zGAMgAygLMhouY29udGFpbmVyZC50eXBlcy5QbGF0Zm9ybRIVCg1hbGxfcGxhdGZvcm1zGAQgASgIEiMKG3NraXBfY29tcGF0aWJpbGl0eV9tYW5pZmVzdBgFIAEoCBIeChZza2lwX25vbl9kaXN0cmlidXRhYmxlGAYgASgIYgZwcm90bzM", [file_containerd_types_platform]);
 
 /**
+ * An archive that comes in over a stream.
+ *
  * @generated from message containerd.types.transfer.ImageImportStream
  */
 export type ImageImportStream = Message<"containerd.types.transfer.ImageImportStream"> & {
   /**
+   * Id of a Streaming stream of Data messages; as below.
+   *
    * @generated from field: string stream = 1;
    */
   stream: string;
 
   /**
+   * Of the archive; found out if empty.
+   *
    * @generated from field: string media_type = 2;
    */
   mediaType: string;
 
   /**
+   * Compresses layers that are not.
+   *
    * @generated from field: bool force_compress = 3;
    */
   forceCompress: boolean;
@@ -42,6 +50,8 @@ export const ImageImportStreamSchema: GenMessage<ImageImportStream> = /*@__PURE_
   messageDesc(file_containerd_types_transfer_importexport, 0);
 
 /**
+ * An archive that goes out over a stream.
+ *
  * @generated from message containerd.types.transfer.ImageExportStream
  */
 export type ImageExportStream = Message<"containerd.types.transfer.ImageExportStream"> & {
@@ -66,11 +76,15 @@ export type ImageExportStream = Message<"containerd.types.transfer.ImageExportSt
   allPlatforms: boolean;
 
   /**
+   * Without Docker's `manifest.json`.
+   *
    * @generated from field: bool skip_compatibility_manifest = 5;
    */
   skipCompatibilityManifest: boolean;
 
   /**
+   * Without layers whose media type forbids passing them on.
+   *
    * @generated from field: bool skip_non_distributable = 6;
    */
   skipNonDistributable: boolean;

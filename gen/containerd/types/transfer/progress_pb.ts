@@ -19,6 +19,8 @@ export const file_containerd_types_transfer_progress: GenFile = /*@__PURE__*/
  */
 export type Progress = Message<"containerd.types.transfer.Progress"> & {
   /**
+   * Such as `waiting`, `downloading`, `complete`.
+   *
    * @generated from field: string event = 1;
    */
   event: string;
@@ -29,11 +31,15 @@ export type Progress = Message<"containerd.types.transfer.Progress"> & {
   name: string;
 
   /**
+   * Names of what it is part of.
+   *
    * @generated from field: repeated string parents = 3;
    */
   parents: string[];
 
   /**
+   * Bytes, of `total`.
+   *
    * @generated from field: int64 progress = 4;
    */
   progress: bigint;

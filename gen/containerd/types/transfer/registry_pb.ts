@@ -15,10 +15,14 @@ export const file_containerd_types_transfer_registry: GenFile = /*@__PURE__*/
   fileDesc("Cihjb250YWluZXJkL3R5cGVzL3RyYW5zZmVyL3JlZ2lzdHJ5LnByb3RvEhljb250YWluZXJkLnR5cGVzLnRyYW5zZmVyIl8KC09DSVJlZ2lzdHJ5EhEKCXJlZmVyZW5jZRgBIAEoCRI9CghyZXNvbHZlchgCIAEoCzIrLmNvbnRhaW5lcmQudHlwZXMudHJhbnNmZXIuUmVnaXN0cnlSZXNvbHZlciKbAgoQUmVnaXN0cnlSZXNvbHZlchITCgthdXRoX3N0cmVhbRgBIAEoCRJJCgdoZWFkZXJzGAIgAygLMjguY29udGFpbmVyZC50eXBlcy50cmFuc2Zlci5SZWdpc3RyeVJlc29sdmVyLkhlYWRlcnNFbnRyeRIQCghob3N0X2RpchgDIAEoCRIWCg5kZWZhdWx0X3NjaGVtZRgEIAEoCRI4CgpodHRwX2RlYnVnGAUgASgOMiQuY29udGFpbmVyZC50eXBlcy50cmFuc2Zlci5IVFRQRGVidWcSEwoLbG9nc19zdHJlYW0YBiABKAkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiRwoLQXV0aFJlcXVlc3QSDAoEaG9zdBgBIAEoCRIRCglyZWZlcmVuY2UYAiABKAkSFwoPd3d3YXV0aGVudGljYXRlGAMgAygJIpYBCgxBdXRoUmVzcG9uc2USNQoIYXV0aFR5cGUYASABKA4yIy5jb250YWluZXJkLnR5cGVzLnRyYW5zZmVyLkF1dGhUeXBlEg4KBnNlY3JldBgCIAEoCRIQCgh1c2VybmFtZRgDIAEoCRItCglleHBpcmVfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKjkKCUhUVFBEZWJ1ZxIMCghESVNBQkxFRBAAEgkKBURFQlVHEAESCQoFVFJBQ0UQAhIICgRCT1RIEAMqPgoIQXV0aFR5cGUSCAoETk9ORRAAEg8KC0NSRURFTlRJQUxTEAESCwoHUkVGUkVTSBACEgoKBkhFQURFUhADYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
+ * A registry as source or destination.
+ *
  * @generated from message containerd.types.transfer.OCIRegistry
  */
 export type OCIRegistry = Message<"containerd.types.transfer.OCIRegistry"> & {
   /**
+   * Such as `docker.io/library/alpine:3.20`.
+   *
    * @generated from field: string reference = 1;
    */
   reference: string;
@@ -41,21 +45,29 @@ export const OCIRegistrySchema: GenMessage<OCIRegistry> = /*@__PURE__*/
  */
 export type RegistryResolver = Message<"containerd.types.transfer.RegistryResolver"> & {
   /**
+   * Id of a stream on which the server sends AuthRequest and waits for AuthResponse.
+   *
    * @generated from field: string auth_stream = 1;
    */
   authStream: string;
 
   /**
+   * Sent with every request to the registry.
+   *
    * @generated from field: map<string, string> headers = 2;
    */
   headers: { [key: string]: string };
 
   /**
+   * Folder of `hosts.toml` files.
+   *
    * @generated from field: string host_dir = 3;
    */
   hostDir: string;
 
   /**
+   * `http` or `https`, where nothing else says.
+   *
    * @generated from field: string default_scheme = 4;
    */
   defaultScheme: string;
@@ -66,6 +78,8 @@ export type RegistryResolver = Message<"containerd.types.transfer.RegistryResolv
   httpDebug: HTTPDebug;
 
   /**
+   * Id of a stream that takes the log of requests.
+   *
    * @generated from field: string logs_stream = 6;
    */
   logsStream: string;
@@ -93,6 +107,8 @@ export type AuthRequest = Message<"containerd.types.transfer.AuthRequest"> & {
   reference: string;
 
   /**
+   * The header's values, as the registry sent them.
+   *
    * @generated from field: repeated string wwwauthenticate = 3;
    */
   wwwauthenticate: string[];
@@ -188,11 +204,15 @@ export const AuthType = {
   CREDENTIALS: 1,
 
   /**
+   * `secret` is a refresh token.
+   *
    * @generated from enum value: REFRESH = 2;
    */
   REFRESH: 2,
 
   /**
+   * `secret` is the value of the Authorization header.
+   *
    * @generated from enum value: HEADER = 3;
    */
   HEADER: 3,

@@ -15,6 +15,8 @@ export const file_containerd_v1_types_task: GenFile = /*@__PURE__*/
   fileDesc("Ch5jb250YWluZXJkL3YxL3R5cGVzL3Rhc2sucHJvdG8SE2NvbnRhaW5lcmQudjEudHlwZXMi6gEKB1Byb2Nlc3MSFAoMY29udGFpbmVyX2lkGAEgASgJEgoKAmlkGAIgASgJEgsKA3BpZBgDIAEoDRIrCgZzdGF0dXMYBCABKA4yGy5jb250YWluZXJkLnYxLnR5cGVzLlN0YXR1cxINCgVzdGRpbhgFIAEoCRIOCgZzdGRvdXQYBiABKAkSDgoGc3RkZXJyGAcgASgJEhAKCHRlcm1pbmFsGAggASgIEhMKC2V4aXRfc3RhdHVzGAkgASgNEi0KCWV4aXRlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiPgoLUHJvY2Vzc0luZm8SCwoDcGlkGAEgASgNEiIKBGluZm8YAiABKAsyFC5nb29nbGUucHJvdG9idWYuQW55KlUKBlN0YXR1cxILCgdVTktOT1dOEAASCwoHQ1JFQVRFRBABEgsKB1JVTk5JTkcQAhILCgdTVE9QUEVEEAMSCgoGUEFVU0VEEAQSCwoHUEFVU0lORxAFYgZwcm90bzM", [file_google_protobuf_any, file_google_protobuf_timestamp]);
 
 /**
+ * A task or an exec.
+ *
  * @generated from message containerd.v1.types.Process
  */
 export type Process = Message<"containerd.v1.types.Process"> & {
@@ -24,11 +26,15 @@ export type Process = Message<"containerd.v1.types.Process"> & {
   containerId: string;
 
   /**
+   * The container's id for its task.
+   *
    * @generated from field: string id = 2;
    */
   id: string;
 
   /**
+   * As the daemon's pid namespace counts.
+   *
    * @generated from field: uint32 pid = 3;
    */
   pid: number;
@@ -59,6 +65,8 @@ export type Process = Message<"containerd.v1.types.Process"> & {
   terminal: boolean;
 
   /**
+   * 128 and the signal's number, if it was killed by one.
+   *
    * @generated from field: uint32 exit_status = 9;
    */
   exitStatus: number;
@@ -77,6 +85,8 @@ export const ProcessSchema: GenMessage<Process> = /*@__PURE__*/
   messageDesc(file_containerd_v1_types_task, 0);
 
 /**
+ * A process in a container, whoever started it.
+ *
  * @generated from message containerd.v1.types.ProcessInfo
  */
 export type ProcessInfo = Message<"containerd.v1.types.ProcessInfo"> & {
@@ -86,6 +96,8 @@ export type ProcessInfo = Message<"containerd.v1.types.ProcessInfo"> & {
   pid: number;
 
   /**
+   * `containerd.runc.v1.ProcessDetails` for runc.
+   *
    * @generated from field: google.protobuf.Any info = 2;
    */
   info?: Any | undefined;

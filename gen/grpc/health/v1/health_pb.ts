@@ -17,6 +17,8 @@ export const file_grpc_health_v1_health: GenFile = /*@__PURE__*/
  */
 export type HealthCheckRequest = Message<"grpc.health.v1.HealthCheckRequest"> & {
   /**
+   * Full name; empty for the server as a whole.
+   *
    * @generated from field: string service = 1;
    */
   service: string;
@@ -66,6 +68,8 @@ export const HealthCheckResponse_ServingStatus = {
   NOT_SERVING: 2,
 
   /**
+   * Only from Watch; Check answers NotFound.
+   *
    * @generated from enum value: SERVICE_UNKNOWN = 3;
    */
   SERVICE_UNKNOWN: 3,
@@ -113,6 +117,8 @@ export const HealthListResponseSchema: GenMessage<HealthListResponse> = /*@__PUR
   messageDesc(file_grpc_health_v1_health, 3);
 
 /**
+ * Whether services can be called.
+ *
  * @generated from service grpc.health.v1.Health
  */
 export const Health: GenService<{
@@ -133,6 +139,8 @@ export const Health: GenService<{
     output: typeof HealthListResponseSchema;
   },
   /**
+   * The status now and whenever it changes.
+   *
    * @generated from rpc grpc.health.v1.Health.Watch
    */
   watch: {

@@ -32,6 +32,8 @@ export type ServerReflectionRequest = Message<"grpc.reflection.v1.ServerReflecti
     case: "fileByFilename";
   } | {
     /**
+     * Full name of a service, method, message, enum or field.
+     *
      * @generated from field: string file_containing_symbol = 4;
      */
     value: string;
@@ -50,6 +52,8 @@ export type ServerReflectionRequest = Message<"grpc.reflection.v1.ServerReflecti
     case: "allExtensionNumbersOfType";
   } | {
     /**
+     * Its text is not used.
+     *
      * @generated from field: string list_services = 7;
      */
     value: string;
@@ -142,6 +146,8 @@ export const ServerReflectionResponseSchema: GenMessage<ServerReflectionResponse
  */
 export type FileDescriptorResponse = Message<"grpc.reflection.v1.FileDescriptorResponse"> & {
   /**
+   * `google.protobuf.FileDescriptorProto`, encoded; imports may come along.
+   *
    * @generated from field: repeated bytes file_descriptor_proto = 1;
    */
   fileDescriptorProto: Uint8Array[];
@@ -215,6 +221,8 @@ export const ServiceResponseSchema: GenMessage<ServiceResponse> = /*@__PURE__*/
  */
 export type ErrorResponse = Message<"grpc.reflection.v1.ErrorResponse"> & {
   /**
+   * Of gRPC.
+   *
    * @generated from field: int32 error_code = 1;
    */
   errorCode: number;
@@ -233,6 +241,8 @@ export const ErrorResponseSchema: GenMessage<ErrorResponse> = /*@__PURE__*/
   messageDesc(file_grpc_reflection_v1_reflection, 7);
 
 /**
+ * Descriptors of what is served, for clients without proto files.
+ *
  * @generated from service grpc.reflection.v1.ServerReflection
  */
 export const ServerReflection: GenService<{

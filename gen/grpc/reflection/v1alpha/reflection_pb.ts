@@ -252,6 +252,8 @@ export const ErrorResponseSchema: GenMessage<ErrorResponse> = /*@__PURE__*/
   messageDesc(file_grpc_reflection_v1alpha_reflection, 7);
 
 /**
+ * As v1, for older clients.
+ *
  * @generated from service grpc.reflection.v1alpha.ServerReflection
  * @deprecated
  */

@@ -15,10 +15,14 @@ export const file_containerd_runtime_bootstrap_v1_bootstrap: GenFile = /*@__PURE
   fileDesc("Ci9jb250YWluZXJkL3J1bnRpbWUvYm9vdHN0cmFwL3YxL2Jvb3RzdHJhcC5wcm90bxIfY29udGFpbmVyZC5ydW50aW1lLmJvb3RzdHJhcC52MSLZAgoPQm9vdHN0cmFwUGFyYW1zEhMKC2luc3RhbmNlX2lkGAEgASgJEhEKCW5hbWVzcGFjZRgCIAEoCRI8Cglsb2dfbGV2ZWwYAyABKA4yKS5jb250YWluZXJkLnJ1bnRpbWUuYm9vdHN0cmFwLnYxLkxvZ0xldmVsEhoKEmNvbnRhaW5lcmRfdmVyc2lvbhgEIAEoCRIgChhjb250YWluZXJkX3R0cnBjX2FkZHJlc3MYBSABKAkSHwoXY29udGFpbmVyZF9ncnBjX2FkZHJlc3MYBiABKAkSGQoRY29udGFpbmVyZF9iaW5hcnkYByABKAkSPgoKZXh0ZW5zaW9ucxgIIAMoCzIqLmNvbnRhaW5lcmQucnVudGltZS5ib290c3RyYXAudjEuRXh0ZW5zaW9uEhcKCnNvY2tldF9kaXIYCSABKAlIAIgBAUINCgtfc29ja2V0X2RpciIwCglFeHRlbnNpb24SIwoFdmFsdWUYASABKAsyFC5nb29nbGUucHJvdG9idWYuQW55IosCCg9Cb290c3RyYXBSZXN1bHQSDwoHdmVyc2lvbhgBIAEoBRIPCgdhZGRyZXNzGAIgASgJEhAKCHByb3RvY29sGAMgASgJEkEKDGNhcGFiaWxpdGllcxgEIAMoDjIrLmNvbnRhaW5lcmQucnVudGltZS5ib290c3RyYXAudjEuQ2FwYWJpbGl0eRJQCghtZXRhZGF0YRgFIAMoCzI+LmNvbnRhaW5lcmQucnVudGltZS5ib290c3RyYXAudjEuQm9vdHN0cmFwUmVzdWx0Lk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBKq0BCghMb2dMZXZlbBISCg5MT0dfTEVWRUxfSU5GTxAAEhwKD0xPR19MRVZFTF9UUkFDRRD4//////////8BEhwKD0xPR19MRVZFTF9ERUJVRxD8//////////8BEhIKDkxPR19MRVZFTF9XQVJOEAQSEwoPTE9HX0xFVkVMX0VSUk9SEAgSEwoPTE9HX0xFVkVMX0ZBVEFMEAoSEwoPTE9HX0xFVkVMX1BBTklDEAwqKAoKQ2FwYWJpbGl0eRIaChZDQVBBQklMSVRZX1VOU1BFQ0lGSUVEEABCRVpDZ2l0aHViLmNvbS9jb250YWluZXJkL2NvbnRhaW5lcmQvYXBpL3J1bnRpbWUvYm9vdHN0cmFwL3YxO2Jvb3RzdHJhcGIGcHJvdG8z", [file_google_protobuf_any]);
 
 /**
+ * What a shim's `start` reads from its standard input.
+ *
  * @generated from message containerd.runtime.bootstrap.v1.BootstrapParams
  */
 export type BootstrapParams = Message<"containerd.runtime.bootstrap.v1.BootstrapParams"> & {
   /**
+   * Of the container or sandbox.
+   *
    * @generated from field: string instance_id = 1;
    */
   instanceId: string;
@@ -49,6 +53,8 @@ export type BootstrapParams = Message<"containerd.runtime.bootstrap.v1.Bootstrap
   containerdGrpcAddress: string;
 
   /**
+   * Called with `publish` by shims without ttrpc.
+   *
    * @generated from field: string containerd_binary = 7;
    */
   containerdBinary: string;
@@ -59,6 +65,8 @@ export type BootstrapParams = Message<"containerd.runtime.bootstrap.v1.Bootstrap
   extensions: Extension[];
 
   /**
+   * Where the shim should put its sockets.
+   *
    * @generated from field: optional string socket_dir = 9;
    */
   socketDir?: string | undefined;
@@ -89,20 +97,28 @@ export const ExtensionSchema: GenMessage<Extension> = /*@__PURE__*/
   messageDesc(file_containerd_runtime_bootstrap_v1_bootstrap, 1);
 
 /**
+ * What it prints in answer.
+ *
  * @generated from message containerd.runtime.bootstrap.v1.BootstrapResult
  */
 export type BootstrapResult = Message<"containerd.runtime.bootstrap.v1.BootstrapResult"> & {
   /**
+   * Of the task API.
+   *
    * @generated from field: int32 version = 1;
    */
   version: number;
 
   /**
+   * Such as `unix:///run/containerd/s/...`.
+   *
    * @generated from field: string address = 2;
    */
   address: string;
 
   /**
+   * `ttrpc` or `grpc`.
+   *
    * @generated from field: string protocol = 3;
    */
   protocol: string;
@@ -126,6 +142,8 @@ export const BootstrapResultSchema: GenMessage<BootstrapResult> = /*@__PURE__*/
   messageDesc(file_containerd_runtime_bootstrap_v1_bootstrap, 2);
 
 /**
+ * Smaller says more; shims take the nearest level they know.
+ *
  * @generated from enum containerd.runtime.bootstrap.v1.LogLevel
  */
 export const LogLevel = {
@@ -166,6 +184,8 @@ export const LogLevel = {
 } as const;
 
 /**
+ * Smaller says more; shims take the nearest level they know.
+ *
  * @generated from enum containerd.runtime.bootstrap.v1.LogLevel
  */
 export type LogLevel = (typeof LogLevel)[keyof typeof LogLevel] | UnknownEnum;

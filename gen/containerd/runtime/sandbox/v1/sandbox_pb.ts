@@ -30,6 +30,8 @@ export type CreateSandboxRequest = Message<"containerd.runtime.sandbox.v1.Create
   sandboxId: string;
 
   /**
+   * Absolute.
+   *
    * @generated from field: string bundle_path = 2;
    */
   bundlePath: string;
@@ -45,6 +47,8 @@ export type CreateSandboxRequest = Message<"containerd.runtime.sandbox.v1.Create
   options?: Any | undefined;
 
   /**
+   * Empty for the host's.
+   *
    * @generated from field: string netns_path = 5;
    */
   netnsPath: string;
@@ -163,6 +167,8 @@ export type StopSandboxRequest = Message<"containerd.runtime.sandbox.v1.StopSand
   sandboxId: string;
 
   /**
+   * Before it is killed.
+   *
    * @generated from field: uint32 timeout_secs = 2;
    */
   timeoutSecs: number;
@@ -277,6 +283,8 @@ export type SandboxStatusRequest = Message<"containerd.runtime.sandbox.v1.Sandbo
   sandboxId: string;
 
   /**
+   * Fills `info`.
+   *
    * @generated from field: bool verbose = 2;
    */
   verbose: boolean;
@@ -304,6 +312,8 @@ export type SandboxStatusResponse = Message<"containerd.runtime.sandbox.v1.Sandb
   pid: number;
 
   /**
+   * `SANDBOX_READY` or `SANDBOX_NOTREADY`.
+   *
    * @generated from field: string state = 3;
    */
   state: string;
@@ -431,10 +441,14 @@ export const SandboxMetricsResponseSchema: GenMessage<SandboxMetricsResponse> = 
   messageDesc(file_containerd_runtime_sandbox_v1_sandbox, 19);
 
 /**
+ * What a shim with sandboxes of its own serves beside the task API.
+ *
  * @generated from service containerd.runtime.sandbox.v1.Sandbox
  */
 export const Sandbox: GenService<{
   /**
+   * Sets the sandbox up; it waits for StartSandbox.
+   *
    * @generated from rpc containerd.runtime.sandbox.v1.Sandbox.CreateSandbox
    */
   createSandbox: {
@@ -467,6 +481,8 @@ export const Sandbox: GenService<{
     output: typeof StopSandboxResponseSchema;
   },
   /**
+   * Answers when the sandbox has ended.
+   *
    * @generated from rpc containerd.runtime.sandbox.v1.Sandbox.WaitSandbox
    */
   waitSandbox: {
@@ -491,6 +507,8 @@ export const Sandbox: GenService<{
     output: typeof PingResponseSchema;
   },
   /**
+   * Ends the shim as well.
+   *
    * @generated from rpc containerd.runtime.sandbox.v1.Sandbox.ShutdownSandbox
    */
   shutdownSandbox: {

@@ -19,41 +19,57 @@ export const file_containerd_services_containers_v1_containers: GenFile = /*@__P
  */
 export type Container = Message<"containerd.services.containers.v1.Container"> & {
   /**
+   * 1 to 76 characters: letters and digits, with single `.`, `_` or `-` between them. Never changes.
+   *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
+   * Key and value together at most 4096 bytes.
+   *
    * @generated from field: map<string, string> labels = 2;
    */
   labels: { [key: string]: string };
 
   /**
+   * Name of an image in the same namespace; not checked.
+   *
    * @generated from field: string image = 3;
    */
   image: string;
 
   /**
+   * Required. Never changes.
+   *
    * @generated from field: containerd.services.containers.v1.Container.Runtime runtime = 4;
    */
   runtime?: Container_Runtime | undefined;
 
   /**
+   * OCI runtime specification as JSON, under `types.containerd.io/opencontainers/runtime-spec/1/Spec`.
+   *
    * @generated from field: google.protobuf.Any spec = 5;
    */
   spec?: Any | undefined;
 
   /**
+   * Never changes. Required if there is a snapshot key.
+   *
    * @generated from field: string snapshotter = 6;
    */
   snapshotter: string;
 
   /**
+   * Key of the active snapshot that is the root filesystem.
+   *
    * @generated from field: string snapshot_key = 7;
    */
   snapshotKey: string;
 
   /**
+   * Set by the server, as is `updated_at`.
+   *
    * @generated from field: google.protobuf.Timestamp created_at = 8;
    */
   createdAt?: Timestamp | undefined;
@@ -64,11 +80,15 @@ export type Container = Message<"containerd.services.containers.v1.Container"> &
   updatedAt?: Timestamp | undefined;
 
   /**
+   * Data of clients by their own names; the values' types are theirs.
+   *
    * @generated from field: map<string, google.protobuf.Any> extensions = 10;
    */
   extensions: { [key: string]: Any };
 
   /**
+   * Id of the sandbox the container belongs to, if any.
+   *
    * @generated from field: string sandbox = 11;
    */
   sandbox: string;
@@ -86,11 +106,15 @@ export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
  */
 export type Container_Runtime = Message<"containerd.services.containers.v1.Container.Runtime"> & {
   /**
+   * Such as `io.containerd.runc.v2`, or the absolute path of a shim binary.
+   *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
+   * Read by the shim: `containerd.runc.v1.Options` for runc.
+   *
    * @generated from field: google.protobuf.Any options = 2;
    */
   options?: Any | undefined;
@@ -142,6 +166,8 @@ export const GetContainerResponseSchema: GenMessage<GetContainerResponse> = /*@_
  */
 export type ListContainersRequest = Message<"containerd.services.containers.v1.ListContainersRequest"> & {
   /**
+   * A container that matches any of them is listed; all are, if there is none.
+   *
    * @generated from field: repeated string filters = 1;
    */
   filters: string[];
@@ -215,6 +241,9 @@ export type UpdateContainerRequest = Message<"containerd.services.containers.v1.
   container?: Container | undefined;
 
   /**
+   * `labels`, `labels.<key>`, `extensions.<key>`, `spec`, `image`, `snapshotkey`...; all that may change if
+   * empty.
+   *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
   updateMask?: FieldMask | undefined;
@@ -279,6 +308,8 @@ export const ListContainerMessageSchema: GenMessage<ListContainerMessage> = /*@_
   messageDesc(file_containerd_services_containers_v1_containers, 10);
 
 /**
+ * Records of containers in the namespace of the call. A container is data only; what runs is its task.
+ *
  * @generated from service containerd.services.containers.v1.Containers
  */
 export const Containers: GenService<{
@@ -299,6 +330,8 @@ export const Containers: GenService<{
     output: typeof ListContainersResponseSchema;
   },
   /**
+   * As List, one message a container, so that no answer outgrows the message limit.
+   *
    * @generated from rpc containerd.services.containers.v1.Containers.ListStream
    */
   listStream: {

@@ -19,11 +19,15 @@ export const file_containerd_services_content_v1_content: GenFile = /*@__PURE__*
  */
 export type Info = Message<"containerd.services.content.v1.Info"> & {
   /**
+   * `sha256:` and 64 hexadecimal digits, or another registered algorithm.
+   *
    * @generated from field: string digest = 1;
    */
   digest: string;
 
   /**
+   * In bytes.
+   *
    * @generated from field: int64 size = 2;
    */
   size: bigint;
@@ -39,6 +43,8 @@ export type Info = Message<"containerd.services.content.v1.Info"> & {
   updatedAt?: Timestamp | undefined;
 
   /**
+   * References for garbage collection among them: `containerd.io/gc.ref.content.<n>`.
+   *
    * @generated from field: map<string, string> labels = 5;
    */
   labels: { [key: string]: string };
@@ -95,6 +101,8 @@ export type UpdateRequest = Message<"containerd.services.content.v1.UpdateReques
   info?: Info | undefined;
 
   /**
+   * `labels` or `labels.<key>`; the rest of a blob never changes.
+   *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
   updateMask?: FieldMask | undefined;
@@ -190,6 +198,8 @@ export type ReadContentRequest = Message<"containerd.services.content.v1.ReadCon
   offset: bigint;
 
   /**
+   * In bytes; zero reads to the end.
+   *
    * @generated from field: int64 size = 3;
    */
   size: bigint;
@@ -207,6 +217,8 @@ export const ReadContentRequestSchema: GenMessage<ReadContentRequest> = /*@__PUR
  */
 export type ReadContentResponse = Message<"containerd.services.content.v1.ReadContentResponse"> & {
   /**
+   * Of the first byte of `data`, from the blob's start.
+   *
    * @generated from field: int64 offset = 1;
    */
   offset: bigint;
@@ -225,6 +237,8 @@ export const ReadContentResponseSchema: GenMessage<ReadContentResponse> = /*@__P
   messageDesc(file_containerd_services_content_v1_content, 9);
 
 /**
+ * An ingest that is not committed.
+ *
  * @generated from message containerd.services.content.v1.Status
  */
 export type Status = Message<"containerd.services.content.v1.Status"> & {
@@ -239,21 +253,29 @@ export type Status = Message<"containerd.services.content.v1.Status"> & {
   updatedAt?: Timestamp | undefined;
 
   /**
+   * The client's name for it, unique within the namespace.
+   *
    * @generated from field: string ref = 3;
    */
   ref: string;
 
   /**
+   * Bytes written so far.
+   *
    * @generated from field: int64 offset = 4;
    */
   offset: bigint;
 
   /**
+   * Bytes expected; zero if not known.
+   *
    * @generated from field: int64 total = 5;
    */
   total: bigint;
 
   /**
+   * Digest expected; empty if not known.
+   *
    * @generated from field: string expected = 6;
    */
   expected: string;
@@ -344,21 +366,29 @@ export type WriteContentRequest = Message<"containerd.services.content.v1.WriteC
   action: WriteAction;
 
   /**
+   * Required in the first message; may not change.
+   *
    * @generated from field: string ref = 2;
    */
   ref: string;
 
   /**
+   * Zero if not known. A commit with another size fails.
+   *
    * @generated from field: int64 total = 3;
    */
   total: bigint;
 
   /**
+   * Digest; empty if not known. If such a blob exists, AlreadyExists.
+   *
    * @generated from field: string expected = 4;
    */
   expected: string;
 
   /**
+   * Where `data` begins: must be where the ingest stands. Zero begins it anew.
+   *
    * @generated from field: int64 offset = 5;
    */
   offset: bigint;
@@ -369,6 +399,8 @@ export type WriteContentRequest = Message<"containerd.services.content.v1.WriteC
   data: Uint8Array;
 
   /**
+   * Taken at the commit.
+   *
    * @generated from field: map<string, string> labels = 7;
    */
   labels: { [key: string]: string };
@@ -401,6 +433,8 @@ export type WriteContentResponse = Message<"containerd.services.content.v1.Write
   updatedAt?: Timestamp | undefined;
 
   /**
+   * Bytes written so far.
+   *
    * @generated from field: int64 offset = 4;
    */
   offset: bigint;
@@ -411,6 +445,8 @@ export type WriteContentResponse = Message<"containerd.services.content.v1.Write
   total: bigint;
 
   /**
+   * Of what was written so far.
+   *
    * @generated from field: string digest = 6;
    */
   digest: string;
@@ -445,16 +481,22 @@ export const AbortRequestSchema: GenMessage<AbortRequest> = /*@__PURE__*/
  */
 export const WriteAction = {
   /**
+   * Asks where the ingest stands.
+   *
    * @generated from enum value: STAT = 0;
    */
   STAT: 0,
 
   /**
+   * Adds bytes.
+   *
    * @generated from enum value: WRITE = 1;
    */
   WRITE: 1,
 
   /**
+   * Adds bytes, if any, checks size and digest, and makes the blob.
+   *
    * @generated from enum value: COMMIT = 2;
    */
   COMMIT: 2,
@@ -472,6 +514,8 @@ export const WriteActionSchema: GenEnum<WriteAction> = /*@__PURE__*/
   enumDesc(file_containerd_services_content_v1_content, 0);
 
 /**
+ * Blobs by digest, and the ingests that become blobs.
+ *
  * @generated from service containerd.services.content.v1.Content
  */
 export const Content: GenService<{
@@ -492,6 +536,8 @@ export const Content: GenService<{
     output: typeof UpdateResponseSchema;
   },
   /**
+   * Several blobs a message.
+   *
    * @generated from rpc containerd.services.content.v1.Content.List
    */
   list: {
@@ -508,6 +554,8 @@ export const Content: GenService<{
     output: typeof EmptySchema;
   },
   /**
+   * The blob's bytes in order, cut as the server likes.
+   *
    * @generated from rpc containerd.services.content.v1.Content.Read
    */
   read: {
@@ -532,6 +580,8 @@ export const Content: GenService<{
     output: typeof ListStatusesResponseSchema;
   },
   /**
+   * One message answers each request. The first one names the ingest; a commit ends the stream.
+   *
    * @generated from rpc containerd.services.content.v1.Content.Write
    */
   write: {
@@ -540,6 +590,8 @@ export const Content: GenService<{
     output: typeof WriteContentResponseSchema;
   },
   /**
+   * Ends an ingest and drops its bytes.
+   *
    * @generated from rpc containerd.services.content.v1.Content.Abort
    */
   abort: {

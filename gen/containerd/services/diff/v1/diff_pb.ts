@@ -23,21 +23,29 @@ export const file_containerd_services_diff_v1_diff: GenFile = /*@__PURE__*/
  */
 export type ApplyRequest = Message<"containerd.services.diff.v1.ApplyRequest"> & {
   /**
+   * The layer, compressed or not, as its media type says.
+   *
    * @generated from field: containerd.types.Descriptor diff = 1;
    */
   diff?: Descriptor | undefined;
 
   /**
+   * Where to: mounted by the server for the time of the call.
+   *
    * @generated from field: repeated containerd.types.Mount mounts = 2;
    */
   mounts: Mount[];
 
   /**
+   * For the stream processors that the media type needs, such as keys; by their ids.
+   *
    * @generated from field: map<string, google.protobuf.Any> payloads = 3;
    */
   payloads: { [key: string]: Any };
 
   /**
+   * Flushes the filesystem before the answer.
+   *
    * @generated from field: bool sync_fs = 4;
    */
   syncFs: boolean;
@@ -55,6 +63,8 @@ export const ApplyRequestSchema: GenMessage<ApplyRequest> = /*@__PURE__*/
  */
 export type ApplyResponse = Message<"containerd.services.diff.v1.ApplyResponse"> & {
   /**
+   * Of the uncompressed layer: its digest is the diff id.
+   *
    * @generated from field: containerd.types.Descriptor applied = 1;
    */
   applied?: Descriptor | undefined;
@@ -82,21 +92,29 @@ export type DiffRequest = Message<"containerd.services.diff.v1.DiffRequest"> & {
   right: Mount[];
 
   /**
+   * Of the layer to make; the server's default if empty.
+   *
    * @generated from field: string media_type = 3;
    */
   mediaType: string;
 
   /**
+   * Name of the ingest, so that it can be watched and resumed.
+   *
    * @generated from field: string ref = 4;
    */
   ref: string;
 
   /**
+   * Of the new blob.
+   *
    * @generated from field: map<string, string> labels = 5;
    */
   labels: { [key: string]: string };
 
   /**
+   * Upper bound of all times in the layer, for reproducible builds.
+   *
    * @generated from field: google.protobuf.Timestamp source_date_epoch = 6;
    */
   sourceDateEpoch?: Timestamp | undefined;
@@ -127,10 +145,14 @@ export const DiffResponseSchema: GenMessage<DiffResponse> = /*@__PURE__*/
   messageDesc(file_containerd_services_diff_v1_diff, 3);
 
 /**
+ * Layers to filesystems and back.
+ *
  * @generated from service containerd.services.diff.v1.Diff
  */
 export const Diff: GenService<{
   /**
+   * Unpacks a layer of the content store over mounts.
+   *
    * @generated from rpc containerd.services.diff.v1.Diff.Apply
    */
   apply: {
@@ -139,6 +161,8 @@ export const Diff: GenService<{
     output: typeof ApplyResponseSchema;
   },
   /**
+   * Packs what differs between two filesystems into a layer in the content store.
+   *
    * @generated from rpc containerd.services.diff.v1.Diff.Diff
    */
   diff: {

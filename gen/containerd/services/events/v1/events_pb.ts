@@ -21,6 +21,8 @@ export const file_containerd_services_events_v1_events: GenFile = /*@__PURE__*/
  */
 export type PublishRequest = Message<"containerd.services.events.v1.PublishRequest"> & {
   /**
+   * Such as `/containers/create`: components as a container's id, each behind a slash.
+   *
    * @generated from field: string topic = 1;
    */
   topic: string;
@@ -60,6 +62,9 @@ export const ForwardRequestSchema: GenMessage<ForwardRequest> = /*@__PURE__*/
  */
 export type SubscribeRequest = Message<"containerd.services.events.v1.SubscribeRequest"> & {
   /**
+   * Over `namespace`, `topic` and `event.<field>`; an event that matches any is sent, every one if there is
+   * none.
+   *
    * @generated from field: repeated string filters = 1;
    */
   filters: string[];
@@ -73,10 +78,14 @@ export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*
   messageDesc(file_containerd_services_events_v1_events, 2);
 
 /**
+ * Events of all namespaces.
+ *
  * @generated from service containerd.services.events.v1.Events
  */
 export const Events: GenService<{
   /**
+   * Adds time and the namespace of the call.
+   *
    * @generated from rpc containerd.services.events.v1.Events.Publish
    */
   publish: {
@@ -85,6 +94,8 @@ export const Events: GenService<{
     output: typeof EmptySchema;
   },
   /**
+   * Passes on an event that has its time and namespace.
+   *
    * @generated from rpc containerd.services.events.v1.Events.Forward
    */
   forward: {
@@ -93,6 +104,8 @@ export const Events: GenService<{
     output: typeof EmptySchema;
   },
   /**
+   * What happens from now on. A subscriber that does not keep up is cut off.
+   *
    * @generated from rpc containerd.services.events.v1.Events.Subscribe
    */
   subscribe: {

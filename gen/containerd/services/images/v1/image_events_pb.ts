@@ -13,6 +13,8 @@ export const file_containerd_services_images_v1_image_events: GenFile = /*@__PUR
   fileDesc("CjBjb250YWluZXJkL3NlcnZpY2VzL2ltYWdlcy92MS9pbWFnZV9ldmVudHMucHJvdG8SHWNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxIpIBCgtJbWFnZUNyZWF0ZRIMCgRuYW1lGAEgASgJEkYKBmxhYmVscxgCIAMoCzI2LmNvbnRhaW5lcmQuc2VydmljZXMuaW1hZ2VzLnYxLkltYWdlQ3JlYXRlLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEikgEKC0ltYWdlVXBkYXRlEgwKBG5hbWUYASABKAkSRgoGbGFiZWxzGAIgAygLMjYuY29udGFpbmVyZC5zZXJ2aWNlcy5pbWFnZXMudjEuSW1hZ2VVcGRhdGUuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIbCgtJbWFnZURlbGV0ZRIMCgRuYW1lGAEgASgJQjRaMmdpdGh1Yi5jb20vY29udGFpbmVyZC9jb250YWluZXJkL2FwaS9ldmVudHM7ZXZlbnRzYgZwcm90bzM");
 
 /**
+ * Topic `/images/create`.
+ *
  * @generated from message containerd.services.images.v1.ImageCreate
  */
 export type ImageCreate = Message<"containerd.services.images.v1.ImageCreate"> & {
@@ -35,6 +37,8 @@ export const ImageCreateSchema: GenMessage<ImageCreate> = /*@__PURE__*/
   messageDesc(file_containerd_services_images_v1_image_events, 0);
 
 /**
+ * Topic `/images/update`.
+ *
  * @generated from message containerd.services.images.v1.ImageUpdate
  */
 export type ImageUpdate = Message<"containerd.services.images.v1.ImageUpdate"> & {
@@ -57,6 +61,8 @@ export const ImageUpdateSchema: GenMessage<ImageUpdate> = /*@__PURE__*/
   messageDesc(file_containerd_services_images_v1_image_events, 1);
 
 /**
+ * Topic `/images/delete`.
+ *
  * @generated from message containerd.services.images.v1.ImageDelete
  */
 export type ImageDelete = Message<"containerd.services.images.v1.ImageDelete"> & {

@@ -21,6 +21,8 @@ export const file_containerd_services_images_v1_images: GenFile = /*@__PURE__*/
  */
 export type Image = Message<"containerd.services.images.v1.Image"> & {
   /**
+   * A reference such as `docker.io/library/alpine:3.20`, but any text will do.
+   *
    * @generated from field: string name = 1;
    */
   name: string;
@@ -31,6 +33,8 @@ export type Image = Message<"containerd.services.images.v1.Image"> & {
   labels: { [key: string]: string };
 
   /**
+   * Root of the image in the content store: an index or a manifest.
+   *
    * @generated from field: containerd.types.Descriptor target = 3;
    */
   target?: Descriptor | undefined;
@@ -97,6 +101,8 @@ export type CreateImageRequest = Message<"containerd.services.images.v1.CreateIm
   image?: Image | undefined;
 
   /**
+   * Becomes both times, for reproducible builds.
+   *
    * @generated from field: google.protobuf.Timestamp source_date_epoch = 2;
    */
   sourceDateEpoch?: Timestamp | undefined;
@@ -136,11 +142,15 @@ export type UpdateImageRequest = Message<"containerd.services.images.v1.UpdateIm
   image?: Image | undefined;
 
   /**
+   * `labels`, `labels.<key>`, `annotations`, `annotations.<key>`, `target`; all if empty.
+   *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
   updateMask?: FieldMask | undefined;
 
   /**
+   * Becomes `updated_at`.
+   *
    * @generated from field: google.protobuf.Timestamp source_date_epoch = 3;
    */
   sourceDateEpoch?: Timestamp | undefined;
@@ -175,6 +185,8 @@ export const UpdateImageResponseSchema: GenMessage<UpdateImageResponse> = /*@__P
  */
 export type ListImagesRequest = Message<"containerd.services.images.v1.ListImagesRequest"> & {
   /**
+   * An image that matches any of them is listed; all are, if there is none.
+   *
    * @generated from field: repeated string filters = 1;
    */
   filters: string[];
@@ -214,11 +226,15 @@ export type DeleteImageRequest = Message<"containerd.services.images.v1.DeleteIm
   name: string;
 
   /**
+   * Answers after the garbage collection that follows.
+   *
    * @generated from field: bool sync = 2;
    */
   sync: boolean;
 
   /**
+   * If set, the image is deleted only while it points there: NotFound otherwise.
+   *
    * @generated from field: optional containerd.types.Descriptor target = 3;
    */
   target?: Descriptor | undefined;
@@ -232,6 +248,8 @@ export const DeleteImageRequestSchema: GenMessage<DeleteImageRequest> = /*@__PUR
   messageDesc(file_containerd_services_images_v1_images, 9);
 
 /**
+ * Names for content: a name, what it points at, labels.
+ *
  * @generated from service containerd.services.images.v1.Images
  */
 export const Images: GenService<{

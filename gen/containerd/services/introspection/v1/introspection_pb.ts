@@ -4,7 +4,6 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_containerd_types_introspection } from "../../../types/introspection_pb.ts";
 import type { Platform } from "../../../types/platform_pb.ts";
 import { file_containerd_types_platform } from "../../../types/platform_pb.ts";
 import type { Any, EmptySchema, Timestamp } from "@bufbuild/protobuf/wkt";
@@ -17,23 +16,29 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file containerd/services/introspection/v1/introspection.proto.
  */
 export const file_containerd_services_introspection_v1_introspection: GenFile = /*@__PURE__*/
-  fileDesc("Cjhjb250YWluZXJkL3NlcnZpY2VzL2ludHJvc3BlY3Rpb24vdjEvaW50cm9zcGVjdGlvbi5wcm90bxIkY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxIpsCCgZQbHVnaW4SDAoEdHlwZRgBIAEoCRIKCgJpZBgCIAEoCRIQCghyZXF1aXJlcxgDIAMoCRItCglwbGF0Zm9ybXMYBCADKAsyGi5jb250YWluZXJkLnR5cGVzLlBsYXRmb3JtEkoKB2V4cG9ydHMYBSADKAsyOS5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luLkV4cG9ydHNFbnRyeRIUCgxjYXBhYmlsaXRpZXMYBiADKAkSJAoIaW5pdF9lcnIYByABKAsyEi5nb29nbGUucnBjLlN0YXR1cxouCgxFeHBvcnRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIhCg5QbHVnaW5zUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIlAKD1BsdWdpbnNSZXNwb25zZRI9CgdwbHVnaW5zGAEgAygLMiwuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlBsdWdpbiKKAQoOU2VydmVyUmVzcG9uc2USDAoEdXVpZBgBIAEoCRILCgNwaWQYAiABKAQSDQoFcGlkbnMYAyABKAQSTgoMZGVwcmVjYXRpb25zGAQgAygLMjguY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLkRlcHJlY2F0aW9uV2FybmluZyJmChJEZXByZWNhdGlvbldhcm5pbmcSCgoCaWQYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIzCg9sYXN0X29jY3VycmVuY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlQKEVBsdWdpbkluZm9SZXF1ZXN0EgwKBHR5cGUYASABKAkSCgoCaWQYAiABKAkSJQoHb3B0aW9ucxgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkidwoSUGx1Z2luSW5mb1Jlc3BvbnNlEjwKBnBsdWdpbhgBIAEoCzIsLmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW4SIwoFZXh0cmEYAiABKAsyFC5nb29nbGUucHJvdG9idWYuQW55MvACCg1JbnRyb3NwZWN0aW9uEnsKB1BsdWdpbnMSNC5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luc1JlcXVlc3QaNS5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luc1Jlc3BvbnNlIgOQAgESWwoGU2VydmVyEhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5GjQuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlNlcnZlclJlc3BvbnNlIgOQAgEShAEKClBsdWdpbkluZm8SNy5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luSW5mb1JlcXVlc3QaOC5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luSW5mb1Jlc3BvbnNlIgOQAgFCTlpMZ2l0aHViLmNvbS9jb250YWluZXJkL2NvbnRhaW5lcmQvYXBpL3NlcnZpY2VzL2ludHJvc3BlY3Rpb24vdjE7aW50cm9zcGVjdGlvbmIGcHJvdG8z", [file_containerd_types_introspection, file_containerd_types_platform, file_google_protobuf_any, file_google_protobuf_empty, file_google_protobuf_timestamp, file_google_rpc_status]);
+  fileDesc("Cjhjb250YWluZXJkL3NlcnZpY2VzL2ludHJvc3BlY3Rpb24vdjEvaW50cm9zcGVjdGlvbi5wcm90bxIkY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxIpsCCgZQbHVnaW4SDAoEdHlwZRgBIAEoCRIKCgJpZBgCIAEoCRIQCghyZXF1aXJlcxgDIAMoCRItCglwbGF0Zm9ybXMYBCADKAsyGi5jb250YWluZXJkLnR5cGVzLlBsYXRmb3JtEkoKB2V4cG9ydHMYBSADKAsyOS5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luLkV4cG9ydHNFbnRyeRIUCgxjYXBhYmlsaXRpZXMYBiADKAkSJAoIaW5pdF9lcnIYByABKAsyEi5nb29nbGUucnBjLlN0YXR1cxouCgxFeHBvcnRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIhCg5QbHVnaW5zUmVxdWVzdBIPCgdmaWx0ZXJzGAEgAygJIlAKD1BsdWdpbnNSZXNwb25zZRI9CgdwbHVnaW5zGAEgAygLMiwuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlBsdWdpbiKKAQoOU2VydmVyUmVzcG9uc2USDAoEdXVpZBgBIAEoCRILCgNwaWQYAiABKAQSDQoFcGlkbnMYAyABKAQSTgoMZGVwcmVjYXRpb25zGAQgAygLMjguY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLkRlcHJlY2F0aW9uV2FybmluZyJmChJEZXByZWNhdGlvbldhcm5pbmcSCgoCaWQYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIzCg9sYXN0X29jY3VycmVuY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlQKEVBsdWdpbkluZm9SZXF1ZXN0EgwKBHR5cGUYASABKAkSCgoCaWQYAiABKAkSJQoHb3B0aW9ucxgDIAEoCzIULmdvb2dsZS5wcm90b2J1Zi5BbnkidwoSUGx1Z2luSW5mb1Jlc3BvbnNlEjwKBnBsdWdpbhgBIAEoCzIsLmNvbnRhaW5lcmQuc2VydmljZXMuaW50cm9zcGVjdGlvbi52MS5QbHVnaW4SIwoFZXh0cmEYAiABKAsyFC5nb29nbGUucHJvdG9idWYuQW55MvACCg1JbnRyb3NwZWN0aW9uEnsKB1BsdWdpbnMSNC5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luc1JlcXVlc3QaNS5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luc1Jlc3BvbnNlIgOQAgESWwoGU2VydmVyEhYuZ29vZ2xlLnByb3RvYnVmLkVtcHR5GjQuY29udGFpbmVyZC5zZXJ2aWNlcy5pbnRyb3NwZWN0aW9uLnYxLlNlcnZlclJlc3BvbnNlIgOQAgEShAEKClBsdWdpbkluZm8SNy5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luSW5mb1JlcXVlc3QaOC5jb250YWluZXJkLnNlcnZpY2VzLmludHJvc3BlY3Rpb24udjEuUGx1Z2luSW5mb1Jlc3BvbnNlIgOQAgFCTlpMZ2l0aHViLmNvbS9jb250YWluZXJkL2NvbnRhaW5lcmQvYXBpL3NlcnZpY2VzL2ludHJvc3BlY3Rpb24vdjE7aW50cm9zcGVjdGlvbmIGcHJvdG8z", [file_containerd_types_platform, file_google_protobuf_any, file_google_protobuf_empty, file_google_protobuf_timestamp, file_google_rpc_status]);
 
 /**
  * @generated from message containerd.services.introspection.v1.Plugin
  */
 export type Plugin = Message<"containerd.services.introspection.v1.Plugin"> & {
   /**
+   * Such as `io.containerd.snapshotter.v1`.
+   *
    * @generated from field: string type = 1;
    */
   type: string;
 
   /**
+   * Unique within its type.
+   *
    * @generated from field: string id = 2;
    */
   id: string;
 
   /**
+   * Types of plugins it needs.
+   *
    * @generated from field: repeated string requires = 3;
    */
   requires: string[];
@@ -44,6 +49,8 @@ export type Plugin = Message<"containerd.services.introspection.v1.Plugin"> & {
   platforms: Platform[];
 
   /**
+   * Facts for clients, such as a snapshotter's `root`.
+   *
    * @generated from field: map<string, string> exports = 5;
    */
   exports: { [key: string]: string };
@@ -54,6 +61,8 @@ export type Plugin = Message<"containerd.services.introspection.v1.Plugin"> & {
   capabilities: string[];
 
   /**
+   * Why it does not run; unset if it does.
+   *
    * @generated from field: google.rpc.Status init_err = 7;
    */
   initErr?: Status | undefined;
@@ -71,6 +80,8 @@ export const PluginSchema: GenMessage<Plugin> = /*@__PURE__*/
  */
 export type PluginsRequest = Message<"containerd.services.introspection.v1.PluginsRequest"> & {
   /**
+   * Over `type` and `id`; any match lists a plugin.
+   *
    * @generated from field: repeated string filters = 1;
    */
   filters: string[];
@@ -105,16 +116,22 @@ export const PluginsResponseSchema: GenMessage<PluginsResponse> = /*@__PURE__*/
  */
 export type ServerResponse = Message<"containerd.services.introspection.v1.ServerResponse"> & {
   /**
+   * Stays with the root directory.
+   *
    * @generated from field: string uuid = 1;
    */
   uuid: string;
 
   /**
+   * As the server's own pid namespace counts.
+   *
    * @generated from field: uint64 pid = 2;
    */
   pid: bigint;
 
   /**
+   * Inode of that namespace.
+   *
    * @generated from field: uint64 pidns = 3;
    */
   pidns: bigint;
@@ -133,6 +150,8 @@ export const ServerResponseSchema: GenMessage<ServerResponse> = /*@__PURE__*/
   messageDesc(file_containerd_services_introspection_v1_introspection, 3);
 
 /**
+ * Use of something that will go.
+ *
  * @generated from message containerd.services.introspection.v1.DeprecationWarning
  */
 export type DeprecationWarning = Message<"containerd.services.introspection.v1.DeprecationWarning"> & {
@@ -174,6 +193,8 @@ export type PluginInfoRequest = Message<"containerd.services.introspection.v1.Pl
   id: string;
 
   /**
+   * Read by the plugin.
+   *
    * @generated from field: google.protobuf.Any options = 3;
    */
   options?: Any | undefined;
@@ -196,6 +217,8 @@ export type PluginInfoResponse = Message<"containerd.services.introspection.v1.P
   plugin?: Plugin | undefined;
 
   /**
+   * `containerd.types.RuntimeInfo` for the runtime plugin.
+   *
    * @generated from field: google.protobuf.Any extra = 2;
    */
   extra?: Any | undefined;
@@ -209,6 +232,8 @@ export const PluginInfoResponseSchema: GenMessage<PluginInfoResponse> = /*@__PUR
   messageDesc(file_containerd_services_introspection_v1_introspection, 6);
 
 /**
+ * What the daemon is made of.
+ *
  * @generated from service containerd.services.introspection.v1.Introspection
  */
 export const Introspection: GenService<{

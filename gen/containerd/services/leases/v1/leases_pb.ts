@@ -29,6 +29,8 @@ export type Lease = Message<"containerd.services.leases.v1.Lease"> & {
   createdAt?: Timestamp | undefined;
 
   /**
+   * `containerd.io/gc.expire`: an RFC 3339 time after which it counts no more.
+   *
    * @generated from field: map<string, string> labels = 3;
    */
   labels: { [key: string]: string };
@@ -46,6 +48,8 @@ export const LeaseSchema: GenMessage<Lease> = /*@__PURE__*/
  */
 export type CreateRequest = Message<"containerd.services.leases.v1.CreateRequest"> & {
   /**
+   * Made by the server if empty.
+   *
    * @generated from field: string id = 1;
    */
   id: string;
@@ -90,6 +94,8 @@ export type DeleteRequest = Message<"containerd.services.leases.v1.DeleteRequest
   id: string;
 
   /**
+   * Answers after the garbage collection that follows.
+   *
    * @generated from field: bool sync = 2;
    */
   sync: boolean;
@@ -107,6 +113,8 @@ export const DeleteRequestSchema: GenMessage<DeleteRequest> = /*@__PURE__*/
  */
 export type ListRequest = Message<"containerd.services.leases.v1.ListRequest"> & {
   /**
+   * Over `id` and `labels.<key>`; any match lists a lease.
+   *
    * @generated from field: repeated string filters = 1;
    */
   filters: string[];
@@ -141,11 +149,15 @@ export const ListResponseSchema: GenMessage<ListResponse> = /*@__PURE__*/
  */
 export type Resource = Message<"containerd.services.leases.v1.Resource"> & {
   /**
+   * A digest, an ingest's ref, a snapshot's key, an image's name.
+   *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
+   * `content`, `ingests`, `snapshots/<snapshotter>`, `images`.
+   *
    * @generated from field: string type = 2;
    */
   type: string;
@@ -163,6 +175,8 @@ export const ResourceSchema: GenMessage<Resource> = /*@__PURE__*/
  */
 export type AddResourceRequest = Message<"containerd.services.leases.v1.AddResourceRequest"> & {
   /**
+   * Of the lease, as in the messages below.
+   *
    * @generated from field: string id = 1;
    */
   id: string;
@@ -237,6 +251,8 @@ export const ListResourcesResponseSchema: GenMessage<ListResourcesResponse> = /*
   messageDesc(file_containerd_services_leases_v1_leases, 10);
 
 /**
+ * Keep resources from garbage collection for as long as the lease is there.
+ *
  * @generated from service containerd.services.leases.v1.Leases
  */
 export const Leases: GenService<{

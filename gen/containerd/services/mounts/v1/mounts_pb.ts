@@ -126,6 +126,8 @@ export type UpdateRequest = Message<"containerd.services.mounts.v1.UpdateRequest
   info?: ActivationInfo | undefined;
 
   /**
+   * `labels` or `labels.<key>`.
+   *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
   updateMask?: FieldMask | undefined;
@@ -190,6 +192,8 @@ export const ListMessageSchema: GenMessage<ListMessage> = /*@__PURE__*/
   messageDesc(file_containerd_services_mounts_v1_mounts, 8);
 
 /**
+ * Mounts that the daemon's mount handlers set up before the kernel's ones, by name.
+ *
  * @generated from service containerd.services.mounts.v1.Mounts
  */
 export const Mounts: GenService<{

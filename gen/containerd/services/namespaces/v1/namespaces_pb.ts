@@ -19,11 +19,15 @@ export const file_containerd_services_namespaces_v1_namespaces: GenFile = /*@__P
  */
 export type Namespace = Message<"containerd.services.namespaces.v1.Namespace"> & {
   /**
+   * As a container's id.
+   *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
+   * `containerd.io/defaults/snapshotter` and `.../runtime` are read by clients.
+   *
    * @generated from field: map<string, string> labels = 2;
    */
   labels: { [key: string]: string };
@@ -75,6 +79,8 @@ export const GetNamespaceResponseSchema: GenMessage<GetNamespaceResponse> = /*@_
  */
 export type ListNamespacesRequest = Message<"containerd.services.namespaces.v1.ListNamespacesRequest"> & {
   /**
+   * Not used by containerd, nor here.
+   *
    * @generated from field: string filter = 1;
    */
   filter: string;
@@ -148,6 +154,8 @@ export type UpdateNamespaceRequest = Message<"containerd.services.namespaces.v1.
   namespace?: Namespace | undefined;
 
   /**
+   * `labels` or `labels.<key>`; all labels if empty.
+   *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
   updateMask?: FieldMask | undefined;
@@ -195,6 +203,8 @@ export const DeleteNamespaceRequestSchema: GenMessage<DeleteNamespaceRequest> = 
   messageDesc(file_containerd_services_namespaces_v1_namespaces, 9);
 
 /**
+ * Namespaces themselves: these calls need no `containerd-namespace`.
+ *
  * @generated from service containerd.services.namespaces.v1.Namespaces
  */
 export const Namespaces: GenService<{
@@ -231,6 +241,8 @@ export const Namespaces: GenService<{
     output: typeof UpdateNamespaceResponseSchema;
   },
   /**
+   * FailedPrecondition while anything is in it.
+   *
    * @generated from rpc containerd.services.namespaces.v1.Namespaces.Delete
    */
   delete: {

@@ -66,6 +66,8 @@ export type StoreUpdateRequest = Message<"containerd.services.sandbox.v1.StoreUp
   sandbox?: Sandbox | undefined;
 
   /**
+   * As a container's update mask: `labels`, `extensions.<key>`, `spec`, `runtime`...
+   *
    * @generated from field: repeated string fields = 2;
    */
   fields: string[];
@@ -130,6 +132,8 @@ export const StoreDeleteResponseSchema: GenMessage<StoreDeleteResponse> = /*@__P
  */
 export type StoreListRequest = Message<"containerd.services.sandbox.v1.StoreListRequest"> & {
   /**
+   * Any match lists a sandbox.
+   *
    * @generated from field: repeated string filters = 1;
    */
   filters: string[];
@@ -208,11 +212,15 @@ export type ControllerCreateRequest = Message<"containerd.services.sandbox.v1.Co
   rootfs: Mount[];
 
   /**
+   * Of the runtime: for CRI the pod's configuration.
+   *
    * @generated from field: google.protobuf.Any options = 3;
    */
   options?: Any | undefined;
 
   /**
+   * Path of the network namespace; empty for the host's.
+   *
    * @generated from field: string netns_path = 4;
    */
   netnsPath: string;
@@ -228,6 +236,8 @@ export type ControllerCreateRequest = Message<"containerd.services.sandbox.v1.Co
   sandbox?: Sandbox | undefined;
 
   /**
+   * Which controller, as in the messages below: `shim`, `podsandbox` or a proxy plugin's name.
+   *
    * @generated from field: string sandboxer = 10;
    */
   sandboxer: string;
@@ -304,11 +314,15 @@ export type ControllerStartResponse = Message<"containerd.services.sandbox.v1.Co
   labels: { [key: string]: string };
 
   /**
+   * Where the sandbox serves the task API, such as `unix:///run/...`.
+   *
    * @generated from field: string address = 5;
    */
   address: string;
 
   /**
+   * Of the task API at `address`.
+   *
    * @generated from field: uint32 version = 6;
    */
   version: number;
@@ -375,6 +389,8 @@ export type ControllerStopRequest = Message<"containerd.services.sandbox.v1.Cont
   sandboxId: string;
 
   /**
+   * Before it is killed.
+   *
    * @generated from field: uint32 timeout_secs = 2;
    */
   timeoutSecs: number;
@@ -459,6 +475,8 @@ export type ControllerStatusRequest = Message<"containerd.services.sandbox.v1.Co
   sandboxId: string;
 
   /**
+   * Fills `info`.
+   *
    * @generated from field: bool verbose = 2;
    */
   verbose: boolean;
@@ -491,6 +509,8 @@ export type ControllerStatusResponse = Message<"containerd.services.sandbox.v1.C
   pid: number;
 
   /**
+   * `SANDBOX_READY` or `SANDBOX_NOTREADY`.
+   *
    * @generated from field: string state = 3;
    */
   state: string;
@@ -627,6 +647,8 @@ export type ControllerUpdateRequest = Message<"containerd.services.sandbox.v1.Co
   sandbox?: Sandbox | undefined;
 
   /**
+   * What of `sandbox` has changed.
+   *
    * @generated from field: repeated string fields = 4;
    */
   fields: string[];
@@ -653,6 +675,8 @@ export const ControllerUpdateResponseSchema: GenMessage<ControllerUpdateResponse
   messageDesc(file_containerd_services_sandbox_v1_sandbox, 27);
 
 /**
+ * Records of sandboxes.
+ *
  * @generated from service containerd.services.sandbox.v1.Store
  */
 export const Store: GenService<{
@@ -700,6 +724,8 @@ export const Store: GenService<{
   serviceDesc(file_containerd_services_sandbox_v1_sandbox, 0);
 
 /**
+ * Sandboxes that run: the environment that the containers of a pod share.
+ *
  * @generated from service containerd.services.sandbox.v1.Controller
  */
 export const Controller: GenService<{
@@ -736,6 +762,8 @@ export const Controller: GenService<{
     output: typeof ControllerStopResponseSchema;
   },
   /**
+   * Answers when the sandbox has ended.
+   *
    * @generated from rpc containerd.services.sandbox.v1.Controller.Wait
    */
   wait: {
@@ -752,6 +780,8 @@ export const Controller: GenService<{
     output: typeof ControllerStatusResponseSchema;
   },
   /**
+   * Frees all that belongs to the sandbox, running or not.
+   *
    * @generated from rpc containerd.services.sandbox.v1.Controller.Shutdown
    */
   shutdown: {

@@ -21,21 +21,29 @@ export const file_containerd_services_snapshots_v1_snapshots: GenFile = /*@__PUR
  */
 export type PrepareSnapshotRequest = Message<"containerd.services.snapshots.v1.PrepareSnapshotRequest"> & {
   /**
+   * Such as `overlayfs`; the same in all requests below.
+   *
    * @generated from field: string snapshotter = 1;
    */
   snapshotter: string;
 
   /**
+   * The client's name for it. Keys and names share one space.
+   *
    * @generated from field: string key = 2;
    */
   key: string;
 
   /**
+   * Name of a committed snapshot; empty for none.
+   *
    * @generated from field: string parent = 3;
    */
   parent: string;
 
   /**
+   * `containerd.io/snapshot.ref` names the snapshot a remote snapshotter may fetch instead.
+   *
    * @generated from field: map<string, string> labels = 4;
    */
   labels: { [key: string]: string };
@@ -185,6 +193,8 @@ export type CommitSnapshotRequest = Message<"containerd.services.snapshots.v1.Co
   snapshotter: string;
 
   /**
+   * For layers of an image, the chain id.
+   *
    * @generated from field: string name = 2;
    */
   name: string;
@@ -200,6 +210,8 @@ export type CommitSnapshotRequest = Message<"containerd.services.snapshots.v1.Co
   labels: { [key: string]: string };
 
   /**
+   * Moves the snapshot onto another parent, if the snapshotter can.
+   *
    * @generated from field: string parent = 5;
    */
   parent: string;
@@ -239,6 +251,8 @@ export const StatSnapshotRequestSchema: GenMessage<StatSnapshotRequest> = /*@__P
  */
 export type Info = Message<"containerd.services.snapshots.v1.Info"> & {
   /**
+   * The key, if it is not committed.
+   *
    * @generated from field: string name = 1;
    */
   name: string;
@@ -308,6 +322,8 @@ export type UpdateSnapshotRequest = Message<"containerd.services.snapshots.v1.Up
   info?: Info | undefined;
 
   /**
+   * `labels` or `labels.<key>`.
+   *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
   updateMask?: FieldMask | undefined;
@@ -403,6 +419,8 @@ export const UsageRequestSchema: GenMessage<UsageRequest> = /*@__PURE__*/
  */
 export type UsageResponse = Message<"containerd.services.snapshots.v1.UsageResponse"> & {
   /**
+   * In bytes, without the parents'.
+   *
    * @generated from field: int64 size = 1;
    */
   size: bigint;
@@ -474,10 +492,14 @@ export const KindSchema: GenEnum<Kind> = /*@__PURE__*/
   enumDesc(file_containerd_services_snapshots_v1_snapshots, 0);
 
 /**
+ * Filesystems as chains of read-only, committed snapshots with an active one on top.
+ *
  * @generated from service containerd.services.snapshots.v1.Snapshots
  */
 export const Snapshots: GenService<{
   /**
+   * A writable snapshot on top of a committed one.
+   *
    * @generated from rpc containerd.services.snapshots.v1.Snapshots.Prepare
    */
   prepare: {
@@ -486,6 +508,8 @@ export const Snapshots: GenService<{
     output: typeof PrepareSnapshotResponseSchema;
   },
   /**
+   * A read-only one.
+   *
    * @generated from rpc containerd.services.snapshots.v1.Snapshots.View
    */
   view: {
@@ -494,6 +518,8 @@ export const Snapshots: GenService<{
     output: typeof ViewSnapshotResponseSchema;
   },
   /**
+   * How to mount an active snapshot or a view.
+   *
    * @generated from rpc containerd.services.snapshots.v1.Snapshots.Mounts
    */
   mounts: {
@@ -502,6 +528,8 @@ export const Snapshots: GenService<{
     output: typeof MountsResponseSchema;
   },
   /**
+   * Turns an active snapshot into a committed one with a name.
+   *
    * @generated from rpc containerd.services.snapshots.v1.Snapshots.Commit
    */
   commit: {
@@ -510,6 +538,8 @@ export const Snapshots: GenService<{
     output: typeof EmptySchema;
   },
   /**
+   * FailedPrecondition while another snapshot stands on it.
+   *
    * @generated from rpc containerd.services.snapshots.v1.Snapshots.Remove
    */
   remove: {
@@ -534,6 +564,8 @@ export const Snapshots: GenService<{
     output: typeof UpdateSnapshotResponseSchema;
   },
   /**
+   * Several snapshots a message.
+   *
    * @generated from rpc containerd.services.snapshots.v1.Snapshots.List
    */
   list: {
@@ -550,6 +582,8 @@ export const Snapshots: GenService<{
     output: typeof UsageResponseSchema;
   },
   /**
+   * Removes what the snapshotter has on disk and no namespace knows.
+   *
    * @generated from rpc containerd.services.snapshots.v1.Snapshots.Cleanup
    */
   cleanup: {

@@ -19,6 +19,8 @@ export const file_containerd_services_streaming_v1_streaming: GenFile = /*@__PUR
  */
 export type StreamInit = Message<"containerd.services.streaming.v1.StreamInit"> & {
   /**
+   * Made by the client, unique within the namespace.
+   *
    * @generated from field: string id = 1;
    */
   id: string;
@@ -32,10 +34,14 @@ export const StreamInitSchema: GenMessage<StreamInit> = /*@__PURE__*/
   messageDesc(file_containerd_services_streaming_v1_streaming, 0);
 
 /**
+ * Streams between client and server that other calls refer to by id, such as Transfer.
+ *
  * @generated from service containerd.services.streaming.v1.Streaming
  */
 export const Streaming: GenService<{
   /**
+   * First a StreamInit each way; what follows is up to the two ends.
+   *
    * @generated from rpc containerd.services.streaming.v1.Streaming.Stream
    */
   stream: {

@@ -32,11 +32,15 @@ export type CreateTaskRequest = Message<"containerd.services.tasks.v1.CreateTask
   containerId: string;
 
   /**
+   * Mounted by the shim at the bundle's rootfs; as `Snapshots.Mounts` answers them.
+   *
    * @generated from field: repeated containerd.types.Mount rootfs = 3;
    */
   rootfs: Mount[];
 
   /**
+   * Path of a FIFO, or a URI such as `binary://` or `file://`; as are the two below.
+   *
    * @generated from field: string stdin = 4;
    */
   stdin: string;
@@ -52,26 +56,36 @@ export type CreateTaskRequest = Message<"containerd.services.tasks.v1.CreateTask
   stderr: string;
 
   /**
+   * One pseudoterminal; `stderr` must be empty.
+   *
    * @generated from field: bool terminal = 7;
    */
   terminal: boolean;
 
   /**
+   * To restore from.
+   *
    * @generated from field: containerd.types.Descriptor checkpoint = 8;
    */
   checkpoint?: Descriptor | undefined;
 
   /**
+   * For the shim; the container's own if unset.
+   *
    * @generated from field: google.protobuf.Any options = 9;
    */
   options?: Any | undefined;
 
   /**
+   * Absolute path of a shim binary to use instead of the container's runtime.
+   *
    * @generated from field: string runtime_path = 10;
    */
   runtimePath: string;
 
   /**
+   * Of a task API that is there already, such as a sandbox's, with its version below.
+   *
    * @generated from field: string task_api_address = 11;
    */
   taskApiAddress: string;
@@ -99,6 +113,8 @@ export type CreateTaskResponse = Message<"containerd.services.tasks.v1.CreateTas
   containerId: string;
 
   /**
+   * As the daemon's pid namespace counts; as everywhere below.
+   *
    * @generated from field: uint32 pid = 2;
    */
   pid: number;
@@ -121,6 +137,8 @@ export type StartRequest = Message<"containerd.services.tasks.v1.StartRequest"> 
   containerId: string;
 
   /**
+   * Empty for the task itself; as everywhere below.
+   *
    * @generated from field: string exec_id = 2;
    */
   execId: string;
@@ -265,6 +283,8 @@ export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
  */
 export type ListTasksRequest = Message<"containerd.services.tasks.v1.ListTasksRequest"> & {
   /**
+   * Not used by containerd, nor here.
+   *
    * @generated from field: string filter = 1;
    */
   filter: string;
@@ -309,11 +329,15 @@ export type KillRequest = Message<"containerd.services.tasks.v1.KillRequest"> & 
   execId: string;
 
   /**
+   * Its number on Linux.
+   *
    * @generated from field: uint32 signal = 3;
    */
   signal: number;
 
   /**
+   * Every process in the container.
+   *
    * @generated from field: bool all = 4;
    */
   all: boolean;
@@ -356,6 +380,8 @@ export type ExecProcessRequest = Message<"containerd.services.tasks.v1.ExecProce
   terminal: boolean;
 
   /**
+   * OCI `process` as JSON.
+   *
    * @generated from field: google.protobuf.Any spec = 6;
    */
   spec?: Any | undefined;
@@ -401,6 +427,8 @@ export type ResizePtyRequest = Message<"containerd.services.tasks.v1.ResizePtyRe
   execId: string;
 
   /**
+   * Columns; `height` in rows.
+   *
    * @generated from field: uint32 width = 3;
    */
   width: number;
@@ -433,6 +461,8 @@ export type CloseIORequest = Message<"containerd.services.tasks.v1.CloseIOReques
   execId: string;
 
   /**
+   * The only stream that can be closed.
+   *
    * @generated from field: bool stdin = 3;
    */
   stdin: boolean;
@@ -523,11 +553,15 @@ export type CheckpointTaskRequest = Message<"containerd.services.tasks.v1.Checkp
   containerId: string;
 
   /**
+   * Digest, for incremental ones.
+   *
    * @generated from field: string parent_checkpoint = 2;
    */
   parentCheckpoint: string;
 
   /**
+   * `containerd.runc.v1.CheckpointOptions` for runc.
+   *
    * @generated from field: google.protobuf.Any options = 3;
    */
   options?: Any | undefined;
@@ -545,6 +579,8 @@ export const CheckpointTaskRequestSchema: GenMessage<CheckpointTaskRequest> = /*
  */
 export type CheckpointTaskResponse = Message<"containerd.services.tasks.v1.CheckpointTaskResponse"> & {
   /**
+   * Checkpoint, filesystem changes, configuration.
+   *
    * @generated from field: repeated containerd.types.Descriptor descriptors = 1;
    */
   descriptors: Descriptor[];
@@ -567,6 +603,8 @@ export type UpdateTaskRequest = Message<"containerd.services.tasks.v1.UpdateTask
   containerId: string;
 
   /**
+   * OCI `linux.resources` as JSON.
+   *
    * @generated from field: google.protobuf.Any resources = 2;
    */
   resources?: Any | undefined;
@@ -589,6 +627,8 @@ export const UpdateTaskRequestSchema: GenMessage<UpdateTaskRequest> = /*@__PURE_
  */
 export type MetricsRequest = Message<"containerd.services.tasks.v1.MetricsRequest"> & {
   /**
+   * Over `id` and `namespace`; any match lists a task.
+   *
    * @generated from field: repeated string filters = 1;
    */
   filters: string[];
@@ -663,10 +703,14 @@ export const WaitResponseSchema: GenMessage<WaitResponse> = /*@__PURE__*/
   messageDesc(file_containerd_services_tasks_v1_tasks, 26);
 
 /**
+ * Processes of containers. The one task of a container has its id; others beside it are execs.
+ *
  * @generated from service containerd.services.tasks.v1.Tasks
  */
 export const Tasks: GenService<{
   /**
+   * Starts the shim and sets the container up; its process waits for Start.
+   *
    * @generated from rpc containerd.services.tasks.v1.Tasks.Create
    */
   create: {
@@ -683,6 +727,8 @@ export const Tasks: GenService<{
     output: typeof StartResponseSchema;
   },
   /**
+   * Of a task that has stopped: answers its exit status and ends the shim.
+   *
    * @generated from rpc containerd.services.tasks.v1.Tasks.Delete
    */
   delete: {
@@ -723,6 +769,8 @@ export const Tasks: GenService<{
     output: typeof EmptySchema;
   },
   /**
+   * Adds a process, which waits for Start.
+   *
    * @generated from rpc containerd.services.tasks.v1.Tasks.Exec
    */
   exec: {
@@ -771,6 +819,8 @@ export const Tasks: GenService<{
     output: typeof ListPidsResponseSchema;
   },
   /**
+   * Freezes the task into blobs of the content store.
+   *
    * @generated from rpc containerd.services.tasks.v1.Tasks.Checkpoint
    */
   checkpoint: {
@@ -779,6 +829,8 @@ export const Tasks: GenService<{
     output: typeof CheckpointTaskResponseSchema;
   },
   /**
+   * Changes limits of a running task.
+   *
    * @generated from rpc containerd.services.tasks.v1.Tasks.Update
    */
   update: {
@@ -795,6 +847,8 @@ export const Tasks: GenService<{
     output: typeof MetricsResponseSchema;
   },
   /**
+   * Answers when the process has ended.
+   *
    * @generated from rpc containerd.services.tasks.v1.Tasks.Wait
    */
   wait: {

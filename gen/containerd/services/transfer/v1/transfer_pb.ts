@@ -19,6 +19,8 @@ export const file_containerd_services_transfer_v1_transfer: GenFile = /*@__PURE_
  */
 export type TransferRequest = Message<"containerd.services.transfer.v1.TransferRequest"> & {
   /**
+   * One of `containerd.types.transfer`, such as OCIRegistry; so is the destination.
+   *
    * @generated from field: google.protobuf.Any source = 1;
    */
   source?: Any | undefined;
@@ -46,6 +48,8 @@ export const TransferRequestSchema: GenMessage<TransferRequest> = /*@__PURE__*/
  */
 export type TransferOptions = Message<"containerd.services.transfer.v1.TransferOptions"> & {
   /**
+   * Id of a stream that takes `containerd.types.transfer.Progress`.
+   *
    * @generated from field: string progress_stream = 1;
    */
   progressStream: string;
@@ -59,10 +63,14 @@ export const TransferOptionsSchema: GenMessage<TransferOptions> = /*@__PURE__*/
   messageDesc(file_containerd_services_transfer_v1_transfer, 1);
 
 /**
+ * Moves images between registries, archives, the image store and containers.
+ *
  * @generated from service containerd.services.transfer.v1.Transfer
  */
 export const Transfer: GenService<{
   /**
+   * Answers when all is done; progress goes to a stream.
+   *
    * @generated from rpc containerd.services.transfer.v1.Transfer.Transfer
    */
   transfer: {

@@ -34,6 +34,8 @@ export const ForwardRequestSchema: GenMessage<ForwardRequest> = /*@__PURE__*/
   messageDesc(file_containerd_services_events_ttrpc_v1_events, 0);
 
 /**
+ * What shims call on `<address>.ttrpc` to bring their events home.
+ *
  * @generated from service containerd.services.events.ttrpc.v1.Events
  */
 export const Events: GenService<{
