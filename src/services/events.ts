@@ -1,4 +1,5 @@
 import { create, toBinary } from "@bufbuild/protobuf";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { Events } from "#gen/containerd/services/events/v1/events_pb.ts";
 import type { Envelope } from "#gen/containerd/types/event_pb.ts";
 import { EnvelopeSchema } from "#gen/containerd/types/event_pb.ts";
@@ -32,6 +33,8 @@ export function eventsService(dependencies: { readonly exchange: Exchange }): Se
         return {};
       },
       forward({ envelope }) {
+        // Go reads a message that is missing as its zero: an event without a time is one of 1970, and is taken.
+        if (envelope !== undefined) envelope.timestamp ??= create(TimestampSchema);
         exchange.forward(envelope ?? create(EnvelopeSchema));
         return {};
       },
