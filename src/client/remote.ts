@@ -1,0 +1,74 @@
+import { connect } from "node:net";
+import type { DescService } from "@bufbuild/protobuf";
+import type { CallOptions, Client as RpcClient, Transport } from "@connectrpc/connect";
+import { createClient } from "@connectrpc/connect";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import type { Scope } from "../model/scope.ts";
+import { fromConnectError } from "./status.ts";
+
+/** Above containerd's own 16 MiB, so that the server's limit is the one that is met. */
+const MAX_MESSAGE_BYTES = 64 << 20;
+
+/** One server, reached by gRPC over HTTP/2 on one connection that is opened at the first call and again when it was lost. */
+export class Remote {
+  readonly address: string;
+  readonly #sessions: Http2SessionManager;
+  readonly #transport: Transport;
+
+  /** @param address path of a unix socket, with or without `unix://` */
+  constructor(address: string) {
+    this.address = address;
+    const path = address.replace(/^unix:\/\//, "");
+    this.#sessions = new Http2SessionManager(
+      "http://localhost",
+      {},
+      { createConnection: () => connect({ path }) },
+    );
+    this.#transport = createGrpcTransport({
+      baseUrl: "http://localhost",
+      sessionManager: this.#sessions,
+      readMaxBytes: MAX_MESSAGE_BYTES,
+      writeMaxBytes: MAX_MESSAGE_BYTES,
+    });
+  }
+
+  service<S extends DescService>(service: S): RpcClient<S> {
+    return createClient(service, this.#transport);
+  }
+
+  /** Awaits a unary call. @throws BunkerdError with the server's code and message, or Unavailable */
+  async answer<T>(call: Promise<T>): Promise<T> {
+    try {
+      return await call;
+    } catch (error) {
+      throw fromConnectError(error, this.address);
+    }
+  }
+
+  /** Messages of a stream as they come. @throws as {@link answer} */
+  async *messages<T>(stream: AsyncIterable<T>): AsyncGenerator<T, undefined> {
+    try {
+      yield* stream;
+    } catch (error) {
+      throw fromConnectError(error, this.address);
+    }
+  }
+
+  /** Fails what is under way with Canceled. */
+  close(): void {
+    this.#sessions.abort();
+  }
+}
+
+/** Headers as containerd's clients send them: `pkg/namespaces/grpc.go`, `core/leases/grpc.go`. */
+export function callOptions({ namespace, lease, signal }: Scope): CallOptions {
+  const headers: Record<string, string> = { "containerd-namespace": namespace };
+  if (lease !== undefined) headers["containerd-lease"] = lease;
+  return signal === undefined ? { headers } : { headers, signal };
+}
+
+/** The message that an answer must hold. */
+export function required<T>(message: T | undefined, what: string): T {
+  if (message === undefined) throw new Error(`server answered without ${what}`);
+  return message;
+}
