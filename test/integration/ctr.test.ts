@@ -76,7 +76,6 @@ const SCRIPTS: Readonly<Record<string, readonly Step[]>> = {
     ["c ls -q nonsense==1", /code 0/],
     ["c ls id=web", /invalid argument/],
     ["c ls ==", /invalid argument/],
-    ["c ls id~=(", /code/],
     ['c ls labels."x', /invalid argument/],
     ["containers info web", /"ociVersion"/],
     ["containers info --spec web", /"hard": 18446744073709551615/],
@@ -166,8 +165,9 @@ function normalise(result: Finished, daemon: Daemon): string {
     .replaceAll(daemon.folder, "<folder>")
     .replaceAll(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| \+0000 UTC)/g, "<time>")
     .replaceAll(/UUID: \S+/g, "UUID: <uuid>")
-    .replaceAll(/\b\d{9,10}-[\w-]{4}(?=\s)/g, "<lease>")
+    .replaceAll(/\b\d{1,10}-[\w-]{4}(?=\s)/g, "<lease>")
     .replaceAll(/(Version|Revision): .*/g, "$1: <version>")
+    .replaceAll(/\n+WARNING: (?:version|revision) mismatch\n*|\n+$/g, "\n")
     .replaceAll(/(?<=\S) +/g, " ");
   return text
     .split("\n")
@@ -228,7 +228,9 @@ describe.each(CTR_VERSIONS.map((version) => [version] as const))("ctr %s", (vers
       expect((await ctr(version, daemon, "plugins", "ls", "id=x")).stderr).toMatch(/invalid argument/);
     }
     const [reference = [], ours = []] = rows;
-    expect(ours.filter((row) => !reference.includes(row))).toEqual([]);
+    // The servers are plugins of containerd 2.3 and later.
+    const known = [...reference, "io.containerd.server.v1 grpc", "io.containerd.server.v1 ttrpc"];
+    expect(ours.filter((row) => !known.includes(row))).toEqual([]);
     if (kinds.includes("bunkerd")) expect(ours.length).toBeGreaterThan(5);
   });
 

@@ -100,7 +100,7 @@ export function exchangeBytes(
       resolve({ received: Buffer.concat(chunks), closed });
     };
     const timer = setTimeout(() => finish(false), waitMs);
-    connection.on("data", (chunk) => chunks.push(chunk));
+    connection.on("data", (chunk: Buffer) => chunks.push(chunk));
     connection.on("close", () => finish(true));
     connection.on("error", () => finish(true));
     connection.write(bytes);
