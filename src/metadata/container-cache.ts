@@ -169,6 +169,7 @@ export class ContainerCache {
     if (change === "created" && !there) {
       known.ids.splice(index, 0, id);
       this.#grow(known, idSize(id));
+      if (this.#sizeBytes > this.#maxBytes) this.forget(namespace);
     } else if (change === "deleted" && there) {
       known.ids.splice(index, 1);
       this.#grow(known, -idSize(id));
