@@ -62,12 +62,12 @@ async function startTcp(
   started: Started,
 ): Promise<Listener | undefined> {
   const { parts, config } = dependencies;
-  const { address, tls, maxReceiveBytes } = config.grpcTcp;
+  const { address, tls } = config.grpcTcp;
   if (address === "") return undefined;
   // Whoever asked for TLS must not get a port that anybody can use.
   if (tls) throw new BunkerdError("Unimplemented", `grpc-tcp ${address}: TLS is not built yet`);
   return await parts.start(server("grpc-tcp", address), {}, () =>
-    started(createListener(parseTcpAddress(address), maxReceiveBytes, dependencies)),
+    started(createListener(parseTcpAddress(address), config.grpcTcp, dependencies)),
   );
 }
 
@@ -79,20 +79,20 @@ async function startUnix(
   const { grpc } = config;
   const path: UnixAddress = { path: grpc.address, uid: grpc.uid, gid: grpc.gid };
   return await parts.start(server("grpc", grpc.address), {}, () =>
-    started(createListener(path, grpc.maxReceiveBytes, dependencies)),
+    started(createListener(path, grpc, dependencies)),
   );
 }
 
 function createListener(
   address: ListenAddress,
-  maxMessageBytes: number,
+  sizes: { readonly maxReceiveBytes: number; readonly maxSendBytes: number },
   dependencies: ListenersDependencies,
 ): Listener {
   const { bindings, logger, metrics } = dependencies;
   const options: TransportOptions = {
     bindings,
     logger,
-    limits: { maxMessageBytes },
+    limits: { maxReceiveBytes: sizes.maxReceiveBytes, maxSendBytes: sizes.maxSendBytes },
     ...(metrics === undefined ? {} : { observe: metrics.observeCall }),
   };
   return new Listener(address, { ...options, http: createConnectHandler(options) });

@@ -26,7 +26,8 @@ export const SNIFF_TIMEOUT_MS = 120_000;
 
 /** What {@link TransportOptions} may change, tests mostly. */
 export interface TransportLimits {
-  readonly maxMessageBytes: number;
+  readonly maxReceiveBytes: number;
+  readonly maxSendBytes: number;
   readonly maxQueuedMessages: number;
   readonly maxQueuedBytes: number;
   readonly maxUnsentBytes: number;
@@ -34,7 +35,8 @@ export interface TransportLimits {
 }
 
 export const DEFAULT_LIMITS: TransportLimits = {
-  maxMessageBytes: MAX_MESSAGE_BYTES,
+  maxReceiveBytes: MAX_MESSAGE_BYTES,
+  maxSendBytes: MAX_MESSAGE_BYTES,
   maxQueuedMessages: MAX_QUEUED_MESSAGES,
   maxQueuedBytes: MAX_QUEUED_BYTES,
   maxUnsentBytes: MAX_UNSENT_BYTES,

@@ -3,6 +3,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { setBacklog } from "../linux/listen.ts";
 import { fail, messageOf } from "../model/errors.ts";
+import { createConnectHandler } from "./connect/handler.ts";
 import type { Http2Engine, Http2EngineFactory } from "./engine.ts";
 import { createGrpcHandler, type GrpcHandler } from "./grpc/handler.ts";
 import { nodeHttp2Engine } from "./grpc/node-http2.ts";
@@ -52,7 +53,7 @@ export class Listener {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#grpc = createGrpcHandler(options);
-    const http = options.http ?? NOTHING;
+    const http = options.http ?? createConnectHandler(options);
     this.#engine = (options.engine ?? nodeHttp2Engine)({
       grpc: this.#grpc.handle,
       universal: (request) => http.handleUniversal(request),
@@ -129,13 +130,3 @@ export class Listener {
     });
   }
 }
-
-/** Stands in until Connect's handlers are there: nothing but gRPC is spoken. */
-const NOTHING: HttpHandler = {
-  handleHttp1(_request, response) {
-    response.writeHead(415).end();
-  },
-  handleUniversal() {
-    return Promise.resolve({ status: 415 });
-  },
-};

@@ -32,8 +32,8 @@ export function httpMethods(options: TransportOptions): ReadonlyMap<string, Http
   const codec = jsonCodec(anyTypes);
   const common: ConnectRouterOptions = {
     acceptCompression: [compressionGzip],
-    readMaxBytes: options.limits?.maxMessageBytes ?? MAX_MESSAGE_BYTES,
-    writeMaxBytes: options.limits?.maxMessageBytes ?? MAX_MESSAGE_BYTES,
+    readMaxBytes: options.limits?.maxReceiveBytes ?? MAX_MESSAGE_BYTES,
+    writeMaxBytes: options.limits?.maxSendBytes ?? MAX_MESSAGE_BYTES,
     interceptors: [calls(options.logger)],
   };
   // Binary gRPC has its own handler in grpc/; gRPC with JSON is rare enough to be left to Connect's.

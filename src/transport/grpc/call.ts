@@ -92,11 +92,11 @@ export abstract class Call implements StreamReceiver {
 
   /** @throws ResourceExhausted, worded as grpc-go's `server.go`, `sendResponse` */
   protected checkSize(message: Uint8Array): void {
-    const { maxMessageBytes } = this.server.limits;
-    if (message.length <= maxMessageBytes) return;
+    const { maxSendBytes } = this.server.limits;
+    if (message.length <= maxSendBytes) return;
     throw new BunkerdError(
       "ResourceExhausted",
-      `grpc: trying to send message larger than max (${message.length} vs. ${maxMessageBytes})`,
+      `grpc: trying to send message larger than max (${message.length} vs. ${maxSendBytes})`,
     );
   }
 

@@ -6,7 +6,7 @@ import { codeName, type Status, toStatus } from "../status.ts";
 import { refusal, UNKNOWN_ENCODING } from "./answers.ts";
 import type { Call, CallServer, CallSettings } from "./call.ts";
 import { checkEncoding } from "./compression.ts";
-import { isGrpc } from "./content-type.ts";
+import { isGrpcProto } from "./content-type.ts";
 import { type Method, methodTable, unknownPath } from "./methods.ts";
 import type { GrpcStream, GrpcStreamHandler, HeaderList } from "./stream.ts";
 import { ClientStreamingCall, ServerStreamingCall } from "./streaming.ts";
@@ -66,7 +66,7 @@ interface Refused {
 /** Reads the headers that gRPC gives a meaning, in grpc-go's order (`internal/transport/http2_server.go`). */
 function settingsOf(stream: GrpcStream): CallSettings | Refused {
   const contentType = stream.header("content-type");
-  if (!isGrpc(contentType)) {
+  if (!isGrpcProto(contentType)) {
     const message = `invalid gRPC request content-type ${quote(contentType ?? "")}`;
     return refused(415, plainStatus(Code.InvalidArgument, message));
   }

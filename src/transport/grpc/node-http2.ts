@@ -1,3 +1,4 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type {
   IncomingHttpHeaders,
   OutgoingHttpHeaders,
@@ -6,8 +7,8 @@ import type {
 } from "node:http2";
 import { constants, createServer, Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import type { Socket } from "node:net";
-import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import { messageOf } from "../../model/errors.ts";
+import { universalRequest, writeResponse } from "../connect/node.ts";
 import type { EngineHandlers, Http2Engine } from "../engine.ts";
 import { isGrpc } from "./content-type.ts";
 import { PREFIX_BYTES } from "./envelope.ts";
@@ -60,11 +61,12 @@ async function serveUniversal(
   raw: readonly string[],
   handlers: EngineHandlers,
 ): Promise<void> {
-  const request = new Http2ServerRequest(stream, headers, {}, raw);
-  const response = new Http2ServerResponse(stream);
+  const fields = raw.filter((_, at) => !raw[at - (at % 2)]?.startsWith(":"));
+  // The runtime's compatibility classes have what `connect/node.ts` uses of HTTP/1.1's.
+  const request = new Http2ServerRequest(stream, headers, {}, fields) as unknown as IncomingMessage;
+  const response = new Http2ServerResponse(stream) as unknown as ServerResponse;
   try {
-    const universal = universalRequestFromNodeRequest(request, response, undefined, undefined);
-    await universalResponseToNodeResponse(await handlers.universal(universal), response);
+    await writeResponse(await handlers.universal(universalRequest(request, response)), response);
   } catch (error) {
     handlers.logger.debug("http2 request failed", { error: messageOf(error) });
     stream.close(constants.NGHTTP2_INTERNAL_ERROR);

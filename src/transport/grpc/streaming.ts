@@ -20,7 +20,7 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
   constructor(stream: GrpcStream, method: StreamingMethod, server: CallServer, settings: CallSettings) {
     super(stream, method, server, settings);
     this.#streaming = method;
-    this.decoder = new EnvelopeDecoder(this, server.limits.maxMessageBytes);
+    this.decoder = new EnvelopeDecoder(this, server.limits.maxReceiveBytes);
   }
 
   abstract message(bytes: Uint8Array, compressed: boolean): boolean;
@@ -31,7 +31,7 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
 
   async #inflate(bytes: Uint8Array): Promise<Message> {
     const { requestEncoding } = this.settings;
-    const inflated = await decompress(bytes, requestEncoding, this.server.limits.maxMessageBytes);
+    const inflated = await decompress(bytes, requestEncoding, this.server.limits.maxReceiveBytes);
     return decodeRequest(this.#streaming, inflated);
   }
 

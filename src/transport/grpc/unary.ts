@@ -14,7 +14,7 @@ export class UnaryCall extends Call implements EnvelopeSink {
   constructor(stream: GrpcStream, method: UnaryMethod, server: CallServer, settings: CallSettings) {
     super(stream, method, server, settings);
     this.#method = method;
-    this.#decoder = new EnvelopeDecoder(this, server.limits.maxMessageBytes);
+    this.#decoder = new EnvelopeDecoder(this, server.limits.maxReceiveBytes);
   }
 
   data(chunk: Uint8Array): void {
@@ -43,7 +43,7 @@ export class UnaryCall extends Call implements EnvelopeSink {
   async #runCompressed(bytes: Uint8Array): Promise<void> {
     try {
       const { requestEncoding } = this.settings;
-      this.#run(await decompress(bytes, requestEncoding, this.server.limits.maxMessageBytes));
+      this.#run(await decompress(bytes, requestEncoding, this.server.limits.maxReceiveBytes));
     } catch (error) {
       this.fail(error);
     }

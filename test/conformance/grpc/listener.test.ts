@@ -113,7 +113,7 @@ describe("unix socket", () => {
 test("a TCP address serves the same", async () => {
   const listener = await started({ host: "127.0.0.1", port: 0 });
   const url = `http://127.0.0.1:${listener.port}/nothing`;
-  expect((await fetch(url)).status).toBe(415);
+  expect((await fetch(url)).status).toBe(404);
   await expect(started({ host: "127.0.0.1", port: listener.port })).rejects.toMatchObject({
     code: "AlreadyExists",
   });
@@ -129,7 +129,7 @@ for (const [name, engine] of ENGINES) {
       const almost = rawConnection(server.path, "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n");
       expect(await almost.closed).toStartWith("HTTP/1.1 400 ");
       const old = rawConnection(server.path, "GET / HTTP/1.0\r\n\r\n");
-      expect(await old.closed).toMatch(/^HTTP\/1\.[01] 415 /);
+      expect(await old.closed).toMatch(/^HTTP\/1\.[01] 404 /);
       const half = rawConnection(server.path, PREFACE.slice(0, 10));
       half.socket.on("connect", () => half.socket.end());
       expect(await half.closed).toBe("");
@@ -197,7 +197,7 @@ for (const [name, engine] of ENGINES) {
       await server.seen.entered("Echo");
       const closing = server.listener.close(10_000);
       expect(existsSync(server.path)).toBe(false);
-      expect(await http1.closed).toStartWith("HTTP/1.1 415 ");
+      expect(await http1.closed).toStartWith("HTTP/1.1 404 ");
       const late = rawConnection(server.path);
       expect(await late.closed).toBe("");
       go();

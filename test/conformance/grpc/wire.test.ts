@@ -255,7 +255,7 @@ for (const [name, engine] of ENGINES) {
     });
 
     test("a compressed flag needs an encoding, and bytes that inflate within the limit", async () => {
-      await using server = await startServer(engine, { limits: { maxMessageBytes: MIB } });
+      await using server = await startServer(engine, { limits: { maxReceiveBytes: MIB } });
       await using client = connectWire(server.path);
       const gzip = { "grpc-encoding": "gzip" };
       const bomb = gzipSync(Buffer.alloc(200 * MIB));
