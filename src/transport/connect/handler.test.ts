@@ -217,7 +217,7 @@ describe("errors", () => {
       "/v2/%zz",
       { body: "{}" },
       404,
-      "not_found",
+      "unimplemented",
       'nothing is served at "/v2/%zz": paths are /package.Service/Method, listed by gRPC reflection and by "bunkerd openapi"',
     ],
     [
@@ -473,7 +473,7 @@ describe("Connect's own clients", () => {
         [Symbol.asyncIterator]()
         .next()
         .catch((thrown: unknown) => thrown);
-      expect(unknown).toMatchObject({ code: Code.NotFound });
+      expect(unknown).toMatchObject({ code: Code.Unimplemented });
       if (name.includes("JSON")) return;
       expect((await containers.get({ id: "a" }, { headers })).container?.spec?.value).toEqual(SPEC.value);
       expect((await containers.list({})).containers.length).toBe(100);

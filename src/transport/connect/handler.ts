@@ -103,12 +103,12 @@ function routeOf(
   });
   if (method === undefined) {
     const [, service = "", name = ""] = pathname.split("/");
-    return services.has(service)
-      ? no(Code.Unimplemented, `unknown method ${name} for service ${service}`)
-      : no(
-          Code.NotFound,
-          `nothing is served at ${quote(pathname)}: paths are /package.Service/Method, listed by gRPC reflection and by "bunkerd openapi"`,
-        );
+    if (services.has(service)) return no(Code.Unimplemented, `unknown method ${name} for service ${service}`);
+    const unknown = /^\/[\w.]+\/\w+$/.test(pathname)
+      ? `unknown service ${service}`
+      : `nothing is served at ${quote(pathname)}`;
+    const where = 'paths are /package.Service/Method, listed by gRPC reflection and by "bunkerd openapi"';
+    return no(Code.Unimplemented, `${unknown}: ${where}`, 404);
   }
   if (request.method === "GET") return routeGet(method, search, no);
   if (request.method !== "POST") {

@@ -1,12 +1,16 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
 
 /**
- * An HTTP/1.x request of `node:http` for the universal handler. The signal is aborted when the client goes before the
+ * A request of `node:http` or `node:http2` for the universal handler. The signal is aborted when the client goes before the
  * answer has ended.
  */
-export function universalRequest(request: IncomingMessage, response: ServerResponse): UniversalServerRequest {
+export function universalRequest(
+  request: IncomingMessage | Http2ServerRequest,
+  response: ServerResponse | Http2ServerResponse,
+): UniversalServerRequest {
   const controller = new AbortController();
   const gone = (): void => {
     if (!response.writableFinished) controller.abort(new ConnectError("context canceled", Code.Canceled));
@@ -15,7 +19,8 @@ export function universalRequest(request: IncomingMessage, response: ServerRespo
   request.once("error", gone);
   const header = new Headers();
   for (let at = 0; at + 1 < request.rawHeaders.length; at += 2) {
-    header.append(request.rawHeaders[at] ?? "", request.rawHeaders[at + 1] ?? "");
+    const name = request.rawHeaders[at] ?? "";
+    if (!name.startsWith(":")) header.append(name, request.rawHeaders[at + 1] ?? "");
   }
   return {
     httpVersion: request.httpVersion,
@@ -27,7 +32,7 @@ export function universalRequest(request: IncomingMessage, response: ServerRespo
   };
 }
 
-async function* bodyOf(request: IncomingMessage): AsyncGenerator<Uint8Array> {
+async function* bodyOf(request: AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
   for await (const chunk of request) yield chunk as Uint8Array;
 }
 
@@ -59,7 +64,7 @@ export async function writeResponse(
   }
 }
 
-function drained(response: ServerResponse): Promise<void> {
+function drained(response: ServerResponse | Http2ServerResponse): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
       response.off("drain", done);
