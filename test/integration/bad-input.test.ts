@@ -38,16 +38,32 @@ const inDefault = { "containerd-namespace": "default" };
 const gzip = { ...inDefault, "grpc-encoding": "gzip" };
 
 /** What gRPC requests are like, and the status that containerd answers. Where its words name Go's insides, only the status is compared. */
-const REQUESTS: Readonly<Record<string, RawRequest & { status: string | undefined; ownWords?: true }>> = {
+interface BadRequest extends RawRequest {
+  readonly status: string | undefined;
+  readonly ownWords?: true;
+  /** Where bunkerd departs: Internal for a cut message (grpc-go: Unknown); an answer that is there at once is no timeout. */
+  readonly ours?: RegExp;
+}
+
+const REQUESTS: Readonly<Record<string, BadRequest>> = {
   "nothing wrong": { path: LIST, headers: inDefault, body: grpcFrame(none), status: "0" },
   "a frame cut short": {
     path: LIST,
     headers: inDefault,
     body: grpcFrame(new Uint8Array(10), 0, 100),
     status: "2",
+    ours: /^13$/,
+    ownWords: true,
   },
-  "a frame head cut short": { path: LIST, headers: inDefault, body: new Uint8Array(3), status: "2" },
-  "no message": { path: LIST, headers: inDefault, status: "2" },
+  "a frame head cut short": {
+    path: LIST,
+    headers: inDefault,
+    body: new Uint8Array(3),
+    status: "2",
+    ours: /^13$/,
+    ownWords: true,
+  },
+  "no message": { path: LIST, headers: inDefault, status: "2", ours: /^13$/, ownWords: true },
   "a frame of 4 GiB": { path: LIST, headers: inDefault, body: grpcFrame(none, 0, 2 ** 32 - 1), status: "8" },
   "a frame of 16 MiB and a byte": {
     path: LIST,
@@ -126,6 +142,8 @@ const REQUESTS: Readonly<Record<string, RawRequest & { status: string | undefine
     headers: { ...inDefault, "grpc-timeout": "1n" },
     body: grpcFrame(none),
     status: "4",
+    ours: /^[04]$/,
+    ownWords: true,
   },
 };
 
@@ -140,8 +158,9 @@ describe("a gRPC request with", () => {
     if (request.status !== undefined) expect(reference?.status).toBe(request.status);
     for (const other of others) {
       expect(other.http).toBe(reference?.http);
-      if (request.status !== undefined) expect(other.status).toBe(request.status);
-      if (request.ownWords !== true) expect(other.message).toBe(reference?.message);
+      if (request.status !== undefined)
+        expect(other.status).toMatch(request.ours ?? new RegExp(`^${request.status}$`));
+      if (request.ownWords !== true) expect(other.message ?? "").toBe(reference?.message ?? "");
     }
   });
 
@@ -201,7 +220,7 @@ describe("Connect requests with", () => {
     ["no JSON", LIST, [...json, ...post, "{"], 400],
     ["an unknown field", LIST, [...json, ...post, '{"nonsense": 1}'], 400],
     ["a wrong type", LIST, [...json, ...post, '{"filters": 1}'], 400],
-    ["an unknown method", `${LIST}s`, [...json, ...post, "{}"], 404],
+    ["an unknown method", `${LIST}s`, [...json, ...post, "{}"], 501],
     ["PUT", LIST, [...json, ...post, "{}", "-X", "PUT"], 405],
     ["bad percent-encoding in a GET", `${GET}?connect=v1&encoding=json&message=%zz`, [], 400],
     [
