@@ -4,19 +4,29 @@ import type { Socket } from "node:net";
 /** Answers one request of HTTP/1.1; owns the response. */
 export type Http1Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
-/** HTTP/1.1 on sockets that the listener accepted, with a drain that Bun's own server lacks for them. */
+interface Connection {
+  /** Requests that are being answered. */
+  requests: number;
+  timer: ReturnType<typeof setTimeout> | undefined;
+}
+
+/** HTTP/1.1 on sockets that the listener accepted, with the drain and the idle timeout that Bun's server lacks for them. */
 export class Http1Server {
   readonly #server: Server;
-  /** Sockets and how many requests each is answering. */
-  readonly #busy = new Map<Socket, number>();
+  readonly #idleTimeoutMs: number;
+  readonly #connections = new Map<Socket, Connection>();
   #draining = false;
   #drained: (() => void) | undefined;
 
-  constructor(handler: Http1Handler) {
+  /** @param idleTimeoutMs how long a connection may have no request whose headers are complete */
+  constructor(idleTimeoutMs: number, handler: Http1Handler) {
+    this.#idleTimeoutMs = idleTimeoutMs;
     this.#server = createServer((request, response) => {
       this.#begin(request.socket, response);
       handler(request, response);
     });
+    // Bun only announces it in `Keep-Alive`; so that clients hear what holds.
+    this.#server.keepAliveTimeout = idleTimeoutMs;
     this.#server.on("clientError", (_error: Error, socket: Socket) => {
       if (socket.writable)
         socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -25,10 +35,13 @@ export class Http1Server {
   }
 
   accept(socket: Socket, received: Buffer): void {
-    this.#busy.set(socket, 0);
+    const connection: Connection = { requests: 0, timer: undefined };
+    this.#connections.set(socket, connection);
+    this.#idle(socket, connection);
     socket.once("close", () => {
-      this.#busy.delete(socket);
-      if (this.#busy.size === 0) this.#drained?.();
+      clearTimeout(connection.timer);
+      this.#connections.delete(socket);
+      if (this.#connections.size === 0) this.#drained?.();
     });
     this.#server.emit("connection", socket);
     socket.unshift(received);
@@ -37,21 +50,28 @@ export class Http1Server {
   /** Closes idle connections now and each other one behind its answer; resolves when none is left. */
   async drain(): Promise<void> {
     this.#draining = true;
-    for (const [socket, requests] of this.#busy) if (requests === 0) socket.destroy();
-    if (this.#busy.size === 0) return;
+    for (const [socket, { requests }] of this.#connections) if (requests === 0) socket.destroy();
+    if (this.#connections.size === 0) return;
     await new Promise<void>((resolve) => {
       this.#drained = resolve;
     });
   }
 
   #begin(socket: Socket, response: ServerResponse): void {
+    const connection = this.#connections.get(socket);
+    if (connection === undefined) return;
     if (this.#draining) response.setHeader("connection", "close");
-    this.#busy.set(socket, (this.#busy.get(socket) ?? 0) + 1);
+    clearTimeout(connection.timer);
+    connection.requests += 1;
     response.once("close", () => {
-      const left = (this.#busy.get(socket) ?? 1) - 1;
-      if (!this.#busy.has(socket)) return;
-      this.#busy.set(socket, left);
-      if (this.#draining && left === 0) socket.end();
+      connection.requests -= 1;
+      if (connection.requests > 0 || socket.destroyed) return;
+      if (this.#draining) socket.end();
+      else this.#idle(socket, connection);
     });
+  }
+
+  #idle(socket: Socket, connection: Connection): void {
+    connection.timer = setTimeout(() => socket.destroy(), this.#idleTimeoutMs);
   }
 }

@@ -12,17 +12,14 @@ export const MAX_QUEUED_BYTES = 64 << 10;
 /** Bytes that one stream may have waiting for its peer before its producer is stopped. */
 export const MAX_UNSENT_BYTES = 256 << 10;
 
-/** Sum of the names, values and 32 bytes a field (RFC 9113 section 6.5.2): grpc-go's default. */
-export const MAX_HEADER_LIST_BYTES = 16 << 20;
-
-/** Streams open at once on a connection. */
-export const MAX_CONCURRENT_STREAMS = 1 << 20;
-
 /** Connections that may wait to be accepted: what Go asks for where `net.core.somaxconn` is Linux's default. */
 export const ACCEPT_BACKLOG = 4096;
 
 /** A connection that has not shown its protocol after this time is closed: grpc-go's `connectionTimeout`. */
 export const SNIFF_TIMEOUT_MS = 120_000;
+
+/** An HTTP/1.1 connection without a request is closed after this time: Node's `headersTimeout`. */
+export const HTTP1_IDLE_TIMEOUT_MS = 60_000;
 
 /** What {@link TransportOptions} may change, tests mostly. */
 export interface TransportLimits {
@@ -32,6 +29,7 @@ export interface TransportLimits {
   readonly maxQueuedBytes: number;
   readonly maxUnsentBytes: number;
   readonly sniffTimeoutMs: number;
+  readonly http1IdleTimeoutMs: number;
 }
 
 export const DEFAULT_LIMITS: TransportLimits = {
@@ -41,4 +39,5 @@ export const DEFAULT_LIMITS: TransportLimits = {
   maxQueuedBytes: MAX_QUEUED_BYTES,
   maxUnsentBytes: MAX_UNSENT_BYTES,
   sniffTimeoutMs: SNIFF_TIMEOUT_MS,
+  http1IdleTimeoutMs: HTTP1_IDLE_TIMEOUT_MS,
 };

@@ -60,7 +60,9 @@ export class Listener {
       logger: options.logger,
       limits: this.#limits,
     });
-    this.#http1 = new Http1Server((request, response) => http.handleHttp1(request, response));
+    this.#http1 = new Http1Server(this.#limits.http1IdleTimeoutMs, (request, response) =>
+      http.handleHttp1(request, response),
+    );
     this.#server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accept(socket));
   }
 
@@ -80,7 +82,12 @@ export class Listener {
     if ("path" in this.#address) {
       const temporary = await prepareSocket(this.#address);
       await this.#listen({ path: temporary }, this.#address.path);
-      this.#inode = publishSocket(temporary, this.#address);
+      try {
+        this.#inode = publishSocket(temporary, this.#address);
+      } catch (error) {
+        this.#server.close();
+        throw error;
+      }
     } else {
       const { host, port } = this.#address;
       await this.#listen({ host, port }, `${host}:${port}`);

@@ -45,7 +45,8 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
         const result = step instanceof Promise ? await this.#idle(step) : step;
         if (result.done === true) break;
         if (this.ended) return;
-        await this.#send(result.value);
+        const room = this.#send(result.value);
+        if (room !== undefined) await room;
         if (this.ended) return;
       }
       this.#answers = undefined;

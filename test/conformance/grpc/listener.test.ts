@@ -142,6 +142,19 @@ for (const [name, engine] of ENGINES) {
       expect(statusOf(await client.call(ECHO, empty)).status).toBe(0);
     });
 
+    test("HTTP/1.1 connections without a request are closed after a while", async () => {
+      await using server = await startServer(engine, { limits: { http1IdleTimeoutMs: 200 } });
+      const partial = rawConnection(server.path, "GET / HTTP/1.1\r\nhost");
+      const idle = rawConnection(server.path, "GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+      expect(await partial.closed).not.toContain("200");
+      expect(await idle.closed).toStartWith("HTTP/1.1 404 ");
+      const long = rawConnection(
+        server.path,
+        `GET / HTTP/1.1\r\nhost: x\r\nx: ${"a".repeat(1 << 20)}\r\n\r\n`,
+      );
+      expect(await long.closed).toMatch(/^(?:HTTP\/1.1 4..|$)/);
+    });
+
     test("a preface in single bytes is still HTTP/2", async () => {
       await using server = await startServer(engine);
       const slow = rawConnection(server.path);
