@@ -1,9 +1,9 @@
-import { connect } from "node:net";
 import type { DescService } from "@bufbuild/protobuf";
 import type { CallOptions, Client as RpcClient, Transport } from "@connectrpc/connect";
 import { createClient } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createGrpcTransport } from "@connectrpc/connect-node";
 import type { Scope } from "../model/scope.ts";
+import { Session } from "./session.ts";
 import { fromConnectError } from "./status.ts";
 
 /** Above containerd's own 16 MiB, so that the server's limit is the one that is met. */
@@ -12,21 +12,16 @@ const MAX_MESSAGE_BYTES = 64 << 20;
 /** One server, reached by gRPC over HTTP/2 on one connection that is opened at the first call and again when it was lost. */
 export class Remote {
   readonly address: string;
-  readonly #sessions: Http2SessionManager;
+  readonly #session: Session;
   readonly #transport: Transport;
 
   /** @param address path of a unix socket, with or without `unix://` */
   constructor(address: string) {
     this.address = address;
-    const path = address.replace(/^unix:\/\//, "");
-    this.#sessions = new Http2SessionManager(
-      "http://localhost",
-      {},
-      { createConnection: () => connect({ path }) },
-    );
+    this.#session = new Session(address.replace(/^unix:\/\//, ""));
     this.#transport = createGrpcTransport({
-      baseUrl: "http://localhost",
-      sessionManager: this.#sessions,
+      baseUrl: this.#session.authority,
+      sessionManager: this.#session,
       readMaxBytes: MAX_MESSAGE_BYTES,
       writeMaxBytes: MAX_MESSAGE_BYTES,
     });
@@ -54,9 +49,9 @@ export class Remote {
     }
   }
 
-  /** Fails what is under way with Canceled. */
+  /** Fails what is under way. */
   close(): void {
-    this.#sessions.abort();
+    this.#session.close();
   }
 }
 

@@ -1,0 +1,29 @@
+import { expect, test } from "bun:test";
+import { create } from "@bufbuild/protobuf";
+import { AnySchema } from "@bufbuild/protobuf/wkt";
+import { packSpec, SPEC_TYPE_URL, unpackSpec } from "./spec.ts";
+
+test("a spec goes to JSON under containerd's type url and back, integers exact", () => {
+  const spec = {
+    ociVersion: "1.2.0",
+    process: { rlimits: [{ type: "RLIMIT_NOFILE", hard: 18_446_744_073_709_551_615n, soft: 1024 }] },
+    annotations: { big: "18446744073709551615", ratio: 0.5, negative: -9_223_372_036_854_775_808n },
+  };
+  const packed = packSpec(spec);
+  expect(packed.typeUrl).toBe("types.containerd.io/opencontainers/runtime-spec/1/Spec");
+  expect(new TextDecoder().decode(packed.value)).toBe(
+    '{"ociVersion":"1.2.0","process":{"rlimits":[{"type":"RLIMIT_NOFILE","hard":18446744073709551615,"soft":1024}]},' +
+      '"annotations":{"big":"18446744073709551615","ratio":0.5,"negative":-9223372036854775808}}',
+  );
+  expect(unpackSpec(packed)).toEqual(spec);
+});
+
+test("what is no spec is refused", () => {
+  expect(() => unpackSpec(create(AnySchema, { typeUrl: "x" }))).toThrow(
+    "spec of type x is no OCI runtime spec: invalid argument",
+  );
+  const broken = create(AnySchema, { typeUrl: SPEC_TYPE_URL, value: new TextEncoder().encode("{") });
+  expect(() => unpackSpec(broken)).toThrow("OCI runtime spec is no JSON");
+  const bytes = create(AnySchema, { typeUrl: SPEC_TYPE_URL, value: new Uint8Array([0xff]) });
+  expect(() => unpackSpec(bytes)).toThrow("OCI runtime spec is no JSON");
+});
