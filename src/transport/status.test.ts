@@ -14,6 +14,12 @@ test("expected failures keep their class and words", () => {
   expect(codeName(toStatus(fail("DataLoss", "x")).code)).toBe("DataLoss");
 });
 
+test("an internal error that wraps another is worth a log line, one that a client caused is not", () => {
+  expect(toStatus(fail("Internal", "x", { cause: new Error("y") })).expected).toBe(false);
+  expect(toStatus(fail("Internal", "x")).expected).toBe(true);
+  expect(toStatus(fail("NotFound", "x", { cause: new Error("y") })).expected).toBe(true);
+});
+
 test("what nobody expected is Unknown with its message, as grpc-go answers it", () => {
   expect(toStatus(new TypeError("x is undefined"))).toMatchObject({
     code: Code.Unknown,

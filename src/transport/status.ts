@@ -11,7 +11,10 @@ export interface Status {
   readonly details: readonly Any[];
   /** Trailers that a ConnectError brought along. */
   readonly metadata?: Headers;
-  /** False for a thrown value that is no expected failure: whoever answers the call logs it, once, with its stack. */
+  /**
+   * False for a thrown value that is no expected failure, and for an Internal error that wraps another: whoever answers the
+   * call logs it, once, with its stack.
+   */
   readonly expected: boolean;
 }
 
@@ -48,7 +51,8 @@ export function codeName(code: Code): string {
 /** The one place where an error becomes a status. Whatever is no known failure is Unknown, as grpc-go answers it. */
 export function toStatus(error: unknown): Status {
   if (error instanceof BunkerdError) {
-    return { code: CODES[error.code], message: error.message, details: [], expected: true };
+    const expected = error.code !== "Internal" || error.cause === undefined;
+    return { code: CODES[error.code], message: error.message, details: [], expected };
   }
   if (error instanceof ConnectError) {
     const { code, rawMessage, metadata } = error;

@@ -77,7 +77,7 @@ export function decodeRequest(method: Method, bytes: Uint8Array): Message {
   } catch (error) {
     const what =
       method.kind === "unary" ? "error unmarshalling request" : "failed to unmarshal the received message";
-    throw new BunkerdError("Internal", `grpc: ${what}: ${messageOf(error)}`, { cause: error });
+    throw new BunkerdError("Internal", `grpc: ${what}: ${messageOf(error)}`);
   }
 }
 
