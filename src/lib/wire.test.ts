@@ -12,6 +12,7 @@ test("writes what protobuf reads, and grows", () => {
     writer.begin();
     writer.bytes(1, text("type"));
     writer.bytes(2, new Uint8Array(sizeBytes).fill(7));
+    expect(writer.written().length).toBe(fieldSize(4) + fieldSize(sizeBytes));
     const framed = writer.takeFramed(3);
     const [outer, ...rest] = wireFields(framed);
     expect(rest).toEqual([]);

@@ -39,6 +39,11 @@ export class WireWriter {
     return new Uint8Array(this.#buffer.subarray(start, end));
   }
 
+  /** The message, where it lies: valid until the next one begins. */
+  written(): Uint8Array {
+    return this.#buffer.subarray(FRAME_BYTES, this.#position);
+  }
+
   tag(number: number, type: number): void {
     this.#reserve(1);
     this.#buffer[this.#position++] = (number << 3) | type;

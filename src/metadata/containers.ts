@@ -40,14 +40,15 @@ export interface ContainerDependencies {
 
 /** What an update without a field mask replaces. */
 const MUTABLE_FIELDS = ["labels", "spec", "extensions", "image", "snapshotkey"];
+/** What a create writes beside what every write does. */
+const ALL_FIELDS = ["labels", "spec", "extensions", "runtime"];
 
 /** The store over `dependencies.db`. Reads come from `dependencies.cache`, which writes keep right. */
 export function openContainers(dependencies: ContainerDependencies): ContainerStore & EncodedContainers {
   const { cache } = dependencies;
   return {
-    get: async (scope, id) => decodeContainer(cache.get(requireNamespace(scope.namespace), id).framed),
-    list: async (scope, filters) =>
-      matching(cache, scope, filters).map((container) => decodeContainer(container.framed)),
+    get: async (scope, id) => decodeCached(cache.get(requireNamespace(scope.namespace), id)),
+    list: async (scope, filters) => matching(cache, scope, filters).map(decodeCached),
     create: (scope, container) => createContainer(dependencies, scope, container),
     update: (scope, container, fieldPaths) =>
       updateContainer(dependencies, scope, container, fieldPaths ?? []),
@@ -83,8 +84,13 @@ function concatenate(containers: readonly CachedContainer[]): Uint8Array {
 }
 
 /** A message of its own: the bytes are copied, because messages are the caller's to change. */
+function decodeCached({ framed }: CachedContainer): Container {
+  return decodeContainer(framed.slice());
+}
+
+/** A message that holds parts of `framed`. */
 function decodeContainer(framed: Uint8Array): Container {
-  const { container } = fromBinary(GetContainerResponseSchema, framed.slice());
+  const { container } = fromBinary(GetContainerResponseSchema, framed);
   if (container === undefined) throw new Error("an encoded container holds no container");
   return container;
 }
@@ -105,7 +111,7 @@ async function createContainer(
     const created = copyOf(container);
     created.createdAt = now;
     created.updatedAt = now;
-    write(bucket.createBucket(container.id), created);
+    write(bucket.createBucket(container.id), created, ALL_FIELDS);
     tx.onCommit(() => {
       cache.changed(namespace, created.id, "created");
       const { id, image, runtime } = created;
@@ -142,7 +148,7 @@ async function updateContainer(
     for (const path of paths) applyPath(updated, container, path);
     validate(updated, "update failed validation", paths.includes("spec"));
     updated.updatedAt = timestampOf(clock.now());
-    write(bucket, updated);
+    write(bucket, updated, paths);
     tx.onCommit(() => {
       cache.changed(namespace, id, "updated");
       const { image, labels, snapshotKey } = updated;
@@ -249,30 +255,31 @@ function read(id: string, bucket: Bucket): Container {
   }
 }
 
-/** Writes all fields; `container.labels` becomes what is stored. */
-function write(bucket: Bucket, container: Container): void {
+/** Writes the fields that `paths` name and those that are cheap; `container.labels` becomes what is stored. */
+function write(bucket: Bucket, container: Container, paths: readonly string[]): void {
   try {
-    writeFields(bucket, container);
+    writeFields(bucket, container, new Set(paths.map((path) => path.split(".", 1)[0])));
   } catch (error) {
     throw within(`failed to write container ${quote(container.id)}`, error);
   }
 }
 
-function writeFields(bucket: Bucket, container: Container): void {
+function writeFields(bucket: Bucket, container: Container, fields: ReadonlySet<string | undefined>): void {
   const { createdAt, updatedAt, runtime } = container;
   if (createdAt !== undefined) writeTime(bucket, KEY.createdAt, createdAt);
   if (updatedAt !== undefined) writeTime(bucket, KEY.updatedAt, updatedAt);
-  writeAny(bucket, KEY.spec, container.spec);
   bucket.put(KEY.image, Buffer.from(container.image));
   bucket.put(KEY.snapshotter, Buffer.from(container.snapshotter));
   bucket.put(KEY.snapshotKey, Buffer.from(container.snapshotKey));
-  if (bucket.bucket(KEY.runtime) !== undefined) bucket.deleteBucket(KEY.runtime);
-  const runtimeBucket = bucket.createBucket(KEY.runtime);
-  runtimeBucket.put(KEY.name, Buffer.from(runtime?.name ?? ""));
-  writeExtensions(bucket, container.extensions);
-  writeAny(runtimeBucket, KEY.options, runtime?.options);
   bucket.put(KEY.sandboxId, Buffer.from(container.sandbox));
-  container.labels = writeLabels(bucket, container.labels);
+  if (fields.has("spec")) writeAny(bucket, KEY.spec, container.spec);
+  if (fields.has("runtime")) {
+    const runtimeBucket = bucket.createBucket(KEY.runtime);
+    runtimeBucket.put(KEY.name, Buffer.from(runtime?.name ?? ""));
+    writeAny(runtimeBucket, KEY.options, runtime?.options);
+  }
+  if (fields.has("extensions")) writeExtensions(bucket, container.extensions);
+  if (fields.has("labels")) container.labels = writeLabels(bucket, container.labels);
 }
 
 /** A delete's error repeats the id without quotes. */

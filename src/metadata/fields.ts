@@ -1,7 +1,8 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { type Any, AnySchema, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import type { Bucket } from "../bolt/bucket.ts";
 import { setOwn } from "../lib/record.ts";
+import { WireWriter } from "../lib/wire.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
 import { validateKey } from "../model/ids.ts";
 import { decodeGoTime, encodeGoTime } from "./go-time.ts";
@@ -104,6 +105,12 @@ export function writeExtensions(bucket: Bucket, extensions: Readonly<AnyMap>): v
   }
 }
 
-function encodeAny(any: Any): Uint8Array {
-  return toBinary(AnySchema, any);
+const writer = new WireWriter();
+
+/** The bytes are valid until the next call. */
+function encodeAny({ typeUrl, value }: Any): Uint8Array {
+  writer.begin();
+  if (typeUrl !== "") writer.bytes(1, Buffer.from(typeUrl));
+  if (value.length > 0) writer.bytes(2, value);
+  return writer.written();
 }

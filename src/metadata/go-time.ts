@@ -19,13 +19,12 @@ export interface GoTime {
  * Go's `time.Time.MarshalBinary` of a UTC time: version 1, big-endian seconds since year 1 (8 bytes) and nanoseconds (4),
  * offset of the zone in minutes (2), -1 for UTC.
  */
-export function encodeGoTime(time: Timestamp): Uint8Array {
-  const bytes = new Uint8Array(VERSION_1_BYTES);
-  const view = new DataView(bytes.buffer);
-  view.setUint8(0, 1);
-  view.setBigInt64(1, time.seconds + BigInt(UNIX_EPOCH_SECONDS));
-  view.setInt32(9, time.nanos);
-  view.setInt16(13, -1);
+export function encodeGoTime({ seconds, nanos }: Timestamp): Uint8Array {
+  const bytes = Buffer.allocUnsafe(VERSION_1_BYTES);
+  bytes[0] = 1;
+  bytes.writeBigInt64BE(seconds + BigInt(UNIX_EPOCH_SECONDS), 1);
+  bytes.writeInt32BE(nanos, 9);
+  bytes.writeInt16BE(-1, 13);
   return bytes;
 }
 
