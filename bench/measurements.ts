@@ -155,30 +155,37 @@ export function memoryOf(daemon: Daemon): Memory {
   return { rss: mib("Rss"), pss: mib("Pss"), anonymous: mib("Anonymous") };
 }
 
-/** Milliseconds from the start of the process to the first answer to List of one container; the process is ended after. */
-export async function startTime(
-  kind: DaemonKind,
-  namespace: string,
-  options: DaemonOptions,
-): Promise<number> {
-  const request = create(ListContainersRequestSchema, { filters: ["id==c7"] });
-  const message = toBinary(ListContainersRequestSchema, request);
+export interface Start {
+  /** Milliseconds from the start of the process to its answer to Get. */
+  readonly firstAnswer: number;
+  /** Milliseconds of the first List of all, right after. */
+  readonly firstList: number;
+}
+
+/** Starts a daemon on a filled store, asks it as soon as it listens, and ends it. */
+export async function startTime(kind: DaemonKind, namespace: string, options: DaemonOptions): Promise<Start> {
+  const get = toBinary(GetContainerRequestSchema, create(GetContainerRequestSchema, { id: "c7" }));
   const startedAt = performance.now();
   const daemon = await launchDaemon(kind, options);
+  const connection = await connectSoon(daemon, startedAt);
+  await connection.call(methodOf(`${PATH}/Get`, namespace), get);
+  const answeredAt = performance.now();
+  await connection.call(methodOf(`${PATH}/List`, namespace), new Uint8Array(0));
+  const listedAt = performance.now();
+  connection.close();
+  await daemon.halt();
+  return { firstAnswer: answeredAt - startedAt, firstList: listedAt - answeredAt };
+}
+
+async function connectSoon(daemon: Daemon, startedAt: number): Promise<BenchConnection> {
   for (;;) {
     try {
-      const connection = await BenchConnection.open(daemon.socket);
-      await connection.call(methodOf(`${PATH}/List`, namespace), message);
-      connection.close();
-      break;
+      return await BenchConnection.open(daemon.socket);
     } catch (error) {
       if (performance.now() - startedAt > 60_000) throw error;
       await Bun.sleep(1);
     }
   }
-  const elapsed = performance.now() - startedAt;
-  await daemon.halt();
-  return elapsed;
 }
 
 export function median(samples: readonly number[]): number {
