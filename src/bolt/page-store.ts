@@ -8,6 +8,8 @@ import type { PageFile } from "./page-file.ts";
 
 /** A page run larger than this part of the cache is read each time. */
 const LARGEST_SHARE = 8;
+/** A full cache lets this part of it go. */
+const EVICTED_SHARE = 16;
 
 export class PageStore {
   readonly file: PageFile;
@@ -98,10 +100,14 @@ export class PageStore {
     if (this.#cachedBytes > this.#capacityBytes) this.#evict();
   }
 
-  /** Second chance: the oldest go, but for those used since they were last passed. */
+  /**
+   * Second chance: the oldest go, but for those used since they were last passed. Many go at once, because every walk of the map
+   * begins with stepping over what was deleted.
+   */
   #evict(): void {
+    const wantedBytes = this.#capacityBytes - this.#capacityBytes / EVICTED_SHARE;
     for (const [id, page] of this.#pages) {
-      if (this.#cachedBytes <= this.#capacityBytes) return;
+      if (this.#cachedBytes <= wantedBytes) return;
       this.#pages.delete(id);
       if (page.used) {
         page.used = false;
