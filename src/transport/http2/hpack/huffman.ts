@@ -1,0 +1,148 @@
+/**
+ * RFC 7541 appendix B. The code is canonical: codes of one length ascend with the symbol, and each length goes on where the shorter
+ * one ended, so that the lengths alone tell all codes.
+ */
+const CODE_BITS = Uint8Array.from(
+  (
+    "13,23,28,28,28,28,28,28,28,24,30,28,28,30,28,28,28,28,28,28,28,28,30,28,28,28,28,28,28,28,28,28," +
+    "6,10,10,12,13,6,8,11,10,10,8,11,8,6,6,6,5,5,5,6,6,6,6,6,6,6,7,8,15,6,12,10," +
+    "13,6,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,7,8,7,8,13,19,13,14,6," +
+    "15,5,6,5,6,5,6,6,6,5,7,7,6,6,6,5,6,7,6,5,5,6,7,7,7,7,7,15,11,14,13,28," +
+    "20,22,20,20,22,22,22,23,22,23,23,23,23,23,24,23,24,24,22,23,24,23,23,23,23,21,22,23,22,23,23,24," +
+    "22,21,20,22,22,23,23,21,23,22,22,24,21,22,23,23,21,21,22,21,23,22,23,23,20,22,22,22,23,22,22,23," +
+    "26,26,20,19,22,23,22,25,26,26,26,27,27,26,24,25,19,21,26,27,27,26,27,24,21,21,26,26,28,27,27,27," +
+    "20,24,20,21,22,21,21,23,22,22,25,25,24,24,26,23,26,27,26,26,27,27,27,27,27,28,27,27,27,27,27,26," +
+    "30"
+  )
+    .split(",")
+    .map(Number),
+);
+
+const EOS = 256;
+const SYMBOLS = 257;
+
+const CODES = canonicalCodes();
+
+function canonicalCodes(): Uint32Array {
+  const symbols = Array.from({ length: SYMBOLS }, (_, symbol) => symbol);
+  symbols.sort((a, b) => bitsOf(a) - bitsOf(b) || a - b);
+  const codes = new Uint32Array(SYMBOLS);
+  let next = 0;
+  let bits = bitsOf(symbols[0] ?? 0);
+  for (const symbol of symbols) {
+    next <<= bitsOf(symbol) - bits;
+    bits = bitsOf(symbol);
+    codes[symbol] = next;
+    next += 1;
+  }
+  return codes;
+}
+
+function bitsOf(symbol: number): number {
+  return CODE_BITS[symbol] ?? 0;
+}
+
+/**
+ * A machine that takes four bits a step. A state is an inner node of the code's tree, 0 its root; a step is the next state, the
+ * symbol that ended on the way (at most one: the shortest code has five bits) and whether there was one, or EOS was.
+ */
+const EMIT = 1 << 16;
+const INVALID = 1 << 17;
+const STEPS = new Int32Array(256 * 16);
+/** 1 where a string may end: at most 7 bits into a code, all of them ones (section 5.2). */
+const MAY_END = new Uint8Array(256);
+
+buildMachine();
+
+function buildMachine(): void {
+  // Two children a node: an inner node's number, or -1 - symbol.
+  const children: [number, number][] = [[0, 0]];
+  for (let symbol = 0; symbol < SYMBOLS; symbol++) {
+    let node = 0;
+    for (let bit = bitsOf(symbol) - 1; bit >= 0; bit--) {
+      const pair = children[node];
+      if (pair === undefined) throw new Error("huffman tree is broken");
+      const side = ((CODES[symbol] ?? 0) >>> bit) & 1;
+      if (bit === 0) pair[side] = -1 - symbol;
+      else if (pair[side] === 0) pair[side] = children.push([0, 0]) - 1;
+      node = pair[side] ?? 0;
+    }
+  }
+  for (let state = 0; state < children.length; state++) {
+    for (let nibble = 0; nibble < 16; nibble++) STEPS[state * 16 + nibble] = stepOf(children, state, nibble);
+  }
+  let ones = 0;
+  for (let bits = 0; bits <= 7; bits++) {
+    MAY_END[ones] = 1;
+    ones = children[ones]?.[1] ?? 0;
+  }
+}
+
+function stepOf(children: readonly [number, number][], state: number, nibble: number): number {
+  let node = state;
+  let emitted = 0;
+  for (let bit = 3; bit >= 0; bit--) {
+    const next = children[node]?.[(nibble >>> bit) & 1] ?? 0;
+    if (next === -1 - EOS) return INVALID;
+    if (next < 0) emitted = EMIT | ((-1 - next) << 8);
+    node = Math.max(next, 0);
+  }
+  return emitted | node;
+}
+
+/** The most bytes that `encoded` bytes may decode to. */
+export function maxDecodedBytes(encoded: number): number {
+  return Math.ceil((encoded * 8) / 5);
+}
+
+/**
+ * Decodes `source` from `start` to `end` into `target`; answers the length, or -1 for the EOS symbol, a padding longer than 7 bits or
+ * one that is not of ones (section 5.2).
+ */
+export function decodeHuffman(source: Uint8Array, start: number, end: number, target: Uint8Array): number {
+  let state = 0;
+  let length = 0;
+  for (let at = start; at < end; at++) {
+    const byte = source[at] ?? 0;
+    let step = STEPS[state * 16 + (byte >>> 4)] ?? INVALID;
+    if ((step & EMIT) !== 0) target[length++] = (step >>> 8) & 0xff;
+    const high = step;
+    step = STEPS[(step & 0xff) * 16 + (byte & 15)] ?? INVALID;
+    if ((step & EMIT) !== 0) target[length++] = (step >>> 8) & 0xff;
+    if (((step | high) & INVALID) !== 0) return -1;
+    state = step & 0xff;
+  }
+  return MAY_END[state] === 1 ? length : -1;
+}
+
+/** Length of the encoded string in bytes. */
+export function huffmanBytes(text: Uint8Array): number {
+  let bits = 0;
+  for (const byte of text) bits += bitsOf(byte);
+  return (bits + 7) >>> 3;
+}
+
+/** Encodes `text` into `target` at `at`; answers where it ends. */
+export function encodeHuffman(text: Uint8Array, target: Uint8Array, at: number): number {
+  let end = at;
+  let pending = 0;
+  let bits = 0;
+  for (const byte of text) {
+    // At most 7 bits wait and 28 come: more than 32, so the code goes in as two halves.
+    const code = CODES[byte] ?? 0;
+    const length = bitsOf(byte);
+    for (const [part, size] of length > 16
+      ? [[code >>> 16, length - 16] as const, [code & 0xffff, 16] as const]
+      : [[code, length] as const]) {
+      pending = (pending << size) | part;
+      bits += size;
+      while (bits >= 8) {
+        bits -= 8;
+        target[end++] = pending >>> bits;
+      }
+      pending &= (1 << bits) - 1;
+    }
+  }
+  if (bits > 0) target[end++] = (pending << (8 - bits)) | (0xff >>> bits);
+  return end;
+}

@@ -1,0 +1,204 @@
+import type { GrpcStream, HeaderList, StreamReceiver } from "../grpc/stream.ts";
+import { headerBlockOf, trailerBlockOf } from "./answer-blocks.ts";
+import { ErrorCode } from "./errors.ts";
+import { fieldOf, type RequestHead } from "./header-block.ts";
+import type { ReceiveState, ReceiveWindow } from "./receive-window.ts";
+import type { Sender, SendState } from "./sender.ts";
+
+/** What a stream needs of its connection. */
+export interface StreamOwner {
+  readonly sender: Sender;
+  readonly receiveWindow: ReceiveWindow;
+  readonly maxUnsentBytes: number;
+  /** Something was written outside the connection's own turn: it must leave in this tick. */
+  wrote(): void;
+  /** RST_STREAM, and the stream is gone. */
+  sendReset(stream: Http2Stream, code: number): void;
+  /** Both sides have ended: no frame belongs to the stream any more. */
+  finished(stream: Http2Stream): void;
+}
+
+/** One request and its answer (RFC 9113 section 5.1), from the HEADERS that opened it to its end. */
+export class Http2Stream implements GrpcStream, SendState, ReceiveState {
+  readonly id: number;
+  readonly head: RequestHead;
+  readonly #owner: StreamOwner;
+  #receiver: StreamReceiver | undefined;
+  /** What came before `receive` was called. */
+  #early: Uint8Array[] | undefined;
+  #receivedBytes = 0;
+  #headersSent = false;
+  /** `end`, `respond` or `reset` was called: the receiver hears no more of a cancellation. */
+  #answered = false;
+  #drainWaiters: (() => void)[] | undefined;
+
+  sendWindow: number;
+  readonly waiting: Uint8Array[] = [];
+  firstOffset = 0;
+  unsentBytes = 0;
+  queued = false;
+  ending: Uint8Array | "data" | undefined;
+  closed = false;
+
+  receiveWindow: number;
+  unreturnedBytes = 0;
+  paused = false;
+  remoteEnded = false;
+
+  constructor(id: number, head: RequestHead, owner: StreamOwner) {
+    this.id = id;
+    this.head = head;
+    this.#owner = owner;
+    this.sendWindow = owner.sender.initialWindow;
+    this.receiveWindow = owner.receiveWindow.streamBytes;
+  }
+
+  get method(): string {
+    return this.head.method;
+  }
+
+  get path(): string {
+    return this.head.path;
+  }
+
+  header(name: string): string | undefined {
+    return fieldOf(this.head, name);
+  }
+
+  *headers(): Iterable<readonly [string, string]> {
+    for (const { name, value } of this.head.fields) yield [name, value];
+  }
+
+  receive(receiver: StreamReceiver): void {
+    this.#receiver = receiver;
+    const early = this.#early;
+    this.#early = undefined;
+    for (const chunk of early ?? []) receiver.data(chunk);
+    if (this.remoteEnded) receiver.end();
+  }
+
+  pause(): void {
+    if (!this.closed) this.#owner.receiveWindow.pause(this);
+  }
+
+  resume(): void {
+    if (this.closed || !this.paused) return;
+    this.#owner.receiveWindow.resume(this);
+    this.#owner.wrote();
+  }
+
+  sendHeaders(headers: HeaderList): void {
+    if (this.closed || this.#headersSent) return;
+    this.#headersSent = true;
+    this.#owner.sender.headers(this, headerBlockOf(headers));
+    this.#owner.wrote();
+  }
+
+  writeMessage(message: Uint8Array, compressed: boolean): boolean {
+    if (this.closed || this.#answered) return true;
+    this.#owner.sender.message(this, message, compressed);
+    this.#owner.wrote();
+    return this.unsentBytes < this.#owner.maxUnsentBytes;
+  }
+
+  /** Sends bytes of a body that is no gRPC; otherwise as `writeMessage`. */
+  writeData(bytes: Uint8Array): boolean {
+    if (this.closed || this.#answered) return true;
+    this.#owner.sender.data(this, bytes);
+    this.#owner.wrote();
+    return this.unsentBytes < this.#owner.maxUnsentBytes;
+  }
+
+  drained(): Promise<void> {
+    if (this.closed || this.unsentBytes < this.#owner.maxUnsentBytes) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#drainWaiters ??= [];
+      this.#drainWaiters.push(resolve);
+    });
+  }
+
+  end(trailers: HeaderList): void {
+    if (this.closed || this.#answered) return;
+    this.#answered = true;
+    const { sender } = this.#owner;
+    if (this.#headersSent) {
+      sender.end(this, trailers.length === 0 ? undefined : trailerBlockOf(trailers));
+    } else {
+      this.#headersSent = true;
+      sender.headersOnly(this, headerBlockOf(trailers));
+    }
+    this.#owner.wrote();
+  }
+
+  respond(headers: HeaderList, message: Uint8Array, trailers: HeaderList): void {
+    if (this.closed || this.#answered) return;
+    this.#answered = true;
+    const { sender } = this.#owner;
+    if (!this.#headersSent) sender.headers(this, headerBlockOf(headers));
+    this.#headersSent = true;
+    sender.message(this, message, false);
+    sender.end(this, trailerBlockOf(trailers));
+    this.#owner.wrote();
+  }
+
+  reset(code: number): void {
+    if (this.closed) return;
+    this.#answered = true;
+    this.#owner.sendReset(this, code);
+    this.#owner.wrote();
+  }
+
+  /** For the connection: data of a DATA frame. False if it is more than content-length said. */
+  deliver(bytes: Uint8Array): boolean {
+    this.#receivedBytes += bytes.length;
+    const { contentLength } = this.head;
+    if (contentLength !== undefined && this.#receivedBytes > contentLength) return false;
+    if (this.#receiver !== undefined) {
+      this.#receiver.data(bytes);
+    } else {
+      this.#early ??= [];
+      this.#early.push(bytes);
+    }
+    return true;
+  }
+
+  /** For the connection: END_STREAM has come. False if content-length said that there is more. */
+  deliverEnd(): boolean {
+    const { contentLength } = this.head;
+    if (contentLength !== undefined && contentLength !== this.#receivedBytes) return false;
+    this.remoteEnded = true;
+    this.#receiver?.end();
+    return true;
+  }
+
+  /** For the connection: the stream is gone. Tells the receiver, unless it has answered. */
+  close(reason: string | undefined): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.#owner.sender.forget(this);
+    this.#owner.receiveWindow.closed(this);
+    this.#wake();
+    if (reason === undefined || this.#answered) return;
+    this.#answered = true;
+    this.#receiver?.cancelled(reason);
+  }
+
+  /** {@link SendState} */
+  progressed(): void {
+    if (this.unsentBytes < this.#owner.maxUnsentBytes) this.#wake();
+  }
+
+  /** {@link SendState} */
+  ended(): void {
+    if (this.remoteEnded) this.#owner.finished(this);
+    // RFC 9113 section 8.1: the rest of the request is not needed.
+    else this.#owner.sendReset(this, ErrorCode.noError);
+  }
+
+  #wake(): void {
+    const waiters = this.#drainWaiters;
+    if (waiters === undefined) return;
+    this.#drainWaiters = undefined;
+    for (const resolve of waiters) resolve();
+  }
+}
