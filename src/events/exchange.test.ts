@@ -158,7 +158,7 @@ describe("filters", () => {
   function publishSamples(exchange: Exchange): void {
     publishCreate(exchange, "web", "prod");
     const update = create(ContainerUpdateSchema, { id: "db", snapshotKey: "snap" });
-    update.labels = { "io.x/tier": "", a: "b" };
+    update.labels = { "io.x/tier": "", a: "b", "c.d": "e" };
     exchange.publish("dev", "/containers/update", ContainerUpdateSchema, update);
     const task = create(TaskCreateSchema, { containerId: "db", pid: 7, io: { stdout: "/dev/null" } });
     exchange.publish("dev", "/tasks/create", TaskCreateSchema, task);
@@ -185,6 +185,7 @@ describe("filters", () => {
     ],
     [['event.labels."io.x/tier"'], ["/containers/update"]],
     [["event.labels.a==b"], ["/containers/update"]],
+    [["event.labels.c.d==e"], ["/containers/update"]],
     [["event.labels.missing"], []],
     [["event.labels.__proto__"], []],
     [["event.container_id==db"], ["/tasks/create"]],

@@ -77,6 +77,14 @@ describe("Events", () => {
     );
   });
 
+  test("an event forwarded without a time is one of 1970, as in containerd", async () => {
+    const exchange = new Exchange();
+    const client = inProcessClient(eventsService({ exchange }));
+    const events = exchange.subscribe([]);
+    await client.forward({ envelope: { topic: "/a", namespace: "n" } });
+    expect((await events.next()).value?.timestamp).toMatchObject({ seconds: 0n, nanos: 0 });
+  });
+
   test("a subscriber that is too slow is told so", async () => {
     const exchange = new Exchange({ maxQueuedEvents: 1 });
     const client = inProcessClient(eventsService({ exchange }));

@@ -108,6 +108,7 @@ describe("PluginInfo", () => {
 
   test.each([
     ["a", "b", undefined, "[not_found] plugin a.b not found: not found"],
+    ["a", "task", undefined, "[not_found] plugin a.task not found: not found"],
     [
       "io.containerd.snapshotter.v1",
       "overlayfs",
