@@ -13,8 +13,11 @@ import { toConnectError, toStatus } from "../status.ts";
 
 /** What the handler of a request wants to know of its call. */
 export interface Call {
-  /** The implementation of a streaming method has begun: its headers can leave before the first message. */
-  streaming(responseHeader: Headers): void;
+  /**
+   * The implementation of a streaming method has begun: its headers can leave before the first message. The trailers
+   * are filled when it ends.
+   */
+  streaming(header: Headers, trailer: Headers): void;
   /** The call has ended; undefined for success. Called once. */
   ended(error: ConnectError | undefined): void;
 }
@@ -38,7 +41,7 @@ export function calls(logger: Logger): Interceptor {
         call.ended(undefined);
         return response;
       }
-      call.streaming(response.header);
+      call.streaming(response.header, response.trailer);
       return { ...response, message: messagesOf(response, request.signal, call, failed) };
     } catch (error) {
       throw failed(error);

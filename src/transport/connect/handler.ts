@@ -24,15 +24,17 @@ export function createConnectHandler(options: TransportOptions): ConnectHandler 
   const handleUniversal = async (request: UniversalServerRequest): Promise<UniversalServerResponse> => {
     const startedAt = performance.now();
     const route = routeOf(request, methods, services);
+    const protocol = protocolOf(request.header.get("content-type") ?? "");
     const observe = (error: Code | undefined): void =>
       options.observe?.({
         service: route.method?.desc.parent.typeName ?? "",
         method: route.method?.desc.name ?? "",
-        protocol: protocolOf(request.header.get("content-type") ?? ""),
+        protocol,
         code: error === undefined ? "OK" : codeName(error),
         seconds: (performance.now() - startedAt) / 1000,
       });
-    if (route.refused === undefined) return await answer(request, route.method, route.json, observe);
+    if (route.refused === undefined)
+      return await answer(request, route.method, route.json, protocol, observe);
     observe(route.code);
     return route.refused;
   };
@@ -51,13 +53,15 @@ async function answer(
   request: UniversalServerRequest,
   method: HttpMethod,
   json: boolean,
+  protocol: Protocol,
   observe: (error: Code | undefined) => void,
 ): Promise<UniversalServerResponse> {
   const early = Promise.withResolvers<UniversalServerResponse>();
   let ended = false;
   const contextValues = createContextValues().set(callKey, {
-    streaming(header) {
-      early.resolve({ status: 200, header: new Headers(header), body: bodyOf(handled) });
+    streaming(header, trailer) {
+      const answer = { status: 200, header: new Headers(header), body: bodyOf(handled) };
+      early.resolve(protocol === "grpc" ? { ...answer, trailer } : answer);
     },
     ended(error: ConnectError | undefined) {
       ended = true;

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import type { Readable } from "node:stream";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
 
@@ -13,9 +14,10 @@ export function universalRequest(
 ): UniversalServerRequest {
   const controller = new AbortController();
   const gone = (): void => {
-    if (!response.writableFinished) controller.abort(new ConnectError("context canceled", Code.Canceled));
+    if (!response.writableEnded) controller.abort(new ConnectError("context canceled", Code.Canceled));
   };
-  response.once("close", gone);
+  // Bun's Http2ServerResponse does not close with its stream.
+  ("stream" in response ? response.stream : response).once("close", gone);
   request.once("error", gone);
   const header = new Headers();
   for (let at = 0; at + 1 < request.rawHeaders.length; at += 2) {
@@ -32,8 +34,13 @@ export function universalRequest(
   };
 }
 
-async function* bodyOf(request: AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
-  for await (const chunk of request) yield chunk as Uint8Array;
+/** The body's chunks. Left early, the request is not destroyed, and its answer with it, but read to its end and dropped. */
+async function* bodyOf(request: Readable): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) yield chunk as Uint8Array;
+  } finally {
+    request.resume();
+  }
 }
 
 /**
