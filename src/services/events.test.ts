@@ -25,7 +25,7 @@ function subscribeContext(signal?: AbortSignal) {
     protocolName: "grpc",
     requestMethod: "POST",
     url: "http://localhost/",
-    requestSignal: signal,
+    ...(signal && { requestSignal: signal }),
   });
 }
 
