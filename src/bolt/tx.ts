@@ -1,7 +1,15 @@
 import { Bucket } from "./bucket.ts";
 import type { Cursor } from "./cursor.ts";
 import type { Key } from "./keys.ts";
+import type { Meta } from "./meta.ts";
+import type { PageStore } from "./page-store.ts";
 import type { Transaction } from "./transaction.ts";
+
+/** One committed state and where its pages are. */
+export interface Snapshot {
+  readonly store: PageStore;
+  readonly meta: Meta;
+}
 
 /** A transaction: a snapshot of the database that does not change, but by its own writes. */
 export class Tx {
@@ -28,6 +36,12 @@ export class Tx {
   /** Bytes of the snapshot's pages. */
   get sizeBytes(): number {
     return this.#transaction.meta.pageCount * this.#transaction.pageSize;
+  }
+
+  /** The snapshot's pages, for the tools that look below the buckets: check, pages, backup. */
+  get snapshot(): Snapshot {
+    this.#transaction.assertOpen();
+    return this.#transaction;
   }
 
   bucket(name: Key): Bucket | undefined {
