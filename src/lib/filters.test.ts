@@ -77,6 +77,7 @@ describe("filters match", () => {
     [["nothing"], []],
     [["nothing!=x"], everyone],
     [["nothing~=^$"], everyone],
+    [['nothing==""'], []],
     [
       ["name==cog", "name==dhow"],
       [6, 8],

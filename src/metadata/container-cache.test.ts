@@ -163,6 +163,26 @@ describe("the bound", () => {
     }
   });
 
+  test("holds while ids are added to a list that was kept", async () => {
+    const { store, cache } = storeOver(1_000);
+    await store.create(scope, containerOf("c0", { spec }));
+    for (let index = 1; index < 30; index++) {
+      expect(ids(store).length).toBe(index);
+      await store.create(scope, containerOf(`c${index}`, { spec }));
+      expect(cache.sizeBytes).toBeLessThanOrEqual(1_000);
+    }
+  });
+
+  test("sends nobody away for a container that never fits", async () => {
+    const { store, cache } = storeOver(10_000);
+    await store.create(scope, containerOf("web", { spec }));
+    store.listEncoded(scope);
+    const held = cache.sizeBytes;
+    await store.create(other, containerOf("giant", { spec: anyOf("g".repeat(20_000)) }));
+    await store.get(other, "giant");
+    expect(cache.sizeBytes).toBe(held);
+  });
+
   test("of zero keeps nothing", async () => {
     const { store, cache } = storeOver(0);
     await store.create(scope, containerOf("web"));
@@ -226,7 +246,6 @@ describe("any order of changes and reads", () => {
           await Promise.all(running);
           expect(store.listEncoded(scope)).toEqual(storeOver(1 << 20).store.listEncoded(scope));
           for (const id of ids(store)) await store.delete(scope, id);
-          cache.forget("one");
           expect(cache.sizeBytes).toBe(0);
         }),
         { numRuns: 25 },

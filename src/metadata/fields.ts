@@ -4,7 +4,6 @@ import type { Bucket } from "../bolt/bucket.ts";
 import { setOwn } from "../lib/record.ts";
 import { WireWriter } from "../lib/wire.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
-import { validateKey } from "../model/ids.ts";
 import { decodeGoTime, encodeGoTime } from "./go-time.ts";
 import { EMPTY, KEY, textOf } from "./schema.ts";
 
@@ -40,12 +39,11 @@ export function writeLabels(bucket: Bucket, labels: Readonly<TextMap>): TextMap 
   return stored;
 }
 
-/** @throws InvalidArgument on an empty or overlong key */
+/** @throws InvalidArgument on an empty key, which the database would refuse in other words, or an overlong one */
 export function putLabel(bucketOfLabels: Bucket, key: string, value: string): void {
   if (key === "") {
     throw fail("InvalidArgument", `failed to set label ${quote(key)}=${quote(value)}: key required`);
   }
-  validateKey(key, "label key");
   bucketOfLabels.put(key, Buffer.from(value));
 }
 
@@ -100,7 +98,6 @@ export function writeExtensions(bucket: Bucket, extensions: Readonly<AnyMap>): v
   if (entries.length === 0) return;
   const bucketOfExtensions = bucket.createBucketIfNotExists(KEY.extensions);
   for (const [name, any] of entries) {
-    validateKey(name, "extension key");
     bucketOfExtensions.put(name, encodeAny(any));
   }
 }

@@ -12,7 +12,6 @@ import type { Tx } from "../bolt/tx.ts";
 import type { Clock } from "../lib/clock.ts";
 import { ownValue } from "../lib/record.ts";
 import { fail, quote } from "../model/errors.ts";
-import { validateKey } from "../model/ids.ts";
 import type { LeaseStore, NewLease } from "../model/leases.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
@@ -54,7 +53,6 @@ async function createLease(
   const namespace = requireNamespace(scope.namespace);
   const now = clock.now();
   const id = wantedId === undefined || wantedId === "" ? randomId(now) : wantedId;
-  validateKey(id, "lease id");
   return db.update((tx) => {
     const leases = createObjectsBucket(tx, namespace, "leases");
     if (leases.bucket(id) !== undefined) throw fail("AlreadyExists", `lease ${quote(id)}`);
@@ -106,7 +104,6 @@ async function addResource(db: Db, scope: Scope, id: string, resource: Resource)
   await db.update((tx) => {
     const lease = existing(tx, namespace, id);
     const { buckets, key } = placeOf(resource);
-    for (const name of [...buckets, key]) validateKey(name, "resource id");
     const holder = buckets.reduce((bucket, name) => bucket.createBucketIfNotExists(name), lease);
     holder.put(key, EMPTY);
   });

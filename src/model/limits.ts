@@ -8,6 +8,3 @@ export const MAX_LABEL_BYTES = 4096;
 
 /** How much of a label's key an error repeats (containerd `pkg/labels`). */
 export const MAX_LABEL_KEY_IN_ERROR_BYTES = 64;
-
-/** Longest key that a bolt bucket takes (bbolt `MaxKeySize`). */
-export const MAX_KEY_BYTES = 32_768;
