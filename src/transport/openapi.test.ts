@@ -55,7 +55,8 @@ function violations(value: unknown, schema: OpenApiObject, path: string): string
     return best[0] ?? [];
   }
   const found: string[] = [];
-  const kind = Array.isArray(value) ? "array" : Number.isInteger(value) ? "integer" : typeof value;
+  const whole = Number.isInteger(value) && schema["type"] !== "number";
+  const kind = Array.isArray(value) ? "array" : whole ? "integer" : typeof value;
   if (schema["type"] !== undefined && schema["type"] !== kind)
     found.push(`${path}: ${kind}, not ${schema["type"]}`);
   const values = schema["enum"] as unknown[] | undefined;

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer, request as httpRequest, type Server } from "node:http";
+import { Agent, createServer, request as httpRequest, type Server } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -333,6 +333,32 @@ describe("errors", () => {
     expect(observed.at(-1)?.code).toBe("DeadlineExceeded");
   });
 
+  test("a timeout past what timers can wait is none", async () => {
+    const ends = ["connect-timeout-ms: 9999999999", "connect-timeout-ms: 60000"];
+    for (const [name = "", value = ""] of ends.map((line) => line.split(": "))) {
+      const response = await call(GET, { body: '{"id":"a"}', headers: { ...JSON_TYPE, [name]: value } });
+      expect(response.status).toBe(200);
+    }
+  });
+
+  test("a large body that nobody reads leaves the connection usable", async () => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const post = (path: string, body: string) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        const request = httpRequest(
+          { agent, socketPath, path, method: "POST", headers: JSON_TYPE },
+          (response) => {
+            response.resume().once("end", () => resolve(response.statusCode));
+          },
+        );
+        request.once("error", reject).end(body);
+      });
+    for (const path of ["/nope", GET, "/nope"])
+      expect(await post(path, "x".repeat(20 << 20))).toBeGreaterThan(400);
+    expect(await post(GET, '{"id":"a"}')).toBe(200);
+    agent.destroy();
+  });
+
   test("HTTP/1.0 without a host is served", async () => {
     const socket = connect(socketPath);
     const body = '{"id":"old"}';
@@ -424,8 +450,13 @@ describe("streams", () => {
     const { signal } = await nextCall.promise;
     expect(signal.aborted).toBe(false);
     const gone = new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+    const before = observed.length;
     request.destroy();
     await gone;
+    while (observed.length === before) await new Promise((resolve) => setImmediate(resolve));
+    expect(observed.slice(before)).toEqual([
+      expect.objectContaining({ method: "Subscribe", code: "Canceled" }),
+    ]);
   });
 
   test("a client that leaves a unary call aborts it", async () => {

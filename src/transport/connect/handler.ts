@@ -33,10 +33,17 @@ export function createConnectHandler(options: TransportOptions): ConnectHandler 
         code: error === undefined ? "OK" : codeName(error),
         seconds: (performance.now() - startedAt) / 1000,
       });
-    if (route.refused === undefined)
+    if (route.refused !== undefined) {
+      observe(route.code);
+      return route.refused;
+    }
+    try {
       return await answer(request, route.method, route.json, protocol, observe);
-    observe(route.code);
-    return route.refused;
+    } catch (error) {
+      // Connect answers every failure of a call itself: this is one of the handler.
+      options.logger.error("request failed", { path: route.method.binary.requestPath, error });
+      return refuse(request.header.get("content-type") ?? "", refusal(Code.Internal, "internal error"));
+    }
   };
   return {
     handleUniversal,
@@ -70,13 +77,31 @@ async function answer(
   });
   // Connect refuses bidi streams on HTTP/1.x for fear of clients that expect full duplex. Half duplex is served.
   const handler = json ? method.json : method.binary;
-  const header = new Headers(request.header);
-  if (request.method === "GET") header.delete("content-type");
-  const handled = handler({ ...request, header, httpVersion: "2.0", contextValues }).then((response) => {
+  const handled = handler({
+    ...request,
+    header: headersFor(request),
+    httpVersion: "2.0",
+    contextValues,
+  }).then((response) => {
     if (!ended && response.status !== 200) observe(codeOfRefusal(response.status));
     return response;
   });
   return await Promise.race([handled, early.promise]);
+}
+
+/** Timers cannot wait longer than 2^31 ms, and would then not wait at all. */
+const LONGEST_TIMEOUT_MS = 0x7fffffff;
+
+const GRPC_TIMEOUT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000 };
+
+/** The request's headers without what would mislead Connect's handlers. */
+function headersFor(request: UniversalServerRequest): Headers {
+  const header = new Headers(request.header);
+  if (request.method === "GET") header.delete("content-type");
+  if (Number(header.get("connect-timeout-ms")) > LONGEST_TIMEOUT_MS) header.delete("connect-timeout-ms");
+  const [, count, unit = ""] = /^(\d{1,8})([HMS])$/.exec(header.get("grpc-timeout") ?? "") ?? [];
+  if (Number(count) * (GRPC_TIMEOUT_MS[unit] ?? 0) > LONGEST_TIMEOUT_MS) header.delete("grpc-timeout");
+  return header;
 }
 
 async function* bodyOf(response: Promise<UniversalServerResponse>): AsyncGenerator<Uint8Array> {

@@ -19,6 +19,8 @@ export function universalRequest(
   // Bun's Http2ServerResponse does not close with its stream.
   ("stream" in response ? response.stream : response).once("close", gone);
   request.once("error", gone);
+  // What a refused request still sends is read and dropped, so that the connection can be used again.
+  response.once("finish", () => request.resume());
   const header = new Headers();
   for (let at = 0; at + 1 < request.rawHeaders.length; at += 2) {
     const name = request.rawHeaders[at] ?? "";
@@ -52,10 +54,10 @@ export async function writeResponse(
   response: ServerResponse,
 ): Promise<void> {
   const header = answer.header ?? new Headers();
-  response.writeHead(answer.status, Object.fromEntries(header));
-  if (!header.has("content-length")) response.flushHeaders();
   const chunks = answer.body?.[Symbol.asyncIterator]();
   try {
+    response.writeHead(answer.status, Object.fromEntries(header));
+    if (!header.has("content-length")) response.flushHeaders();
     while (chunks !== undefined && !response.destroyed) {
       const chunk = await chunks.next();
       if (chunk.done === true) break;
