@@ -6,9 +6,9 @@ import { expect, test } from "bun:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Container, Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { ctr } from "../support/commands.ts";
-import { bunkerdCommand, type Daemon, startDaemon } from "../support/daemons.ts";
+import { type Daemon, startDaemon } from "../support/daemons.ts";
+import { checkDatabase } from "../support/database.ts";
 import { connectGrpc, inNamespace } from "../support/grpc.ts";
-import { run } from "../support/processes.ts";
 import { type Random, randomFrom, testSeed } from "../support/random.ts";
 import { jsonAny } from "../support/workload.ts";
 
@@ -136,7 +136,7 @@ test(`${ROUNDS} rounds of kill -9 under ${WORKERS} writers`, async () => {
       await written;
       ledger.killed = false;
       cut += ledger.pending.size;
-      const checked = await run([...bunkerdCommand(), "db", "check", daemon.database]);
+      const checked = await checkDatabase(daemon.database);
       expect(checked).toMatchObject({ code: 0 });
       daemon = await startDaemon("bunkerd", { folder: daemon.folder });
       await verify(daemon, ledger);

@@ -16,9 +16,10 @@ import { dirname, join } from "node:path";
 import { Code } from "@connectrpc/connect";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { Version } from "#gen/containerd/services/version/v1/version_pb.ts";
-import { bunkerdCommand, DATABASE, type Daemon, launchDaemon, startDaemon } from "../support/daemons.ts";
+import { DATABASE, type Daemon, launchDaemon, startDaemon } from "../support/daemons.ts";
+import { checkDatabase } from "../support/database.ts";
 import { connectGrpc, errorOf, inNamespace } from "../support/grpc.ts";
-import { output, removeFolder, run, temporaryFolder } from "../support/processes.ts";
+import { output, removeFolder, temporaryFolder } from "../support/processes.ts";
 import { containerOf } from "../support/workload.ts";
 
 const PAGE_BYTES = 4096;
@@ -93,7 +94,7 @@ describe("a database that is", () => {
     expect(lines[0]).toContain(file);
     expect(lines[0]).not.toMatch(/\bat .*\.ts:\d+/);
     expect(readFileSync(file).equals(before)).toBe(true);
-    const checked = await run([...bunkerdCommand(), "db", "check", file]);
+    const checked = await checkDatabase(file);
     expect(checked.code).not.toBe(0);
     expect(checked.stdout + checked.stderr).not.toBe("");
   });
@@ -115,7 +116,7 @@ describe("a database that is", () => {
     const { containers } = await connection.client(Containers).list({}, inNamespace("default"));
     expect(containers.length).toBeGreaterThanOrEqual(199);
     expect(await daemon.halt()).toBe(0);
-    expect(await run([...bunkerdCommand(), "db", "check", file])).toMatchObject({ code: 0 });
+    expect(await checkDatabase(file)).toMatchObject({ code: 0 });
   });
 
   test("damaged in a page: that is DataLoss, and the rest goes on", async () => {
@@ -136,7 +137,7 @@ describe("a database that is", () => {
     expect((await containers.list({}, inNamespace("elsewhere"))).containers).toEqual([]);
     await containers.create({ container: containerOf("new") }, inNamespace("elsewhere"));
     expect((await containers.list({}, inNamespace("elsewhere"))).containers).toHaveLength(1);
-    expect((await run([...bunkerdCommand(), "db", "check", file])).code).not.toBe(0);
+    expect((await checkDatabase(file)).code).not.toBe(0);
   });
 
   test.each(["bunkerd", "containerd-2.1"] as const)(
@@ -166,7 +167,7 @@ describe("a database that is", () => {
     await using daemon = await startDaemon("bunkerd", { root });
     await fill(daemon, "default", 20, 3000);
     expect(await daemon.halt()).toBe(0);
-    expect(await run([...bunkerdCommand(), "db", "check", file])).toMatchObject({ code: 0 });
+    expect(await checkDatabase(file)).toMatchObject({ code: 0 });
     expect(readFileSync(file).readUInt32LE(16 + 8)).toBe(8192);
   });
 });
@@ -256,7 +257,7 @@ describe("a disk that is", () => {
     await create("more");
     expect(await listed()).toEqual([...stored].sort());
     expect(await daemon.halt()).toBe(0);
-    expect(await run([...bunkerdCommand(), "db", "check", daemon.database])).toMatchObject({ code: 0 });
+    expect(await checkDatabase(daemon.database)).toMatchObject({ code: 0 });
     await using again = await startDaemon("bunkerd", { root });
     await using reconnection = connectGrpc(again.socket);
     const found = await reconnection.client(Containers).list({}, options);

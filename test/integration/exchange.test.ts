@@ -1,14 +1,8 @@
 /** One database, passed between bunkerd and containerd: each reads what the other wrote, after random changes of both. */
 import { expect, test } from "bun:test";
 import { ctr } from "../support/commands.ts";
-import {
-  bunkerdCommand,
-  type Daemon,
-  type DaemonKind,
-  daemonKinds,
-  startDaemon,
-} from "../support/daemons.ts";
-import { run } from "../support/processes.ts";
+import { type Daemon, type DaemonKind, daemonKinds, startDaemon } from "../support/daemons.ts";
+import { checkDatabase } from "../support/database.ts";
 import { randomFrom, testSeed } from "../support/random.ts";
 import { changeAtRandom, contentsOf } from "../support/workload.ts";
 
@@ -16,7 +10,7 @@ const CHANGES = 250;
 
 async function expectClean(database: string): Promise<void> {
   if (!daemonKinds("bunkerd").includes("bunkerd")) return;
-  const checked = await run([...bunkerdCommand(), "db", "check", database]);
+  const checked = await checkDatabase(database);
   expect(checked, `bunkerd db check ${database}`).toMatchObject({ code: 0 });
 }
 
