@@ -38,6 +38,7 @@ const bindings = [
       const namespace = context.requestHeader.get("containerd-namespace");
       if (namespace === null) throw fail("FailedPrecondition", "namespace is required");
       if (request.id === "none") throw fail("NotFound", `container "none" in namespace "${namespace}"`);
+      if (request.id === "patient") return Bun.sleep(20).then(() => ({ container: { id: request.id } }));
       if (request.id === "bug") throw new TypeError("not a function");
       return { container: { id: request.id, image: namespace, spec: SPEC } };
     },
@@ -334,10 +335,9 @@ describe("errors", () => {
   });
 
   test("a timeout past what timers can wait is none", async () => {
-    const ends = ["connect-timeout-ms: 9999999999", "connect-timeout-ms: 60000"];
-    for (const [name = "", value = ""] of ends.map((line) => line.split(": "))) {
-      const response = await call(GET, { body: '{"id":"a"}', headers: { ...JSON_TYPE, [name]: value } });
-      expect(response.status).toBe(200);
+    for (const timeout of ["9999999999", "60000"]) {
+      const headers = { ...JSON_TYPE, "connect-timeout-ms": timeout };
+      expect((await call(GET, { body: '{"id":"patient"}', headers })).status).toBe(200);
     }
   });
 

@@ -19,8 +19,6 @@ export function universalRequest(
   // Bun's Http2ServerResponse does not close with its stream.
   ("stream" in response ? response.stream : response).once("close", gone);
   request.once("error", gone);
-  // What a refused request still sends is read and dropped, so that the connection can be used again.
-  response.once("finish", () => request.resume());
   const header = new Headers();
   for (let at = 0; at + 1 < request.rawHeaders.length; at += 2) {
     const name = request.rawHeaders[at] ?? "";
