@@ -1,4 +1,6 @@
 import { runCli } from "./cli/cli.ts";
 
-// Not process.exit: what a command wrote into a pipe must arrive first.
-process.exitCode = await runCli(process.argv.slice(2));
+// No top-level await: bytecode is compiled as CommonJS. No process.exit: what a command wrote into a pipe must arrive first.
+void runCli(process.argv.slice(2)).then((code) => {
+  process.exitCode = code;
+});

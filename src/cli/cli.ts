@@ -1,4 +1,4 @@
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { nearest } from "../lib/nearest.ts";
 import { messageOf } from "../model/errors.ts";
 import type { GlobalOptions } from "./options.ts";
@@ -14,6 +14,7 @@ const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "panic"]
 export async function runCli(args: readonly string[]): Promise<number> {
   const program = createProgram();
   try {
+    await addLazyCommands(program, args);
     await program.parseAsync(args, { from: "user" });
     return Number(process.exitCode ?? 0);
   } catch (error) {
@@ -28,16 +29,26 @@ function tell(message: string): void {
   process.stderr.write(`bunkerd: ${message.trim().replace(/\s*\n\s*/g, " ")}\n`);
 }
 
+/** What was printed cannot be written. A reader such as `head` that has enough is no failure. */
+function endOutput(error: NodeJS.ErrnoException): void {
+  if (error.code === "EPIPE") process.exit(0);
+  tell(error.message);
+  process.exit(EXIT_FAILURE);
+}
+
+const HELP_FOOTER = `
+Without a command the daemon runs in the foreground. Without --config it reads
+/etc/bunkerd/config.toml if that exists. Options win over the file.
+
+Signals: SIGTERM and SIGINT let calls in flight end and exit with 0, SIGHUP takes
+over the log level from the file, SIGUSR1 logs the daemon's state.
+Exit codes: 0 done, 1 failed, 2 not a valid command line.`;
+
 function createProgram(): Command {
   const program = new Command("bunkerd")
     .description("containerd's API, on-disk formats and configuration in one executable")
     .usage("[options] [command]")
-    .addOption(
-      new Option("-c, --config <file>", "config.toml of containerd, version 1 to 4").default(
-        undefined,
-        "/etc/bunkerd/config.toml",
-      ),
-    )
+    .addOption(new Option("-c, --config <file>", "config.toml of containerd, version 1 to 4"))
     .option("-a, --address <path>", "socket of the gRPC server")
     .option("--root <dir>", "where persistent data lies")
     .option("--state <dir>", "where data lies that a reboot may lose")
@@ -46,7 +57,11 @@ function createProgram(): Command {
     .helpOption("-h, --help", "show help")
     .exitOverride()
     .configureOutput({ outputError: (text) => tell(text.replace(/^error: /, "")) })
-    .showHelpAfterError(false);
+    .showHelpAfterError(false)
+    .addHelpText("after", HELP_FOOTER)
+    .hook("preAction", (_program, command) => {
+      if (command.name() !== "serve") process.stdout.on("error", endOutput);
+    });
   addServe(program);
   addConfig(program);
   addPublish(program);
@@ -61,9 +76,9 @@ function addServe(program: Command): void {
   program
     .command("serve", { isDefault: true })
     .description("run the daemon in the foreground (the default command)")
-    .addArgument(new Argument("[words...]").argParser(() => undefined as never).default([]))
+    .allowExcessArguments(true)
     .usage("[options]")
-    .action(async (_words: string[], _options: object, command: Command) => {
+    .action(async (_options: object, command: Command) => {
       const word = command.args[0];
       if (word !== undefined) refuseUnknown(program, word);
       const { runServe } = await import("./serve.ts");
@@ -124,4 +139,17 @@ function addPublish(program: Command): void {
       const { runPublish } = await import("./publish.ts");
       await runPublish(command.optsWithGlobals<GlobalOptions & { topic: string; namespace: string }>());
     });
+}
+
+/** Commands whose code is only worth loading when they are named, or when help lists them. */
+async function addLazyCommands(program: Command, args: readonly string[]): Promise<void> {
+  const wanted = (name: string): boolean =>
+    args.includes(name) || args.some((arg) => /^(?:-h|--help|help)$/.test(arg));
+  if (wanted("db")) program.addCommand((await import("./db.ts")).dbCommand());
+  if (wanted("openapi")) {
+    program
+      .command("openapi")
+      .description("print an OpenAPI document of every RPC as JSON over HTTP")
+      .action(async () => (await import("./openapi.ts")).printOpenapi());
+  }
 }

@@ -1,9 +1,9 @@
-import { connect } from "node:net";
 import { fromBinary } from "@bufbuild/protobuf";
-import { AnySchema } from "@bufbuild/protobuf/wkt";
-import { createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { type Any, AnySchema } from "@bufbuild/protobuf/wkt";
 import { Events } from "#gen/containerd/services/events/v1/events_pb.ts";
+import { Client } from "../client/client.ts";
+import { callOptions } from "../client/remote.ts";
+import { fromConnectError } from "../client/status.ts";
 import { DEFAULT_ADDRESS } from "../config/config.ts";
 import { BunkerdError, messageOf } from "../model/errors.ts";
 
@@ -20,26 +20,22 @@ export async function runPublish({
   namespace,
 }: PublishOptions): Promise<void> {
   const event = decodePayload(new Uint8Array(await Bun.stdin.arrayBuffer()));
-  const path = address.replace(/^unix:(?:\/\/)?/, "");
-  const transport = createGrpcTransport({
-    baseUrl: "http://localhost",
-    nodeOptions: { createConnection: () => connect(path) },
-  });
-  await createClient(Events, transport).publish(
-    { topic, event },
-    { headers: { "containerd-namespace": namespace } },
-  );
+  const client = new Client(address);
+  try {
+    await client.service(Events).publish({ topic, event }, callOptions({ namespace }));
+  } catch (error) {
+    throw fromConnectError(error, address);
+  } finally {
+    client.close();
+  }
 }
 
 /** @throws InvalidArgument */
-function decodePayload(bytes: Uint8Array) {
+function decodePayload(bytes: Uint8Array): Any {
   try {
     return fromBinary(AnySchema, bytes);
   } catch (error) {
-    throw new BunkerdError(
-      "InvalidArgument",
-      `event on stdin is no google.protobuf.Any: ${messageOf(error)}`,
-      { cause: error },
-    );
+    const message = `event on stdin is no google.protobuf.Any: ${messageOf(error)}`;
+    throw new BunkerdError("InvalidArgument", message, { cause: error });
   }
 }

@@ -1,6 +1,7 @@
 import type { Config } from "../config/config.ts";
 import type { LineLogger } from "../lib/log-lines.ts";
 import { startDaemon } from "./daemon.ts";
+import { releaseMemoryWhenIdle } from "./idle.ts";
 import { notifyServiceManager } from "./notify.ts";
 import { handleSignals } from "./signals.ts";
 
@@ -33,9 +34,9 @@ export async function serve(config: Config, options: ServeOptions): Promise<void
     dump = () => daemon.state();
     await notifyServiceManager("READY=1", logger);
     logger.info(`bunkerd successfully booted in ${((performance.now() - startedAt) / 1000).toFixed(6)}s`);
-    // What the start needed and nothing needs again goes back to the system.
-    Bun.gc(true);
+    const idle = releaseMemoryWhenIdle(logger);
     const signal = await stopped.promise;
+    idle.close();
     logger.info("stopping", { signal });
     await notifyServiceManager("STOPPING=1", logger);
   } finally {

@@ -1,0 +1,50 @@
+import { expect, test } from "bun:test";
+import { Exchange } from "../events/exchange.ts";
+import type { Metadata } from "../metadata/metadata.ts";
+import { HealthStatus } from "../transport/health.ts";
+import { API_SERVICES } from "./api.ts";
+import { Parts, PluginType } from "./parts.ts";
+import { startServices } from "./services.ts";
+
+/** Stores that are only handed on. */
+const metadata = { containers: {}, namespaces: {}, leases: {}, sandboxes: {} } as unknown as Metadata;
+
+async function bindingsOf(disabled: readonly string[], served: Metadata | null = metadata) {
+  const parts = new Parts({ disabled: new Set(disabled) });
+  const exchange = await parts.start({ type: PluginType.event, id: "exchange" }, {}, () => new Exchange());
+  const options = {
+    parts,
+    exchange,
+    metadata: served,
+    health: new HealthStatus(),
+    root: "/",
+    version: "",
+    revision: "",
+  };
+  const bindings = await startServices(options);
+  return { parts, names: bindings.map(({ service }) => service.typeName) };
+}
+
+test("the API's document tells of every service that is served", async () => {
+  const { names } = await bindingsOf([]);
+  const documented = API_SERVICES.map((service) => service.typeName).sort();
+  expect(names.filter((name) => !name.startsWith("grpc.reflection.")).sort()).toEqual(documented);
+});
+
+test("a disabled service is not served, nor what needs it", async () => {
+  const { names } = await bindingsOf([
+    "io.containerd.grpc.v1.leases",
+    "io.containerd.service.v1.containers-service",
+  ]);
+  expect(names).not.toContain("containerd.services.leases.v1.Leases");
+  expect(names).not.toContain("containerd.services.containers.v1.Containers");
+  expect(names).toContain("containerd.services.namespaces.v1.Namespaces");
+});
+
+test("without metadata the daemon still tells its version", async () => {
+  const { names, parts } = await bindingsOf([], null);
+  expect(names).toContain("containerd.services.version.v1.Version");
+  expect(names).not.toContain("containerd.services.leases.v1.Leases");
+  const failed = parts.list().filter(({ initError }) => initError !== undefined);
+  expect(failed.map(({ id }) => id)).toContain("leases");
+});
