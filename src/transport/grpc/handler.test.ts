@@ -165,6 +165,15 @@ describe("unary", () => {
     expect(stream.log).toEqual(["end 4"]);
   });
 
+  test("a call that has ended has no deadline any more", async () => {
+    const { open, observed } = served(bind(Health, { check: () => ({ status: 1 }) }));
+    const first = open(CHECK, { "grpc-timeout": "1m" });
+    first.receiver?.data(check);
+    const second = open(CHECK, { "grpc-timeout": "2m" });
+    while (observed.length < 2) await turn();
+    expect([first.log, second.log]).toEqual([["respond 2 0"], ["end 4"]]);
+  });
+
   test("an answer that is no message of the method is Internal and says so", () => {
     const { open, logged } = served(bind(Health, { check: () => ({ status: "up" }) as never }));
     const stream = open(CHECK);
@@ -181,10 +190,11 @@ describe("unary", () => {
       open(CHECK, { "content-type": "application/grpc+thrift" }),
       open(CHECK, {}, "GET"),
       open(CHECK, { "grpc-timeout": "x" }),
+      open(CHECK, { "grpc-timeout": "0S" }),
       open(CHECK, { "grpc-encoding": "br" }),
       open("/grpc.health.v1.Health/Watch"),
     ].map((stream) => stream.log.join());
-    expect(statuses).toEqual(["end 3", "end 13", "end 13", "end 12", "end 12"]);
+    expect(statuses).toEqual(["end 3", "end 13", "end 13", "end 4", "end 12", "end 12"]);
     expect(ran).toBe(0);
   });
 

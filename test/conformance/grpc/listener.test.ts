@@ -155,6 +155,15 @@ for (const [name, engine] of ENGINES) {
       expect(await long.closed).toMatch(/^(?:HTTP\/1.1 4..|$)/);
     });
 
+    test("the time to show a protocol is no limit of the connection", async () => {
+      await using server = await startServer(engine, { limits: { sniffTimeoutMs: 50 } });
+      await using client = connectWire(server.path);
+      expect(statusOf(await client.call(ECHO, empty)).status).toBe(0);
+      // One that says nothing, opened later, is closed after the same time.
+      await rawConnection(server.path).closed;
+      expect(statusOf(await client.call(ECHO, empty)).status).toBe(0);
+    });
+
     test("a preface in single bytes is still HTTP/2", async () => {
       await using server = await startServer(engine);
       const slow = rawConnection(server.path);
@@ -206,7 +215,12 @@ for (const [name, engine] of ENGINES) {
       await using server = await startServer(engine, { behaviours: { wait: () => waiting } });
       const client = connectWire(server.path);
       const http1 = rawConnection(server.path, "GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+      await new Promise((resolve) => http1.socket.once("data", resolve));
       const answered = client.call(ECHO, envelope(encodePayload({ text: "wait" })));
+      const json = '{"text":"wait"}';
+      const post = `POST ${ECHO} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${json.length}`;
+      const busy = rawConnection(server.path, `${post}\r\n\r\n${json}`);
+      await server.seen.entered("Echo");
       await server.seen.entered("Echo");
       const closing = server.listener.close(10_000);
       expect(existsSync(server.path)).toBe(false);
@@ -215,6 +229,7 @@ for (const [name, engine] of ENGINES) {
       expect(await late.closed).toBe("");
       go();
       expect(statusOf(await answered).status).toBe(0);
+      expect(await busy.closed).toEndWith(json);
       await closing;
     });
 
