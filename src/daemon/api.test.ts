@@ -15,7 +15,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
   const options = {
     parts,
     exchange,
-    metadata: served,
+    metadata: served ?? undefined,
     health: new HealthStatus(),
     root: "/",
     version: "",

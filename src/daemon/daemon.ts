@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { Exchange } from "../events/exchange.ts";
-import { createMetrics } from "../http/metrics.ts";
-import { systemClock } from "../lib/clock.ts";
+import { createMetrics, type DaemonMetrics } from "../http/metrics.ts";
+import { type Clock, systemClock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { type Metadata, openMetadata } from "../metadata/metadata.ts";
 import { HealthStatus } from "../transport/health.ts";
@@ -38,48 +38,30 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const parts = new Parts({ disabled: config.disabledPlugins });
   const clock = systemClock();
   const health = new HealthStatus();
-  const life = { ready: false };
+  const { root } = config;
 
   createDirectories(config);
   applyProcessSettings(config, logger);
-  const metrics =
-    config.metrics.address === ""
-      ? undefined
-      : createMetrics({ histogram: config.metrics.grpcHistogram, version, revision });
+  const histogram = config.metrics.grpcHistogram;
+  const metrics = config.metrics.address === "" ? undefined : createMetrics({ histogram, version, revision });
 
   const exchange = await parts.start(
     { type: PluginType.event, id: "exchange" },
     {},
     () => new Exchange({ clock }),
   );
-
-  const path = join(config.root, `${PluginType.metadata}.bolt`, "meta.db");
-  const bolt = { type: PluginType.metadata, id: "bolt", exports: { path, policy: "shared" } };
-  const metadata: Metadata | undefined = await parts.start(bolt, { exchange }, async (given) => {
-    const { openTimeoutMs } = config.bolt;
-    const db = await openDatabase(path, { openTimeoutMs, onCommit: metrics?.observeCommit });
-    stack.defer(() => db.close());
-    return await openMetadata(db, { publisher: given.exchange, logger, clock });
-  });
-
-  const bindings = await startServices({
-    parts,
-    exchange,
-    metadata,
-    health,
-    root: config.root,
-    version,
-    revision,
-  });
+  const metadata = await startMetadata({ parts, config, logger, clock, exchange, metrics, stack });
+  const bindings = await startServices({ parts, exchange, metadata, health, root, version, revision });
   metrics?.addServices(bindings);
 
+  let ready = false;
   let listeners: readonly Listener[] = [];
   const state = () => ({
     version,
     revision,
     pid: process.pid,
     uptimeSeconds: process.uptime(),
-    root: config.root,
+    root,
     state: config.state,
     openCalls: listeners.reduce((sum, listener) => sum + listener.openCalls, 0),
     eventSubscribers: exchange?.subscribers ?? 0,
@@ -88,10 +70,8 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
       .list()
       .map(({ type, id, initError }) => ({ id: `${type}.${id}`, error: initError?.message })),
   });
-  const ready = (): boolean => life.ready;
-  listeners = await startListeners({ parts, config, logger, bindings, metrics, ready, state }, (opened) =>
-    stack.defer(() => opened.close(DRAIN_MS)),
-  );
+  const listening = { parts, config, logger, bindings, metrics, ready: () => ready, state };
+  listeners = await startListeners(listening, (opened) => stack.defer(() => opened.close(DRAIN_MS)));
   if (config.ttrpc.explicit)
     logger.warn("ttrpc is not built yet: nothing listens", { address: config.ttrpc.address });
   parts.skip({ type: PluginType.server, id: "ttrpc" }, "ttrpc is not built yet");
@@ -99,12 +79,34 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
 
   // First of all that happens at the stop: streams that would never end by themselves are told to.
   stack.defer(() => {
-    life.ready = false;
+    ready = false;
     health.shutdown();
     exchange?.close();
   });
-  life.ready = true;
-  for (const { type, id } of parts.list()) logger.debug("plugin runs", { type, id });
+  ready = true;
   const owned = stack.move();
   return { state, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+interface MetadataParts {
+  readonly parts: Parts;
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly exchange: Exchange | undefined;
+  readonly metrics: DaemonMetrics | undefined;
+  readonly stack: AsyncDisposableStack;
+}
+
+/** The database with its lock, and the stores on it. */
+function startMetadata(given: MetadataParts): Promise<Metadata | undefined> {
+  const { parts, config, logger, clock, exchange, metrics, stack } = given;
+  const path = join(config.root, `${PluginType.metadata}.bolt`, "meta.db");
+  const name = { type: PluginType.metadata, id: "bolt", exports: { path, policy: "shared" } };
+  return parts.start(name, { exchange }, async (needed) => {
+    const { openTimeoutMs } = config.bolt;
+    const db = await openDatabase(path, { openTimeoutMs, onCommit: metrics?.observeCommit });
+    stack.defer(() => db.close());
+    return await openMetadata(db, { publisher: needed.exchange, logger, clock });
+  });
 }
