@@ -14,7 +14,7 @@ export interface EngineHandlers {
   readonly limits: TransportLimits;
 }
 
-/** Serves HTTP/2 on sockets that the listener accepted. Implemented by `grpc/node-http2.ts` and `http2/`. */
+/** Serves HTTP/2 on sockets that the listener accepted. Implemented by `http2/`, and over `node:http2` in `test/support`. */
 export interface Http2Engine {
   /**
    * Takes over a connection, flowing: listens for data before this returns. `received` begins with the client's preface. The

@@ -6,8 +6,9 @@ import { fail, messageOf } from "../model/errors.ts";
 import { createConnectHandler } from "./connect/handler.ts";
 import type { Http2Engine, Http2EngineFactory } from "./engine.ts";
 import { createGrpcHandler, type GrpcHandler } from "./grpc/handler.ts";
-import { nodeHttp2Engine } from "./grpc/node-http2.ts";
+
 import { Http1Server } from "./http1.ts";
+import { http2Engine } from "./http2/engine.ts";
 import { ACCEPT_BACKLOG, DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
 import type { TransportOptions } from "./registry.ts";
 import { sniff } from "./sniff.ts";
@@ -30,6 +31,7 @@ export interface HttpHandler {
 export interface ListenerOptions extends TransportOptions {
   /** Connect's handlers over the same bindings if left out. */
   readonly http?: HttpHandler;
+  /** For tests: `http2/` if left out. */
   readonly engine?: Http2EngineFactory;
 }
 
@@ -54,7 +56,7 @@ export class Listener {
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#grpc = createGrpcHandler(options);
     const http = options.http ?? createConnectHandler(options);
-    this.#engine = (options.engine ?? nodeHttp2Engine)({
+    this.#engine = (options.engine ?? http2Engine)({
       grpc: this.#grpc.handle,
       universal: (request) => http.handleUniversal(request),
       logger: options.logger,

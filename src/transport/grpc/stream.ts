@@ -1,6 +1,6 @@
 /**
- * What `grpc/` needs of HTTP/2: one request stream, already known to be gRPC. Implemented over `node:http2`
- * (`node-http2.ts`) and by the engine (`transport/http2`); both pass `test/conformance/grpc`.
+ * What `grpc/` needs of HTTP/2: one request stream, already known to be gRPC. Implemented by the engine (`transport/http2`)
+ * and over `node:http2` (`test/support/node-http2.ts`); both pass `test/conformance/grpc`.
  */
 
 /**

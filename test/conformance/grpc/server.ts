@@ -3,17 +3,19 @@ import { expect } from "bun:test";
 import { join } from "node:path";
 import { type LogFields, type Logger, silentLogger } from "../../../src/lib/log.ts";
 import type { Http2EngineFactory } from "../../../src/transport/engine.ts";
-import { nodeHttp2Engine } from "../../../src/transport/grpc/node-http2.ts";
 import { HealthStatus, healthBinding } from "../../../src/transport/health.ts";
+import { http2Engine } from "../../../src/transport/http2/engine.ts";
 import type { TransportLimits } from "../../../src/transport/limits.ts";
 import { Listener } from "../../../src/transport/listener.ts";
 import { reflectionBindings } from "../../../src/transport/reflection.ts";
 import type { ObservedCall, ServiceBinding } from "../../../src/transport/registry.ts";
+import { nodeHttp2Engine } from "../../support/node-http2.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 import { type Behaviour, conformanceService, type Seen } from "./service.ts";
 
 /** Every engine passes every test of this folder. */
 export const ENGINES: readonly (readonly [name: string, engine: Http2EngineFactory])[] = [
+  ["http2", http2Engine],
   ["node:http2", nodeHttp2Engine],
 ];
 

@@ -7,14 +7,14 @@ import type {
 } from "node:http2";
 import { constants, createServer, Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import type { Socket } from "node:net";
-import { messageOf } from "../../model/errors.ts";
-import { universalRequest, writeResponse } from "../connect/node.ts";
-import type { EngineHandlers, Http2Engine } from "../engine.ts";
-import { isGrpc } from "./content-type.ts";
-import { PREFIX_BYTES } from "./envelope.ts";
-import type { GrpcStream, HeaderList, StreamReceiver } from "./stream.ts";
+import { messageOf } from "../../src/model/errors.ts";
+import { universalRequest, writeResponse } from "../../src/transport/connect/node.ts";
+import type { EngineHandlers, Http2Engine } from "../../src/transport/engine.ts";
+import { isGrpc } from "../../src/transport/grpc/content-type.ts";
+import { PREFIX_BYTES } from "../../src/transport/grpc/envelope.ts";
+import type { GrpcStream, HeaderList, StreamReceiver } from "../../src/transport/grpc/stream.ts";
 
-/** The runtime's `node:http2` behind the engine's interface. Replaced by `transport/http2`, which is stricter and faster. */
+/** The runtime's `node:http2` behind the engine's interface: a second implementation that the conformance tests hold beside ours. */
 export function nodeHttp2Engine(handlers: EngineHandlers): Http2Engine {
   const sessions = new Set<ServerHttp2Session>();
   let drained: (() => void) | undefined;
