@@ -12,7 +12,10 @@ export function scopeOf(context: HandlerContext): Scope {
   return {
     namespace: requireNamespace(firstValue(context, NAMESPACE_HEADER)),
     lease: firstValue(context, LEASE_HEADER),
-    signal: context.signal,
+    // Most stores answer at once and never ask for it; gRPC makes one when it is asked.
+    get signal() {
+      return context.signal;
+    },
   };
 }
 

@@ -34,6 +34,9 @@ export interface CallSettings {
 /** `setTimeout` takes no more; such a call has no deadline that a daemon sees. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
+/** Why the signal of a call that went well is aborted. Made once: a DOMException records a stack. */
+const ENDED = new DOMException("the call has ended", "AbortError");
+
 /**
  * One call from its headers to its end: deadline, cancellation, the answer's headers and trailers, and the report to the
  * observer. Ends exactly once; what the implementation does after that is ignored.
@@ -163,7 +166,7 @@ export abstract class Call implements StreamReceiver {
     this.ended = true;
     this.server.openCalls -= 1;
     clearTimeout(this.#timer);
-    this.context.abort(reason);
+    this.context.abort(reason ?? ENDED);
     this.released(reason);
     this.server.observe?.({
       service: this.#method.serviceName,
