@@ -26,9 +26,9 @@ export function handleSignals(handlers: SignalHandlers, logger: Logger): { close
     ["SIGINT", stop],
     ["SIGHUP", () => handlers.reload()],
     ["SIGUSR1", () => handlers.dump()],
-    // A log reader that is gone must not end the daemon.
-    ["SIGPIPE", () => undefined],
   ];
+  // A log reader that is gone must not end the daemon, to its last line: taking a listener away would bring back the default.
+  process.on("SIGPIPE", () => undefined);
   for (const [signal, listener] of listeners) process.on(signal, listener);
   return {
     close() {
