@@ -145,11 +145,18 @@ function addPublish(program: Command): void {
 async function addLazyCommands(program: Command, args: readonly string[]): Promise<void> {
   const wanted = (name: string): boolean =>
     args.includes(name) || args.some((arg) => /^(?:-h|--help|help)$/.test(arg));
-  if (wanted("db")) program.addCommand((await import("./db.ts")).dbCommand());
+  if (wanted("db")) program.addCommand(inheriting(program, (await import("./db.ts")).dbCommand()));
   if (wanted("openapi")) {
     program
       .command("openapi")
       .description("print an OpenAPI document of every RPC as JSON over HTTP")
       .action(async () => (await import("./openapi.ts")).printOpenapi());
   }
+}
+
+/** A command that was made elsewhere, with the ways of its new parent: how errors are told, what they exit with. */
+function inheriting(parent: Command, command: Command): Command {
+  command.copyInheritedSettings(parent);
+  for (const child of command.commands) inheriting(command, child);
+  return command;
 }
