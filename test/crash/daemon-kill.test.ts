@@ -12,7 +12,7 @@ import { connectGrpc, inNamespace } from "../support/grpc.ts";
 import { type Random, randomFrom, testSeed } from "../support/random.ts";
 import { jsonAny } from "../support/workload.ts";
 
-const ROUNDS = process.env["BUNKERD_TEST_LONG"] === undefined ? 15 : 200;
+const ROUNDS = process.env["BUNKERD_TEST_LONG"] === undefined ? 20 : 200;
 const WORKERS = 24;
 const IDS_OF_WORKER = 40;
 const LONGEST_ROUND_MS = 300;

@@ -167,7 +167,7 @@ function normalise(result: Finished, daemon: Daemon): string {
     .replaceAll(/UUID: \S+/g, "UUID: <uuid>")
     .replaceAll(/\b\d{1,10}-[\w-]{4}(?=\s)/g, "<lease>")
     .replaceAll(/(Version|Revision): .*/g, "$1: <version>")
-    .replaceAll(/\n+WARNING: (?:version|revision) mismatch\n*|\n+$/g, "\n")
+    .replaceAll(/(?:\n+WARNING: (?:version|revision) mismatch)+\n*|\n+$/g, "\n")
     .replaceAll(/(?<=\S) +/g, " ");
   return text
     .split("\n")
