@@ -68,7 +68,7 @@ export interface DbStats {
   readonly bytesWritten: number;
   readonly fsyncSeconds: number;
   readonly commitSeconds: number;
-  /** Why freed pages are not reused: the first damage that was found while looking for free pages. */
+  /** Why freed pages are not reused: damage that was found in the file. */
   readonly damage: string | undefined;
 }
 
@@ -107,7 +107,6 @@ export class Db {
   #meta: Meta;
   #freelist: Freelist | undefined;
   #freelistPages = 0;
-  #damage: string | undefined;
   /** A commit whose meta page may have become durable although it failed. */
   #doubtfulTxid: number | undefined;
   #closed = false;
@@ -204,7 +203,7 @@ export class Db {
       pendingPages: this.#freelist?.pendingCount ?? 0,
       openReaders: this.#readers.size,
       cachedBytes: this.#store.cachedBytes,
-      damage: this.#damage,
+      damage: this.#freelist?.damage,
     };
   }
 
@@ -215,7 +214,7 @@ export class Db {
 
   /** What the freelist and its own page take; nothing before the first update, when the file's freelist counts. */
   #freeIds(): number[] | undefined {
-    if (this.#freelist === undefined || this.#damage !== undefined) return undefined;
+    if (this.#freelist === undefined || this.#freelist.damage !== undefined) return undefined;
     const own = Array.from({ length: this.#freelistPages }, (_, page) => this.#meta.freelist + page);
     return [...this.#freelist.ids(), ...own];
   }
@@ -250,7 +249,6 @@ export class Db {
       const loaded = loadFreelist(this.#store, this.#meta);
       this.#freelist = loaded.freelist;
       this.#freelistPages = loaded.pageCount;
-      this.#damage = loaded.damage;
     }
     return this.#freelist;
   }

@@ -9,20 +9,19 @@ export interface LoadedFreelist {
   readonly freelist: Freelist;
   /** Pages of the run at `meta.freelist`. */
   readonly pageCount: number;
-  /** Why nothing may be reused: the walk over a damaged database cannot tell what is in use. */
-  readonly damage: string | undefined;
 }
 
+/** Without a freelist page a damaged database gets a list that reuses nothing: the walk cannot tell what is in use. */
 export function loadFreelist(store: PageStore, meta: Meta): LoadedFreelist {
   if (meta.freelist !== NO_FREELIST) {
     const { ids, pageCount } = readFreelist(store, meta);
-    return { freelist: new Freelist(ids), pageCount, damage: undefined };
+    return { freelist: new Freelist(ids), pageCount };
   }
   let damage: string | undefined;
   const ids = scanFree(store, meta, (problem) => {
     damage ??= problem;
   });
-  return { freelist: new Freelist(ids, damage !== undefined), pageCount: 0, damage };
+  return { freelist: new Freelist(damage === undefined ? ids : [], damage), pageCount: 0 };
 }
 
 /** Reads `meta`'s freelist page. Throws DataLoss naming the page. */

@@ -33,14 +33,27 @@ export class Freelist {
   #allocated: PageRun[] = [];
   #txid = 0;
   #recordWriters = false;
-  readonly #frozen: boolean;
+  #damage: string | undefined;
 
-  /** `frozen`: the database is damaged and what is in use cannot be known, so that nothing is ever reused. */
-  constructor(freeIds: Iterable<number>, frozen = false) {
+  /** `damage`: what is in use cannot be known, so that nothing is ever reused. */
+  constructor(freeIds: Iterable<number>, damage?: string) {
     this.#bits = new Uint32Array(64);
-    this.#frozen = frozen;
-    if (!frozen) for (const id of freeIds) this.#set(id);
     this.#lowest = 0;
+    this.#damage = damage;
+    for (const id of freeIds) this.#set(id);
+  }
+
+  /** Why nothing is reused any more: a page was free and in use at once. The file only grows then, and no sound page is overwritten. */
+  get damage(): string | undefined {
+    return this.#damage;
+  }
+
+  #freeze(damage: string): void {
+    this.#damage ??= damage;
+    this.#bits.fill(0);
+    this.#freeCount = 0;
+    this.#pending.clear();
+    this.#pendingCount = 0;
   }
 
   get freeCount(): number {
@@ -67,6 +80,7 @@ export class Freelist {
         if (readers.some((reader) => reader >= run.writtenBy && reader < freedBy)) kept.push(run);
         else this.#release(run);
       }
+      if (this.#damage !== undefined) return;
       if (kept.length === 0) this.#pending.delete(freedBy);
       else this.#pending.set(freedBy, kept);
     }
@@ -74,7 +88,6 @@ export class Freelist {
 
   #release(run: PageRun): void {
     this.#pendingCount -= run.count;
-    if (this.#frozen) return;
     for (let id = run.id; id < run.id + run.count; id++) this.#set(id);
   }
 
@@ -119,7 +132,12 @@ export class Freelist {
   /** Makes the commit final: `freed` wait for the readers that still see them. */
   commit(freed: readonly PageRun[]): void {
     this.#allocated = [];
-    if (freed.length === 0) return;
+    if (freed.length === 0 || this.#damage !== undefined) return;
+    const stray = freed.find((run) => this.has(run.id));
+    if (stray !== undefined) {
+      this.#freeze(`page ${stray.id} was free and in use`);
+      return;
+    }
     const runs = freed.map((run): PendingRun => {
       const writtenBy = this.#writtenBy.get(run.id) ?? 0;
       this.#writtenBy.delete(run.id);
@@ -173,13 +191,17 @@ export class Freelist {
   }
 
   #set(id: number): void {
+    if (this.#damage !== undefined) return;
+    if (this.has(id)) {
+      this.#freeze(`page ${id} was freed twice`);
+      return;
+    }
     const word = id >>> 5;
     if (word >= this.#bits.length) {
       const larger = new Uint32Array(Math.max(word + 1, this.#bits.length * 2));
       larger.set(this.#bits);
       this.#bits = larger;
     }
-    if (this.has(id)) throw new Error(`page ${id} is already free`);
     this.#bits[word] = (this.#bits[word] ?? 0) | (1 << (id & 31));
     this.#freeCount++;
     if (id < this.#lowest) this.#lowest = id;

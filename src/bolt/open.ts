@@ -93,9 +93,10 @@ function readAt(file: PageFile, bytes: Uint8Array, position: number): number {
 
 function describe(file: PageFile, size: number, fault: MetaFault): BunkerdError {
   const name = `database "${file.path}"`;
+  if (size === 0) return damagedFile(file.path, "empty");
   switch (fault) {
     case "zero":
-      return damagedFile(file.path, size === 0 ? "empty" : "zeroed, it has no meta page");
+      return damagedFile(file.path, "zeroed, it has no meta page");
     case "big-endian":
       return fail("FailedPrecondition", `${name} was written on a big-endian machine`);
     case "version": {
