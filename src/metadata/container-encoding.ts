@@ -1,7 +1,7 @@
 import type { Bucket } from "../bolt/bucket.ts";
 import { fieldSize, isWireMessage, varintSize, WireWriter } from "../lib/wire.ts";
 import { fail } from "../model/errors.ts";
-import { decodeGoTime } from "./go-time.ts";
+import { decodeGoTime } from "../model/go-time.ts";
 import { EMPTY, KEY } from "./schema.ts";
 
 /*

@@ -14,7 +14,7 @@ import type { Db } from "../bolt/db.ts";
 import type { Tx } from "../bolt/tx.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
-import { fail, quote, within } from "../model/errors.ts";
+import { fail, quote, unquoted, within } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
 import { validateIdentifier } from "../model/ids.ts";
 import { validateLabel } from "../model/labels.ts";
@@ -280,10 +280,4 @@ function writeFields(bucket: Bucket, container: Container, fields: ReadonlySet<s
   }
   if (fields.has("extensions")) writeExtensions(bucket, container.extensions);
   if (fields.has("labels")) container.labels = writeLabels(bucket, container.labels);
-}
-
-/** A delete's error repeats the id without quotes. */
-function unquoted(id: string): string {
-  const quoted = quote(id);
-  return quoted === `"${id}"` ? id : quoted;
 }

@@ -4,7 +4,7 @@ import type { Bucket } from "../bolt/bucket.ts";
 import { setOwn } from "../lib/record.ts";
 import { WireWriter } from "../lib/wire.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
-import { decodeGoTime, encodeGoTime } from "./go-time.ts";
+import { decodeGoTime, encodeGoTime } from "../model/go-time.ts";
 import { EMPTY, KEY, textOf } from "./schema.ts";
 
 /*

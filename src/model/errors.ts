@@ -89,6 +89,12 @@ export function quote(text: string): string {
   return cut ? `${quoted}... (${text.length} characters)` : quoted;
 }
 
+/** The same without the quotes, where the reference writes a name bare (`%v`); with them where the name would not stay one line. */
+export function unquoted(text: string): string {
+  const quoted = quote(text);
+  return quoted === `"${text}"` ? text : quoted;
+}
+
 /** JSON's escape of a control character as Go's; an escaped backslash stays. */
 function goControlEscape(written: string, hex: string | undefined): string {
   if (hex === undefined) return written;

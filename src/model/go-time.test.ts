@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { create } from "@bufbuild/protobuf";
 import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
-import { isError } from "../model/errors.ts";
+import { isError } from "./errors.ts";
 import { decodeGoTime, encodeGoTime, ZERO_TIME_SECONDS } from "./go-time.ts";
 
 test("bytes are what containerd 2.1 wrote of a lease that its API showed with this time", () => {

@@ -1,5 +1,5 @@
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { fail } from "../model/errors.ts";
+import { fail } from "./errors.ts";
 
 /** Seconds from Go's zero time, 1 January of year 1, to 1970. */
 const UNIX_EPOCH_SECONDS = 62_135_596_800;
