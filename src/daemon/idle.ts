@@ -1,35 +1,39 @@
 import type { Logger } from "../lib/log.ts";
 import { dropCleanFilePages } from "../linux/memory.ts";
 
-/** How often the processor time is looked at, until the first quiet second and from then on. */
+/** How often the daemon is looked at: soon after its start, then seldom. */
 const FIRST_INTERVAL_MS = 1000;
-const INTERVAL_MS = 10_000;
-/** Below this share of an interval the daemon is idle. */
-const IDLE_SHARE = 0.02;
-/** It has done something worth cleaning up after, if it ran this long since the last time. */
-const WORTHWHILE_CPU_MS = 40;
+const INTERVAL_MS = 5000;
+/** Below this share of an interval on the processor the daemon is idle. */
+const IDLE_SHARE = 0.03;
+/** Growth since the last time that is worth a collection. */
+const WORTHWHILE_BYTES = 4 << 20;
+
+export interface IdleRelease {
+  close(): void;
+}
 
 /**
- * Gives back memory whenever the daemon has fallen idle after work: garbage, and pages of the runtime's code that only the
+ * Gives back memory whenever the daemon has fallen idle after it grew: garbage, and pages of the runtime's code that only the
  * start or a burst has touched. Never while it works, where both would cost latency.
  */
-export function releaseMemoryWhenIdle(logger: Logger): { close(): void } {
-  let releasedAt = 0;
-  let last = cpuMs();
+export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
+  let floorBytes = 0;
+  let busyMs = processorMs();
   let intervalMs = FIRST_INTERVAL_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
-    const now = cpuMs();
-    const idle = now - last < intervalMs * IDLE_SHARE;
-    last = now;
-    if (idle && now - releasedAt >= WORTHWHILE_CPU_MS) {
+    const now = processorMs();
+    const idle = now - busyMs < intervalMs * IDLE_SHARE;
+    busyMs = now;
+    if (idle && process.memoryUsage.rss() > floorBytes + WORTHWHILE_BYTES) {
       Bun.gc(true);
       const droppedKb = dropCleanFilePages();
-      last = cpuMs();
-      releasedAt = last;
-      logger.debug("released memory", { droppedKb });
+      floorBytes = process.memoryUsage.rss();
+      busyMs = processorMs();
+      intervalMs = INTERVAL_MS;
+      logger.debug("released memory", { droppedKb, residentKb: floorBytes >> 10 });
     }
-    if (idle) intervalMs = INTERVAL_MS;
     wait();
   };
   const wait = (): void => {
@@ -40,7 +44,8 @@ export function releaseMemoryWhenIdle(logger: Logger): { close(): void } {
   return { close: () => clearTimeout(timer) };
 }
 
-function cpuMs(): number {
+/** What all threads have used so far. */
+function processorMs(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
 }

@@ -4,8 +4,7 @@ import type { DaemonMetrics } from "../http/metrics.ts";
 import { debugPages, metricsPages } from "../http/pages.ts";
 import type { Logger } from "../lib/log.ts";
 import { BunkerdError } from "../model/errors.ts";
-import { createConnectHandler } from "../transport/connect/handler.ts";
-import { type ListenAddress, Listener } from "../transport/listener.ts";
+import { type HttpHandler, type ListenAddress, Listener } from "../transport/listener.ts";
 import type { ServiceBinding, TransportOptions } from "../transport/registry.ts";
 import type { UnixAddress } from "../transport/socket-path.ts";
 import { type Parts, PluginType } from "./parts.ts";
@@ -95,10 +94,27 @@ function createListener(
     limits: { maxReceiveBytes: sizes.maxReceiveBytes, maxSendBytes: sizes.maxSendBytes },
     ...(metrics === undefined ? {} : { observe: metrics.observeCall }),
   };
-  return new Listener(address, { ...options, http: createConnectHandler(options) });
+  return new Listener(address, { ...options, http: lazyConnectHandler(options) });
 }
 
 /** A path is a unix socket, anything else `host:port`, as containerd's debug address. */
 function addressOf({ address, uid, gid }: Config["debug"]): ListenAddress {
   return address.startsWith("/") ? { path: address, uid, gid } : parseTcpAddress(address);
+}
+
+/** Connect's handlers, loaded at the first request that is no gRPC: most daemons never see one. */
+function lazyConnectHandler(options: TransportOptions): HttpHandler {
+  let loading: Promise<HttpHandler> | undefined;
+  const load = (): Promise<HttpHandler> => {
+    loading ??= import("../transport/connect/handler.ts").then(({ createConnectHandler }) =>
+      createConnectHandler(options),
+    );
+    return loading;
+  };
+  return {
+    handleUniversal: async (request) => (await load()).handleUniversal(request),
+    handleHttp1(request, response) {
+      void load().then((handler) => handler.handleHttp1(request, response));
+    },
+  };
 }
