@@ -40,36 +40,37 @@ export class PageStore {
     return page;
   }
 
-  /** Reads and checks a page without the cache. */
-  load(id: number, pageCount: number): Page {
-    const page = pageOf(this.readRun(id, pageCount));
+  /** Reads and checks a page without the cache: into `scratch` where the run fits there, so only until `scratch` is used again. */
+  load(id: number, pageCount: number, scratch?: Uint8Array): Page {
+    const page = pageOf(this.readRun(id, pageCount, scratch));
     const fault = pageFault(page, id, pageCount);
     if (fault !== undefined) throw damagedPage(this.file.path, id, fault);
     return page;
   }
 
   /** The bytes of the page run that starts at `id`; only its length has been checked. */
-  readRun(id: number, pageCount: number): Uint8Array {
+  readRun(id: number, pageCount: number, scratch?: Uint8Array): Uint8Array {
     if (!(id >= 2 && id < pageCount))
       throw damagedPage(this.file.path, id, `is not one of ${pageCount} pages`);
-    const first = this.#read(id, 1);
+    const first = this.#read(id, 1, scratch);
     const overflow = readU32(first, 12);
     if (overflow === 0) return first;
     if (id + overflow >= pageCount)
       throw damagedPage(this.file.path, id, `runs past the last page (overflow ${overflow})`);
-    return this.#read(id, 1 + overflow);
+    return this.#read(id, 1 + overflow, scratch);
   }
 
-  #read(id: number, count: number): Uint8Array {
-    const bytes = new Uint8Array(count * this.pageSize);
-    let size: number;
+  #read(id: number, count: number, scratch: Uint8Array | undefined): Uint8Array {
+    const size = count * this.pageSize;
+    const bytes =
+      scratch !== undefined && scratch.length >= size ? scratch.subarray(0, size) : new Uint8Array(size);
+    let found: number;
     try {
-      size = this.file.read(bytes, id * this.pageSize);
+      found = this.file.read(bytes, id * this.pageSize);
     } catch (error) {
       throw fileFailure(this.file.path, `read of page ${id}`, error);
     }
-    if (size < bytes.length)
-      throw damagedPage(this.file.path, id, `is cut off after ${size} of ${bytes.length} bytes`);
+    if (found < size) throw damagedPage(this.file.path, id, `is cut off after ${found} of ${size} bytes`);
     return bytes;
   }
 

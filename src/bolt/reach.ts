@@ -20,8 +20,10 @@ import type { PageStore } from "./page-store.ts";
 
 /** Pages and buckets below each other; a hostile file must not end our stack. */
 const MAX_NESTING = 2000;
+/** Longer runs get a buffer of their own. */
+const SCRATCH_PAGES = 4;
 
-export interface Walk {
+export interface WalkOptions {
   readonly store: PageStore;
   readonly meta: Meta;
   /** One for each page that is reached. */
@@ -30,12 +32,16 @@ export interface Walk {
   readonly checkOrder: boolean;
   /** Gets each problem, in words; it may throw to end the walk. */
   readonly report: (problem: string) => void;
-  /** Gets each page once. */
-  readonly visit?: (page: Page) => void;
 }
 
-export function walkFromRoot(walk: Walk): void {
-  walkPage(walk, walk.meta.root, undefined, undefined, []);
+/** Reads each page once, past the cache, which is for those who come again. */
+export function walkFromRoot(walk: WalkOptions): void {
+  walkPage({ ...walk, scratch: [] }, walk.meta.root, undefined, undefined, []);
+}
+
+interface Walk extends WalkOptions {
+  /** A buffer for the page at each depth. */
+  readonly scratch: Uint8Array[];
 }
 
 /** `low` <= every key < `high`, where they are given. `path` holds the pages above. */
@@ -46,9 +52,8 @@ function walkPage(
   high: Uint8Array | undefined,
   path: number[],
 ): void {
-  const page = path.length > MAX_NESTING ? tooDeep(walk, id) : load(walk, id);
+  const page = path.length > MAX_NESTING ? tooDeep(walk, id) : load(walk, id, path.length);
   if (page === undefined || !mark(walk, page, path)) return;
-  walk.visit?.(page);
   if (walk.checkOrder) checkOrder(walk, page, `page ${id}`, low, high);
   path.push(id);
   for (let i = 0; i < page.count; i++) {
@@ -69,9 +74,11 @@ function tooDeep(walk: Walk, id: number): undefined {
   walk.report(`page ${id}: nested deeper than ${MAX_NESTING}`);
 }
 
-function load(walk: Walk, id: number): Page | undefined {
+function load(walk: Walk, id: number, depth: number): Page | undefined {
+  const { store, meta, scratch } = walk;
+  scratch[depth] ??= new Uint8Array(meta.pageSize * SCRATCH_PAGES);
   try {
-    return walk.store.get(id, walk.meta.pageCount);
+    return store.load(id, meta.pageCount, scratch[depth]);
   } catch (error) {
     if (!isError(error)) throw error;
     walk.report(`page ${id}: ${messageOf(error)}`);
