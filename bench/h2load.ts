@@ -17,8 +17,8 @@ export interface Load {
 
 export interface Rate {
   readonly perSecond: number;
-  /** Bytes of response bodies in all, to see that both daemons answered the same. */
-  readonly dataBytes: number;
+  /** Bytes of one response's body, to see that both daemons answered the same. */
+  readonly answerBytes: number;
 }
 
 /** @throws if not every request was answered with HTTP status 200 */
@@ -54,5 +54,5 @@ export async function h2load(folder: string, load: Load): Promise<Rate> {
   const perSecond = Number(/finished in [^,]+, ([\d.]+) req\/s/.exec(printed)?.[1]);
   const dataBytes = Number(/\((\d+)\) data/.exec(printed)?.[1]);
   if (succeeded !== load.requests || !(perSecond > 0)) throw new Error(`h2load ${load.path}: ${printed}`);
-  return { perSecond, dataBytes };
+  return { perSecond, answerBytes: dataBytes / load.requests };
 }

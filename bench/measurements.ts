@@ -13,7 +13,7 @@ import {
 import { type Daemon, type DaemonKind, type DaemonOptions, launchDaemon } from "../test/support/daemons.ts";
 import { connectGrpc, inNamespace } from "../test/support/grpc.ts";
 import { containerOf } from "../test/support/workload.ts";
-import { h2load } from "./h2load.ts";
+import { h2load, type Rate } from "./h2load.ts";
 import { BenchConnection, methodOf } from "./http2-client.ts";
 
 const PATH = "/containerd.services.containers.v1.Containers";
@@ -64,7 +64,7 @@ export async function createLatency(daemon: Daemon, round: number, count: number
   const method = methodOf(`${PATH}/Create`, "latency");
   const samples: number[] = [];
   for (let n = 0; n < count; n++) {
-    const request = createRequest(`c${round}-${n}`);
+    const request = createRequest(`c${round + 100}-${n}`);
     const startedAt = performance.now();
     await connection.call(method, request);
     samples.push(performance.now() - startedAt);
@@ -81,7 +81,7 @@ export interface WriteRates {
 
 /** Calls a second of 32 workers, each with a connection of its own and one call under way. */
 export async function writeRates(daemon: Daemon, round: number, count: number): Promise<WriteRates> {
-  const ids = Array.from({ length: count }, (_, n) => `c${round}-${n}`);
+  const ids = Array.from({ length: count }, (_, n) => `c${round + 100}-${n}`);
   const open = Array.from({ length: WORKERS }, () => BenchConnection.open(daemon.socket));
   const connections = await Promise.all(open);
   const rateOf = async (name: string, requests: readonly Uint8Array[]): Promise<number> => {
@@ -109,36 +109,31 @@ export async function writeRates(daemon: Daemon, round: number, count: number): 
   return rates;
 }
 
-/** Get of one container a second, by h2load: 32 calls at once on 8 connections, or one after another on one. */
-export async function getRate(
+/** Get of one container, by h2load: 32 calls at once on 8 connections, or one after another on one. */
+export function getRate(
   daemon: Daemon,
   namespace: string,
   requests: number,
   sequential = false,
-): Promise<number> {
+): Promise<Rate> {
   const message = toBinary(GetContainerRequestSchema, create(GetContainerRequestSchema, { id: "c7" }));
-  const call = { socket: daemon.socket, path: `${PATH}/Get`, namespace, message };
-  return (
-    await h2load(daemon.folder, {
-      ...call,
-      requests,
-      ...(sequential ? { connections: 1, streams: 1 } : { connections: 8, streams: 4 }),
-    })
-  ).perSecond;
+  const call = { socket: daemon.socket, path: `${PATH}/Get`, namespace, message, requests };
+  const at = sequential ? { connections: 1, streams: 1 } : { connections: 8, streams: 4 };
+  return h2load(daemon.folder, { ...call, ...at });
 }
 
-/** List or ListStream a second, one after another, by h2load. */
-export async function listRate(
+/** List or ListStream, one after another, by h2load. */
+export function listRate(
   daemon: Daemon,
   method: "List" | "ListStream",
   namespace: string,
   requests: number,
   filters: readonly string[] = [],
-): Promise<number> {
+): Promise<Rate> {
   const request = create(ListContainersRequestSchema, { filters: [...filters] });
   const message = toBinary(ListContainersRequestSchema, request);
   const call = { socket: daemon.socket, path: `${PATH}/${method}`, namespace, message };
-  return (await h2load(daemon.folder, { ...call, requests, connections: 1, streams: 1 })).perSecond;
+  return h2load(daemon.folder, { ...call, requests, connections: 1, streams: 1 });
 }
 
 export interface Memory {
