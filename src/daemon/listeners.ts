@@ -92,29 +92,12 @@ function createListener(
     bindings,
     logger,
     limits: { maxReceiveBytes: sizes.maxReceiveBytes, maxSendBytes: sizes.maxSendBytes },
-    ...(metrics === undefined ? {} : { observe: metrics.observeCall }),
+    ...(metrics === undefined ? {} : { observe: metrics.observeCall, observeStart: metrics.observeStart }),
   };
-  return new Listener(address, { ...options, http: lazyConnectHandler(options) });
+  return new Listener(address, options);
 }
 
 /** A path is a unix socket, anything else `host:port`, as containerd's debug address. */
 function addressOf({ address, uid, gid }: Config["debug"]): ListenAddress {
   return address.startsWith("/") ? { path: address, uid, gid } : parseTcpAddress(address);
-}
-
-/** Connect's handlers, loaded at the first request that is no gRPC: most daemons never see one. */
-function lazyConnectHandler(options: TransportOptions): HttpHandler {
-  let loading: Promise<HttpHandler> | undefined;
-  const load = (): Promise<HttpHandler> => {
-    loading ??= import("../transport/connect/handler.ts").then(({ createConnectHandler }) =>
-      createConnectHandler(options),
-    );
-    return loading;
-  };
-  return {
-    handleUniversal: async (request) => (await load()).handleUniversal(request),
-    handleHttp1(request, response) {
-      void load().then((handler) => handler.handleHttp1(request, response));
-    },
-  };
 }

@@ -25,7 +25,9 @@ test("metrics count calls by method and code, and commits", async () => {
   const metrics = createMetrics({ histogram: true, version: "1", revision: "r" });
   metrics.addServices(bindings);
   const service = Version.typeName;
+  metrics.observeStart("", "");
   for (const code of ["OK", "OK", "NotFound"]) {
+    metrics.observeStart(service, "Version");
     metrics.observeCall({ service, method: "Version", protocol: "grpc", code, seconds: 0.02 });
   }
   metrics.observeCall({ service: "", method: "", protocol: "grpc", code: "Unimplemented", seconds: 0 });
@@ -38,6 +40,7 @@ test("metrics count calls by method and code, and commits", async () => {
   const base = `http://127.0.0.1:${endpoint.port}`;
   const text = await (await fetch(`${base}/v1/metrics`)).text();
   const labels = `grpc_type="unary",grpc_service="${service}",grpc_method="Version"`;
+  expect(text).toContain(`grpc_server_started_total{${labels}} 3\n`);
   expect(text).toContain(`grpc_server_handled_total{${labels},grpc_code="OK"} 2\n`);
   expect(text).toContain(`grpc_server_handled_total{${labels},grpc_code="NotFound"} 1\n`);
   expect(text).toContain(`grpc_service="unknown",grpc_method="unknown",grpc_code="Unimplemented"} 1\n`);

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type Distribution, MetricsRegistry, type Value, type ValueFamily } from "../lib/metrics.ts";
-import type { CallObserver, ServiceBinding } from "../transport/registry.ts";
+import type { CallObserver, CallStartObserver, ServiceBinding } from "../transport/registry.ts";
 
 /** One commit of a bolt file. */
 export interface CommitObservation {
@@ -18,6 +18,7 @@ export interface MetricsOptions {
 }
 
 export interface DaemonMetrics {
+  readonly observeStart: CallStartObserver;
   readonly observeCall: CallObserver;
   /** Lists every method at 0, so that a rate has a start. */
   addServices(bindings: readonly ServiceBinding[]): void;
@@ -35,6 +36,7 @@ interface MethodMetrics {
   readonly service: string;
   readonly method: string;
   readonly type: string;
+  readonly started: Value;
   readonly codes: Map<string, Value>;
   readonly seconds: Distribution | undefined;
 }
@@ -44,7 +46,7 @@ export function createMetrics(options: MetricsOptions): DaemonMetrics {
   const registry = new MetricsRegistry();
   addBuildInfo(registry, options);
   addProcess(registry);
-  const { observeCall, addServices } = countCalls(registry, options.histogram);
+  const { observeStart, observeCall, addServices } = countCalls(registry, options.histogram);
   const commits = registry.counter("bunkerd_bolt_commits_total", "Commits of the metadata database.");
   const commit = commits.child();
   const batch = registry
@@ -55,6 +57,7 @@ export function createMetrics(options: MetricsOptions): DaemonMetrics {
     .child();
   return {
     registry,
+    observeStart,
     observeCall,
     addServices,
     observeCommit(observation) {
@@ -68,8 +71,13 @@ export function createMetrics(options: MetricsOptions): DaemonMetrics {
 function countCalls(
   registry: MetricsRegistry,
   histogram: boolean,
-): Pick<DaemonMetrics, "observeCall" | "addServices"> {
+): Pick<DaemonMetrics, "observeStart" | "observeCall" | "addServices"> {
   const names = ["grpc_type", "grpc_service", "grpc_method"];
+  const started = registry.counter(
+    "grpc_server_started_total",
+    "Total number of RPCs started on the server.",
+    names,
+  );
   const handled = registry.counter(
     "grpc_server_handled_total",
     "Total number of RPCs completed on the server, regardless of success or failure.",
@@ -85,7 +93,14 @@ function countCalls(
     : undefined;
   const methods = new Map<string, Map<string, MethodMetrics>>();
   const add = (service: string, method: string, type: string): MethodMetrics => {
-    const made = { service, method, type, codes: new Map(), seconds: seconds?.child(type, service, method) };
+    const made = {
+      service,
+      method,
+      type,
+      started: started.child(type, service, method),
+      codes: new Map(),
+      seconds: seconds?.child(type, service, method),
+    };
     const ofService = methods.get(service);
     if (ofService === undefined) methods.set(service, new Map([[method, made]]));
     else ofService.set(method, made);
@@ -95,6 +110,9 @@ function countCalls(
   // A path that no binding has is one series, whatever the path.
   const unknown = add("unknown", "unknown", "unary");
   return {
+    observeStart(service, method) {
+      (methods.get(service)?.get(method) ?? unknown).started.value++;
+    },
     observeCall({ service, method, code, seconds: took }) {
       const metrics = methods.get(service)?.get(method) ?? unknown;
       const counter = metrics.codes.get(code) ?? countCode(handled, metrics, code);

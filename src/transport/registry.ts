@@ -59,9 +59,13 @@ export interface ObservedCall {
 /** Called once a call, when it has ended. Must not throw. */
 export type CallObserver = (call: ObservedCall) => void;
 
+/** Called once a call, when it has begun; names as {@link ObservedCall}'s. Must not throw. */
+export type CallStartObserver = (service: string, method: string) => void;
+
 export interface TransportOptions {
   readonly bindings: readonly ServiceBinding[];
   readonly logger: Logger;
   readonly observe?: CallObserver;
+  readonly observeStart?: CallStartObserver;
   readonly limits?: Partial<TransportLimits>;
 }

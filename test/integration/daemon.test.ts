@@ -347,6 +347,7 @@ describe("settings", () => {
     const text = await (await fetch(`http://127.0.0.1:${port}/v1/metrics`)).text();
     const series = (service: string, method: string): string =>
       `grpc_type="unary",grpc_service="containerd.services.${service}",grpc_method="${method}"`;
+    expect(text).toContain(`grpc_server_started_total{${series("namespaces.v1.Namespaces", "Create")}} 1\n`);
     expect(text).toContain(
       `grpc_server_handled_total{${series("namespaces.v1.Namespaces", "Create")},grpc_code="OK"} 1\n`,
     );

@@ -25,6 +25,7 @@ export function createConnectHandler(options: TransportOptions): ConnectHandler 
     const startedAt = performance.now();
     const route = routeOf(request, methods, services);
     const protocol = protocolOf(request.header.get("content-type") ?? "");
+    options.observeStart?.(route.method?.desc.parent.typeName ?? "", route.method?.desc.name ?? "");
     const observe = (error: Code | undefined): void =>
       options.observe?.({
         service: route.method?.desc.parent.typeName ?? "",

@@ -1,7 +1,7 @@
 import type { Logger } from "../../lib/log.ts";
 import { BunkerdError } from "../../model/errors.ts";
 import type { TransportLimits } from "../limits.ts";
-import type { CallObserver } from "../registry.ts";
+import type { CallObserver, CallStartObserver } from "../registry.ts";
 import { codeName, type Status, toStatus } from "../status.ts";
 import {
   GZIP_RESPONSE_HEADERS,
@@ -20,6 +20,7 @@ export interface CallServer {
   readonly limits: TransportLimits;
   readonly logger: Logger;
   readonly observe: CallObserver | undefined;
+  readonly observeStart: CallStartObserver | undefined;
   /** Calls that have not ended: 0 when nothing leaks. */
   openCalls: number;
 }
@@ -67,6 +68,7 @@ export abstract class Call implements StreamReceiver {
       this.#timer = setTimeout(() => this.#deadline(), Math.ceil(timeoutMs));
     }
     server.openCalls += 1;
+    server.observeStart?.(method.serviceName, method.methodName);
   }
 
   abstract data(chunk: Uint8Array): void;

@@ -26,6 +26,7 @@ export function createGrpcHandler(options: TransportOptions): GrpcHandler {
     limits: { ...DEFAULT_LIMITS, ...options.limits },
     logger: options.logger,
     observe: options.observe,
+    observeStart: options.observeStart,
     openCalls: 0,
   };
   const handle = (stream: GrpcStream): void => {
@@ -112,6 +113,7 @@ function refuse(
 ): void {
   stream.receive(DEAF);
   stream.end(refusal);
+  server.observeStart?.(method?.serviceName ?? "", method?.methodName ?? "");
   server.observe?.({
     service: method?.serviceName ?? "",
     method: method?.methodName ?? "",
