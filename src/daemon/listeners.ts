@@ -4,7 +4,7 @@ import type { DaemonMetrics } from "../http/metrics.ts";
 import { debugPages, metricsPages } from "../http/pages.ts";
 import type { Logger } from "../lib/log.ts";
 import { BunkerdError } from "../model/errors.ts";
-import { type HttpHandler, type ListenAddress, Listener } from "../transport/listener.ts";
+import { type ListenAddress, Listener } from "../transport/listener.ts";
 import type { ServiceBinding, TransportOptions } from "../transport/registry.ts";
 import type { UnixAddress } from "../transport/socket-path.ts";
 import { type Parts, PluginType } from "./parts.ts";

@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { setBacklog } from "../linux/listen.ts";
 import { fail, messageOf } from "../model/errors.ts";
-import { createConnectHandler } from "./connect/handler.ts";
+import { lazyConnectHandler } from "./connect/lazy.ts";
 import type { Http2Engine, Http2EngineFactory } from "./engine.ts";
 import { createGrpcHandler, type GrpcHandler } from "./grpc/handler.ts";
 
@@ -55,7 +55,7 @@ export class Listener {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#grpc = createGrpcHandler(options);
-    const http = options.http ?? createConnectHandler(options);
+    const http = options.http ?? lazyConnectHandler(options);
     this.#engine = (options.engine ?? http2Engine)({
       grpc: this.#grpc.handle,
       universal: (request) => http.handleUniversal(request),
