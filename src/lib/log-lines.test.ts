@@ -25,9 +25,9 @@ describe("text", () => {
 
   test("hostile text stays on its line and cannot fake a field", () => {
     const { lines, logger } = recorder();
-    logger.error("a\nlevel=info", { id: '"\u0000\u001b[2J', msg: "mine", empty: "" });
+    logger.error("a\nlevel=info", { id: '"\u0000\u001b[2J\u009b\u2028', msg: "mine", empty: "" });
     expect(lines[0]).toEndWith(
-      'level=error msg="a\\nlevel=info" empty="" id="\\"\\u0000\\u001b[2J" fields.msg=mine\n',
+      'level=error msg="a\\nlevel=info" empty="" id="\\"\\u0000\\u001b[2J\\u009b\\u2028" fields.msg=mine\n',
     );
     expect(lines[0]?.split("\n").length).toBe(2);
   });

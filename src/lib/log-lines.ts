@@ -121,7 +121,12 @@ function clashFree(key: string): string {
 }
 
 function quoteIfNeeded(text: string): string {
-  return /^[A-Za-z0-9\-._/@^+]+$/.test(text) ? text : JSON.stringify(text);
+  if (/^[A-Za-z0-9\-._/@^+]+$/.test(text)) return text;
+  // JSON leaves DEL, the C1 controls and line separators as they are; a terminal or a pager acts on them.
+  return JSON.stringify(text).replace(
+    /[\u007f-\u009f\u2028\u2029]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 function plainOf(value: unknown): unknown {

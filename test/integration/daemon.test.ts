@@ -490,6 +490,14 @@ test("an event that a shim publishes reaches the subscribers", async () => {
   expect(await run([...nobody, "--namespace", "a"], { stdin: "" })).toMatchObject({ code: 1 });
 });
 
+test("a daemon that has fallen idle gives back memory, and answers as before", async () => {
+  const daemon = await launch("version = 2", {}, ["--log-level", "debug"]).ready();
+  await withClient(daemon, (client) => client.version());
+  const line = await daemon.line(/released memory/);
+  expect(Number(/droppedKb=(\d+)/.exec(line)?.[1])).toBeGreaterThan(1024);
+  await withClient(daemon, (client) => client.version());
+});
+
 test("a log whose reader is gone does not stop the daemon", async () => {
   const folder = newFolder();
   const child = start(
