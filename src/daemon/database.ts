@@ -1,7 +1,7 @@
-import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { type CommitReport, Db } from "../bolt/db.ts";
 import { isError } from "../model/errors.ts";
+import { createDirectory } from "./directories.ts";
 
 export interface DatabaseOptions {
   /** How long to wait for another process to let go of it (`io.containerd.timeout.bolt.open`); 0: not at all. */
@@ -13,7 +13,7 @@ const RETRY_MS = 50;
 
 /** @throws Unavailable naming the lock's owner, and what {@link Db.open} throws */
 export async function openDatabase(path: string, { openTimeoutMs, onCommit }: DatabaseOptions): Promise<Db> {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o711 });
+  createDirectory("metadata", dirname(path), 0o711);
   const deadline = performance.now() + openTimeoutMs;
   for (;;) {
     try {

@@ -15,7 +15,8 @@ export function createDirectories({ root, state, temp }: Pick<Config, "root" | "
   process.env["TMPDIR"] = temp;
 }
 
-function createDirectory(name: string, path: string, mode: number): void {
+/** Makes a folder and its parents. @throws FailedPrecondition, PermissionDenied naming it as the `name` directory */
+export function createDirectory(name: string, path: string, mode: number): void {
   try {
     mkdirSync(path, { recursive: true, mode });
     if (mode === PRIVATE_MODE && (statSync(path).mode & 0o777) !== mode) narrow(path, mode);
