@@ -21,9 +21,9 @@ export type Decode = (bytes: Uint8Array, compressed: boolean) => Message | Promi
  * limits allow, so that the client feels a slow reader through HTTP/2's flow control.
  */
 export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
-  readonly #stream: GrpcStream;
+  readonly #stream: Pick<GrpcStream, "pause" | "resume">;
   readonly #decode: Decode;
-  readonly #limits: TransportLimits;
+  readonly #limits: Pick<TransportLimits, "maxQueuedMessages" | "maxQueuedBytes">;
   #queued: QueuedMessage[] = [];
   /** Index of the next message in `#queued`: shifting a long array moves it whole. */
   #next = 0;
@@ -33,7 +33,11 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
   #failure: { readonly error: unknown } | undefined;
   #waiter: Waiter | undefined;
 
-  constructor(stream: GrpcStream, decode: Decode, limits: TransportLimits) {
+  constructor(
+    stream: Pick<GrpcStream, "pause" | "resume">,
+    decode: Decode,
+    limits: Pick<TransportLimits, "maxQueuedMessages" | "maxQueuedBytes">,
+  ) {
     this.#stream = stream;
     this.#decode = decode;
     this.#limits = limits;
