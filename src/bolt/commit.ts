@@ -21,6 +21,10 @@ const ALLOCATION_BYTES = 16 * 1024 * 1024;
 
 export interface CommitPlan {
   readonly meta: Meta;
+  /** The meta page as it is to be written. */
+  readonly metaPage: Uint8Array;
+  /** Pages were taken from behind the old end. */
+  readonly grows: boolean;
   readonly pages: readonly Page[];
   /** The freelist's page run, which no reader ever asks for. */
   readonly freelistPage: { readonly id: number; readonly bytes: Uint8Array } | undefined;
@@ -73,18 +77,15 @@ export function planCommit(
   spillTree(tx.root, allocator);
   if (old.freelist !== NO_FREELIST) tx.free(old.freelist, oldFreelistPages);
   const freelistPage = syncFreelist ? planFreelist(tx, freelist, allocator) : undefined;
-  return {
-    meta: {
-      ...old,
-      root: tx.root.root,
-      rootSequence: tx.root.sequence,
-      freelist: freelistPage?.id ?? NO_FREELIST,
-      pageCount,
-      txid: tx.id,
-    },
-    pages,
-    freelistPage,
+  const meta: Meta = {
+    ...old,
+    root: tx.root.root,
+    rootSequence: tx.root.sequence,
+    freelist: freelistPage?.id ?? NO_FREELIST,
+    pageCount,
+    txid: tx.id,
   };
+  return { meta, metaPage: encodeMeta(meta), grows: pageCount > old.pageCount, pages, freelistPage };
 }
 
 function planFreelist(
@@ -106,17 +107,16 @@ function planFreelist(
  */
 export async function writeCommit(file: PageFile, plan: CommitPlan): Promise<CommitCost> {
   const { meta } = plan;
-  await growFile(file, meta);
+  if (plan.grows) await growFile(file, meta);
   const bytes = await writePages(file, plan);
   const started = performance.now();
   await syncFile(file, `fdatasync of the pages of transaction ${meta.txid}`, "bolt.beforeDataSync");
   const between = performance.now();
   const slot = meta.txid % 2;
-  const page = encodeMeta(meta);
-  const metaStarted = await writeMeta(file, meta, page, slot);
+  const metaStarted = await writeMeta(file, meta, plan.metaPage, slot);
   return {
     pages: bytes / meta.pageSize + 1,
-    bytes: bytes + page.length,
+    bytes: bytes + plan.metaPage.length,
     fsyncSeconds: (between - started + performance.now() - metaStarted) / 1000,
   };
 }

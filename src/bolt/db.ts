@@ -4,12 +4,12 @@
  * What holds: a promise of `update` that resolves means that its change is on stable storage; one that rejects means that the change is not in
  * the database (but see {@link Db.update} for the one doubt). At any moment the file holds the last committed state whole.
  */
-import { type BunkerdError, fail } from "../model/errors.ts";
+import { fail } from "../model/errors.ts";
 import { findProblems } from "./check.ts";
 import { type CommitPlan, MetaInDoubt, planCommit, undoMeta, writeCommit } from "./commit.ts";
 import { loadFreelist } from "./free-scan.ts";
 import type { Freelist } from "./freelist.ts";
-import { encodeMeta, type Meta } from "./meta.ts";
+import type { Meta } from "./meta.ts";
 import { newDatabase, readMetas } from "./open.ts";
 import { openPageFile, type PageFile } from "./page-file.ts";
 import { PageStore } from "./page-store.ts";
@@ -285,13 +285,13 @@ export class Db {
     } catch (error) {
       if (!(error instanceof MetaInDoubt)) throw error;
       this.#doubtfulTxid = plan.meta.txid;
-      await this.#settleDoubt(error.failure);
+      await this.#settleDoubt();
       throw error.failure;
     }
   }
 
   /** Takes a failed commit's meta page back. Until that works nothing may be written: pages of the doubtful state would be reused. */
-  async #settleDoubt(_cause?: BunkerdError): Promise<void> {
+  async #settleDoubt(): Promise<void> {
     if (this.#doubtfulTxid === undefined) return;
     await undoMeta(this.#file, this.#doubtfulTxid, this.#metaPages[this.#doubtfulTxid % 2 === 0 ? 0 : 1]);
     this.#doubtfulTxid = undefined;
@@ -299,7 +299,7 @@ export class Db {
 
   #install(plan: CommitPlan): void {
     this.#meta = plan.meta;
-    this.#metaPages[plan.meta.txid % 2 === 0 ? 0 : 1] = encodeMeta(plan.meta);
+    this.#metaPages[plan.meta.txid % 2 === 0 ? 0 : 1] = plan.metaPage;
     this.#freelistPages =
       plan.freelistPage === undefined ? 0 : plan.freelistPage.bytes.length / plan.meta.pageSize;
     this.#store.install(plan.pages);
