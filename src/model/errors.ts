@@ -17,7 +17,9 @@ export type ErrorCode =
   | "Unauthenticated"
   | "ResourceExhausted"
   | "Unimplemented"
-  | "Internal";
+  | "Internal"
+  /** Somebody else's failure that has no class, such as what runc says; passed on as it came. */
+  | "Unknown";
 
 /** What containerd writes behind the last colon of a message. */
 const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
@@ -36,6 +38,7 @@ const ERROR_WORDS: Readonly<Record<ErrorCode, string>> = {
   ResourceExhausted: "resource exhausted",
   Unimplemented: "not implemented",
   Internal: "internal",
+  Unknown: "unknown",
 };
 
 /** An expected failure. `message` names the operation, the object and the namespace and ends in the class's words. */

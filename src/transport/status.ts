@@ -35,13 +35,10 @@ const CODES: Readonly<Record<ErrorCode, Code>> = {
   ResourceExhausted: Code.ResourceExhausted,
   Unimplemented: Code.Unimplemented,
   Internal: Code.Internal,
+  Unknown: Code.Unknown,
 };
 
-const NAMES = new Map<Code, string>(
-  Object.entries(CODES)
-    .map(([name, code]) => [code, name] as const)
-    .concat([[Code.Unknown, "Unknown"]]),
-);
+const NAMES = new Map<Code, string>(Object.entries(CODES).map(([name, code]) => [code, name] as const));
 
 /** The name of a code as {@link ObservedCall} and logs carry it. */
 export function codeName(code: Code): string {

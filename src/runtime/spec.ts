@@ -1,0 +1,48 @@
+import { BunkerdError, messageOf } from "../model/errors.ts";
+
+/** What is read of an OCI spec; everything else goes to the runtime as it is. */
+interface SpecParts {
+  readonly linux?: { readonly gidMappings?: readonly IdMapping[] | null } | null;
+  readonly mounts?: readonly SpecMount[] | null;
+}
+
+interface IdMapping {
+  readonly containerID?: number;
+  readonly hostID?: number;
+}
+
+interface SpecMount {
+  readonly options?: readonly string[] | null;
+  readonly uidMappings?: unknown;
+  readonly gidMappings?: unknown;
+}
+
+/** @throws InvalidArgument if the spec is no JSON object */
+export function parseSpec(bytes: Uint8Array): SpecParts {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(new TextDecoder().decode(bytes));
+  } catch (error) {
+    throw new BunkerdError("InvalidArgument", `container spec is no JSON: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw new BunkerdError("InvalidArgument", "container spec is no JSON object");
+  }
+  return parsed;
+}
+
+/** The host's group that is root's in the container's user namespace; 0 without one (`bundle_linux.go`). */
+export function remappedGroup({ linux }: SpecParts): number {
+  return linux?.gidMappings?.find(({ containerID = 0 }) => containerID === 0)?.hostID ?? 0;
+}
+
+/** True if a mount asks for shifted ids, which runc must know how to do (`task_manager.go`, `usesIDMapMounts`). */
+export function usesIdMappedMounts({ mounts }: SpecParts): boolean {
+  return (mounts ?? []).some(
+    ({ options, uidMappings, gidMappings }) =>
+      (uidMappings ?? gidMappings ?? undefined) !== undefined ||
+      (options ?? []).some((option) => option === "idmap" || option === "ridmap"),
+  );
+}
