@@ -1,11 +1,13 @@
-/** Time constants of grpc-go's estimator (`internal/transport/bdp_estimator.go`). */
+/** Share of the window that must come in a round trip, and what it grows by: grpc-go's `bdp_estimator.go`. */
 const FULL_SHARE = 2 / 3;
 const GROWTH = 2;
-const ROUND_TRIP_SHARE = 1.5;
+
+/** What the best rate loses a sample: one that was lucky must not forbid all growth. */
+const DECAY = 0.9;
 
 /**
  * Estimates the bandwidth-delay product of a connection by the bytes that come between a PING and its acknowledgement: where they
- * fill the window, and faster than ever, the window was what held the peer back.
+ * fill the window, about as fast as ever, the window was what held the peer back.
  */
 export class BandwidthEstimator {
   #sampleBytes = 0;
@@ -31,10 +33,9 @@ export class BandwidthEstimator {
     if (this.#sentMs === undefined) return windowBytes;
     const elapsedMs = Math.max(nowMs - this.#sentMs, 0.001);
     this.#sentMs = undefined;
-    const rate = this.#sampleBytes / (elapsedMs * ROUND_TRIP_SHARE);
-    const fastest = rate >= this.#bestRate;
-    if (fastest) this.#bestRate = rate;
-    if (!fastest || this.#sampleBytes < windowBytes * FULL_SHARE) return windowBytes;
+    const rate = this.#sampleBytes / elapsedMs;
+    this.#bestRate = Math.max(rate, this.#bestRate * DECAY);
+    if (rate < this.#bestRate || this.#sampleBytes < windowBytes * FULL_SHARE) return windowBytes;
     return Math.min(maxBytes, Math.max(windowBytes, this.#sampleBytes * GROWTH));
   }
 }

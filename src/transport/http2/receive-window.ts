@@ -5,6 +5,9 @@ import type { Http2Limits } from "./limits.ts";
 /** Share of a window that must be consumed before it is given back: often enough that a sender never waits. */
 const RETURN_SHARE = 4;
 
+/** DATA frames of this size and more are bulk, for which it matters how large the windows are. */
+const BULK_FRAME_BYTES = 8 << 10;
+
 /** The receiving half of a stream's flow control. */
 export interface ReceiveState {
   readonly id: number;
@@ -20,7 +23,7 @@ export interface ReceiveState {
 export interface WindowWriter {
   /** WINDOW_UPDATE, of the connection for stream 0. */
   windowUpdate(streamId: number, increment: number): void;
-  /** A PING to measure by; false if none may be sent now. */
+  /** A PING to measure by. */
   probe(): void;
   /** SETTINGS_INITIAL_WINDOW_SIZE. */
   announceWindow(bytes: number): void;
@@ -65,7 +68,9 @@ export class ReceiveWindow {
       throw new ConnectionError(ErrorCode.flowControlError, "data is over the window of the connection");
     }
     this.#unreturnedBytes += bytes;
-    this.#bandwidth.received(bytes);
+    if (this.#bandwidth.sampling) this.#bandwidth.received(bytes);
+    else if (bytes >= BULK_FRAME_BYTES && this.#connectionBytes < this.#limits.maxWindowBytes)
+      this.#sample(bytes);
   }
 
   /** The same frame for its stream. False if the stream's window has not room for it. */
@@ -136,8 +141,11 @@ export class ReceiveWindow {
     this.#writer.windowUpdate(0, this.#unreturnedBytes);
     this.#available += this.#unreturnedBytes;
     this.#unreturnedBytes = 0;
-    if (this.#bandwidth.sampling || this.#connectionBytes >= this.#limits.maxWindowBytes) return;
+  }
+
+  #sample(bytes: number): void {
     this.#bandwidth.begin(this.#now());
+    this.#bandwidth.received(bytes);
     this.#writer.probe();
   }
 }

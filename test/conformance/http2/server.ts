@@ -1,0 +1,125 @@
+/** The engine behind a bare socket, with handlers that do what a request's path says; fails its test if anything is left. */
+import { expect } from "bun:test";
+import { createServer, type Server } from "node:net";
+import { join } from "node:path";
+import { type Logger, silentLogger } from "../../../src/lib/log.ts";
+import { OK_TRAILERS, RESPONSE_HEADERS } from "../../../src/transport/grpc/answers.ts";
+import type { GrpcStream } from "../../../src/transport/grpc/stream.ts";
+import { Http2Server } from "../../../src/transport/http2/engine.ts";
+import type { Http2Limits } from "../../../src/transport/http2/limits.ts";
+import { DEFAULT_LIMITS } from "../../../src/transport/limits.ts";
+import { removeFolder, temporaryFolder } from "../../support/processes.ts";
+
+export interface EngineServer extends AsyncDisposable {
+  readonly path: string;
+  readonly engine: Http2Server;
+  /** Streams that a handler got, by path; `/hold` ones are answered by the test. */
+  readonly streams: GrpcStream[];
+  /** Reasons of cancellations, in order. */
+  readonly cancelled: string[];
+  /** Bytes that `/paused` and `/hold` streams have received. */
+  receivedBytes: number;
+  /** Messages that `/spread` has written. */
+  written: number;
+  readonly errors: string[];
+}
+
+/**
+ * gRPC paths: `/echo` answers the request's first message; `/hold` reads and never answers; `/paused` pauses at once; `/spread/N/SIZE`
+ * writes N messages of SIZE bytes as fast as it may; `/throw` is a broken handler. Others: the body, or as many bytes as the last `x-size` says.
+ */
+export async function startEngine(changed: Partial<Http2Limits> = {}): Promise<EngineServer> {
+  const limits = { minPingIntervalMs: 0, minIdlePingIntervalMs: 0, ...changed };
+  const folder = temporaryFolder();
+  const path = join(folder, "s.sock");
+  const errors: string[] = [];
+  const logger: Logger = { ...silentLogger, error: (message) => errors.push(message) };
+  const server: Omit<EngineServer, "engine" | "path" | typeof Symbol.asyncDispose> = {
+    streams: [],
+    cancelled: [],
+    receivedBytes: 0,
+    written: 0,
+    errors,
+  };
+  const engine = new Http2Server(
+    {
+      grpc: (stream) => handle(stream, server),
+      universal: async ({ body, header, signal }) => {
+        signal.addEventListener("abort", () => server.cancelled.push(String(signal.reason)));
+        const chunks: Uint8Array[] = [];
+        for await (const chunk of body as AsyncIterable<Uint8Array>) chunks.push(chunk);
+        const size = header.get("x-size");
+        const answer =
+          size === null ? Buffer.concat(chunks) : Buffer.alloc(Number(size.split(", ").at(-1)), 120);
+        return { status: 200, header: new Headers({ "x-answer": "yes" }), body: once(answer) };
+      },
+      logger,
+      limits: DEFAULT_LIMITS,
+    },
+    limits,
+  );
+  const listener = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {
+    socket.pause();
+    engine.accept(socket, Buffer.alloc(0));
+  });
+  await new Promise<void>((resolve) => listener.listen({ path }, resolve));
+  return Object.assign(server, {
+    path,
+    engine,
+    [Symbol.asyncDispose]: () => stop(engine, listener, folder, errors),
+  });
+}
+
+async function stop(engine: Http2Server, listener: Server, folder: string, errors: string[]): Promise<void> {
+  engine.destroy();
+  await new Promise<void>((resolve) => listener.close(() => resolve()));
+  removeFolder(folder);
+  expect({ connections: engine.connections, streams: engine.openStreams, errors }).toEqual({
+    connections: 0,
+    streams: 0,
+    errors: [],
+  });
+}
+
+async function* once(bytes: Uint8Array): AsyncIterable<Uint8Array> {
+  yield bytes;
+}
+
+function handle(
+  stream: GrpcStream,
+  server: { streams: GrpcStream[]; cancelled: string[]; receivedBytes: number; written: number },
+): void {
+  server.streams.push(stream);
+  const cancelled = (reason: string): void => void server.cancelled.push(reason);
+  const [, what, count = "0", size = "0"] = stream.path.split("/");
+  if (what === "throw") throw new Error("broken handler");
+  if (what === "paused") stream.pause();
+  if (what === "spread") void spread(stream, Number(count), Number(size), server);
+  const chunks: Uint8Array[] = [];
+  stream.receive({
+    data(chunk) {
+      server.receivedBytes += chunk.length;
+      if (what === "echo") chunks.push(chunk);
+      if (what === "throw-data") throw new Error("broken receiver");
+    },
+    end() {
+      if (what === "echo") stream.respond(RESPONSE_HEADERS, Buffer.concat(chunks).subarray(5), OK_TRAILERS);
+    },
+    cancelled,
+  });
+}
+
+async function spread(
+  stream: GrpcStream,
+  count: number,
+  size: number,
+  server: { written: number },
+): Promise<void> {
+  const message = Buffer.alloc(size, 97);
+  stream.sendHeaders(RESPONSE_HEADERS);
+  for (let sent = 0; sent < count; sent++) {
+    server.written += 1;
+    if (!stream.writeMessage(message, false)) await stream.drained();
+  }
+  stream.end(OK_TRAILERS);
+}
