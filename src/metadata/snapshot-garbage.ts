@@ -1,0 +1,108 @@
+import type { Info } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
+import type { Tx } from "../bolt/tx.ts";
+import type { SharedLock } from "../lib/shared-lock.ts";
+import { isError } from "../model/errors.ts";
+import { bucketNames, KEY, textOf } from "./schema.ts";
+import { snapshotsBucket } from "./snapshot-buckets.ts";
+import type { SnapshotDependencies } from "./snapshots.ts";
+
+/** Frees what a snapshotter keeps and the database does not name any more. */
+export class SnapshotGarbage {
+  readonly #dependencies: SnapshotDependencies;
+  readonly #lock: SharedLock;
+  /** The end of what is being freed in the background. */
+  #freeing: Promise<void> = Promise.resolve();
+  /** Keys that wait for it. */
+  #discarded: string[] = [];
+
+  constructor(dependencies: SnapshotDependencies, lock: SharedLock) {
+    this.#dependencies = dependencies;
+    this.#lock = lock;
+  }
+
+  /** Frees one snapshot of which the database has durably let go, in the background. What fails is left to {@link collect}. */
+  discard(backendKey: string): void {
+    this.#discarded.push(backendKey);
+    if (this.#discarded.length > 1) return;
+    this.#freeing = this.#freeing.then(() => this.#free());
+  }
+
+  async #free(): Promise<void> {
+    const { snapshotter, name, logger } = this.#dependencies;
+    const keys = this.#discarded;
+    this.#discarded = [];
+    for (const key of keys) {
+      await snapshotter.remove(key).catch((error: unknown) => {
+        // A child that is just being made or freed: it is garbage too, or will be collected with it.
+        if (isError(error, "FailedPrecondition") || isError(error, "NotFound")) return;
+        logger.warn("failed to remove snapshot", { snapshotter: name, key, error });
+      });
+    }
+    await snapshotter.cleanup().catch((error: unknown) => {
+      if (!isError(error, "Unimplemented")) logger.warn("failed to clean up", { snapshotter: name, error });
+    });
+  }
+
+  /**
+   * Frees all that no namespace names, children before parents. Source: containerd `core/metadata/snapshot.go` garbageCollect.
+   * @throws what the snapshotter throws
+   */
+  async collect(): Promise<void> {
+    const { snapshotter, name, logger } = this.#dependencies;
+    await this.#freeing;
+    await this.#lock.alone(async () => {
+      const named = this.#dependencies.db.view((tx) => namedKeys(tx, name));
+      const infos: Info[] = [];
+      await snapshotter.walk((info) => infos.push(info));
+      for (const info of childrenFirst(infos)) {
+        if (named.has(info.name)) continue;
+        try {
+          await snapshotter.remove(info.name);
+          logger.debug("removed snapshot", { snapshotter: name, key: info.name });
+        } catch (error) {
+          if (!isError(error, "FailedPrecondition")) throw error;
+          logger.warn("failed to remove snapshot", { snapshotter: name, key: info.name, error });
+        }
+      }
+    });
+    await snapshotter.cleanup().catch((error: unknown) => {
+      if (!isError(error, "Unimplemented")) throw error;
+    });
+  }
+
+  /** Waits for what is being freed. */
+  close(): Promise<void> {
+    return this.#freeing;
+  }
+}
+
+/** The snapshotter's keys that any namespace names. */
+function namedKeys(tx: Tx, snapshotter: string): Set<string> {
+  const named = new Set<string>();
+  const top = tx.bucket(KEY.v1);
+  for (const namespace of top === undefined ? [] : bucketNames(top)) {
+    const bucket = snapshotsBucket(tx, { namespace, snapshotter });
+    for (const key of bucket === undefined ? [] : bucketNames(bucket)) {
+      named.add(textOf(bucket?.bucket(key)?.get(KEY.name)));
+    }
+  }
+  return named;
+}
+
+/** Snapshots in an order in which each comes before its parent. */
+function childrenFirst(infos: readonly Info[]): Info[] {
+  const byName = new Map(infos.map((info) => [info.name, info]));
+  const depths = new Map<string, number>();
+  const depthOf = (info: Info): number => {
+    const chain: Info[] = [];
+    let at: Info | undefined = info;
+    while (at !== undefined && !depths.has(at.name)) {
+      chain.push(at);
+      at = byName.get(at.parent);
+    }
+    let depth = at === undefined ? 0 : (depths.get(at.name) ?? 0);
+    for (const each of chain.reverse()) depths.set(each.name, ++depth);
+    return depth;
+  };
+  return [...infos].sort((a, b) => depthOf(b) - depthOf(a));
+}
