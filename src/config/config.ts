@@ -2,7 +2,7 @@ import { BunkerdError } from "../model/errors.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
 import { PLUGINS } from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
-import { DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
+import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
 
 export type { Problem, ProblemKind } from "./decode.ts";
@@ -28,7 +28,7 @@ export interface Config {
   readonly ttrpc: SocketConfig & { readonly explicit: boolean };
   readonly debug: SocketConfig;
   readonly metrics: { readonly address: string; readonly grpcHistogram: boolean };
-  readonly bolt: { readonly openTimeoutMs: number };
+  readonly bolt: { readonly openTimeoutMs: number; readonly contentSharing: "shared" | "isolated" };
 }
 
 export interface SocketConfig {
@@ -96,7 +96,13 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       address: plugin("io.containerd.server.v1.metrics", METRICS).address,
       grpcHistogram: plugin("io.containerd.metrics.v1.grpc-prometheus", GRPC_PROMETHEUS).grpc_histogram,
     },
-    bolt: { openTimeoutMs: root.timeouts["io.containerd.timeout.bolt.open"] ?? 0 },
+    bolt: {
+      openTimeoutMs: root.timeouts["io.containerd.timeout.bolt.open"] ?? 0,
+      contentSharing:
+        plugin("io.containerd.metadata.v1.bolt", BOLT).content_sharing_policy === "isolated"
+          ? "isolated"
+          : "shared",
+    },
   };
 }
 

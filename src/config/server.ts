@@ -129,7 +129,7 @@ export const DEBUG = table({ address: string(), uid: integer(0, 0, MAX_ID), gid:
 export const METRICS = table({ address: string() });
 export const GRPC_PROMETHEUS = table({ grpc_histogram: boolean() });
 export const BOLT = table({
-  content_sharing_policy: unbuilt("content", string("shared", ["shared", "isolated"])),
+  content_sharing_policy: string("shared", ["shared", "isolated"]),
   no_sync: unbuilt("writing without fsync", boolean()),
 });
 

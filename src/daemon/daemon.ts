@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
+import { openBlobs } from "../content/blobs.ts";
 import { Exchange } from "../events/exchange.ts";
 import { createMetrics, type DaemonMetrics } from "../http/metrics.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
@@ -98,15 +99,22 @@ interface MetadataParts {
   readonly stack: AsyncDisposableStack;
 }
 
-/** The database with its lock, and the stores on it. */
-function startMetadata(given: MetadataParts): Promise<Metadata | undefined> {
+/** The blobs, the database with its lock, and the stores on both. */
+async function startMetadata(given: MetadataParts): Promise<Metadata | undefined> {
   const { parts, config, logger, clock, exchange, metrics, stack } = given;
+  const root = join(config.root, `${PluginType.content}.content`);
+  const content = await parts.start({ type: PluginType.content, id: "content", exports: { root } }, {}, () =>
+    openBlobs({ root, clock, logger }),
+  );
   const path = join(config.root, `${PluginType.metadata}.bolt`, "meta.db");
-  const name = { type: PluginType.metadata, id: "bolt", exports: { path, policy: "shared" } };
-  return parts.start(name, { exchange }, async (needed) => {
-    const { openTimeoutMs } = config.bolt;
+  const { openTimeoutMs, contentSharing } = config.bolt;
+  const name = { type: PluginType.metadata, id: "bolt", exports: { path, policy: contentSharing } };
+  return parts.start(name, { content, exchange }, async (needed) => {
     const db = await openDatabase(path, { openTimeoutMs, onCommit: metrics?.observeCommit });
     stack.defer(() => db.close());
-    return await openMetadata(db, { publisher: needed.exchange, logger, clock });
+    const dependencies = { blobs: needed.content, publisher: needed.exchange, logger, clock };
+    const stores = await openMetadata(db, dependencies, { contentSharing });
+    await stores.sweepIngests();
+    return stores;
   });
 }

@@ -4,6 +4,7 @@ import type { Plugin, PluginTable } from "../model/plugins.ts";
 /** Types of containerd's plugins: `plugins/types.go`. */
 export const PluginType = {
   event: "io.containerd.event.v1",
+  content: "io.containerd.content.v1",
   metadata: "io.containerd.metadata.v1",
   lease: "io.containerd.lease.v1",
   sandboxStore: "io.containerd.sandbox.store.v1",

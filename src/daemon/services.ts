@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import { containersService } from "../services/containers.ts";
+import { contentService } from "../services/content.ts";
 import { eventsService } from "../services/events.ts";
 import { introspectionService } from "../services/introspection.ts";
 import { leasesService } from "../services/leases.ts";
@@ -42,6 +43,11 @@ export async function startServices(dependencies: ServicesDependencies): Promise
     { metadata },
     (given) => given.metadata.containers,
   );
+  const content = await parts.start(
+    store(PluginType.service, "content-service"),
+    { metadata },
+    (given) => given.metadata.content,
+  );
   const namespaces = await parts.start(
     store(PluginType.service, "namespaces-service"),
     { metadata },
@@ -61,6 +67,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("containers", { containers }, (given) =>
     containersService({ containers: given.containers, encoded: given.containers }),
   );
+  await add("content", { content }, contentService);
   await add("namespaces", { namespaces }, namespacesService);
   await add("leases", { leases }, leasesService);
   await add("sandboxes", { sandboxes }, sandboxStoreService);

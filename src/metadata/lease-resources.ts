@@ -1,13 +1,10 @@
 import type { Resource } from "#gen/containerd/services/leases/v1/leases_pb.ts";
-import { type BunkerdError, fail } from "../model/errors.ts";
+import type { Tx } from "../bolt/tx.ts";
+import { digestFault } from "../model/digests.ts";
+import { fail } from "../model/errors.ts";
+import type { Scope } from "../model/scope.ts";
+import { EMPTY, objectsBucket } from "./schema.ts";
 
-/** Algorithms of go-digest and the length of their hexadecimal sums. */
-const DIGEST_LENGTHS: ReadonlyMap<string, number> = new Map([
-  ["sha256", 64],
-  ["sha384", 96],
-  ["sha512", 128],
-]);
-const DIGEST = /^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/;
 const MAX_SHOWN_CHARACTERS = 256;
 
 /** Where a lease keeps a resource: buckets from the lease's down, and the key in the last one. */
@@ -35,17 +32,29 @@ export function placeOf({ id, type }: Resource): ResourcePlace {
   }
 }
 
-/** The order of the checks and their words are go-digest's. */
 function validateDigest(digest: string): void {
-  const invalid = (reason: string): BunkerdError =>
-    fail("InvalidArgument", `invalid content resource id ${shown(digest)}: ${reason}`);
-  if (!DIGEST.test(digest)) throw invalid("invalid checksum digest format");
-  const colon = digest.indexOf(":");
-  const length = DIGEST_LENGTHS.get(digest.slice(0, colon));
-  if (length === undefined) throw invalid("unsupported digest algorithm");
-  const sum = digest.slice(colon + 1);
-  if (sum.length !== length) throw invalid("invalid checksum digest length");
-  if (!/^[a-f0-9]+$/.test(sum)) throw invalid("invalid checksum digest format");
+  const fault = digestFault(digest);
+  if (fault === undefined) return;
+  throw fail("InvalidArgument", `invalid content resource id ${shown(digest)}: ${fault}`);
+}
+
+/**
+ * Adds a resource to the lease that the call carries; false if it carries none. `buckets` as in {@link ResourcePlace}.
+ * @throws NotFound without that lease
+ */
+export function addToLease(tx: Tx, scope: Scope, buckets: readonly string[], key: string): boolean {
+  if (scope.lease === undefined) return false;
+  const lease = objectsBucket(tx, scope.namespace, "leases")?.bucket(scope.lease);
+  if (lease === undefined) throw fail("NotFound", "lease does not exist");
+  buckets.reduce((bucket, name) => bucket.createBucketIfNotExists(name), lease).put(key, EMPTY);
+  return true;
+}
+
+/** Takes a resource out of the lease that the call carries, if it is there. */
+export function removeFromLease(tx: Tx, scope: Scope, buckets: readonly string[], key: string): void {
+  if (scope.lease === undefined) return;
+  const lease = objectsBucket(tx, scope.namespace, "leases")?.bucket(scope.lease);
+  buckets.reduce((bucket, name) => bucket?.bucket(name), lease)?.delete(key);
 }
 
 function shown(text: string): string {

@@ -2,12 +2,15 @@ import type { Db } from "../bolt/db.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
+import type { BlobStore, ContentStore } from "../model/content.ts";
 import type { EventPublisher } from "../model/events.ts";
 import type { LeaseStore } from "../model/leases.ts";
 import type { NamespaceStore } from "../model/namespaces.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
 import { ContainerCache } from "./container-cache.ts";
 import { openContainers } from "./containers.ts";
+import { openContent } from "./content.ts";
+import { sweepIngests } from "./content-sweep.ts";
 import { openLeases } from "./leases.ts";
 import { migrate } from "./migrations.ts";
 import { openNamespaces } from "./namespaces.ts";
@@ -19,9 +22,12 @@ const MAX_CACHE_BYTES = 64 << 20;
 export interface MetadataOptions {
   /** Bound of the memory for encoded containers, in bytes; 0 keeps none. */
   readonly maxCacheBytes?: number;
+  /** Whether a namespace may take over the content of all others; default: it may. */
+  readonly contentSharing?: "shared" | "isolated";
 }
 
 export interface MetadataDependencies {
+  readonly blobs: BlobStore;
   readonly publisher: EventPublisher;
   readonly logger: Logger;
   readonly clock: Clock;
@@ -30,9 +36,12 @@ export interface MetadataDependencies {
 /** The stores over one database. They hold nothing that needs closing but the database, which is the caller's. */
 export interface Metadata {
   readonly containers: ContainerStore & EncodedContainers;
+  readonly content: ContentStore;
   readonly namespaces: NamespaceStore;
   readonly leases: LeaseStore;
   readonly sandboxes: SandboxStore;
+  /** Removes ingests that nobody can resume. Once, before the first call. */
+  sweepIngests(): Promise<void>;
 }
 
 /**
@@ -41,15 +50,17 @@ export interface Metadata {
  */
 export async function openMetadata(
   db: Db,
-  { publisher, logger, clock }: MetadataDependencies,
-  { maxCacheBytes = MAX_CACHE_BYTES }: MetadataOptions = {},
+  { blobs, publisher, logger, clock }: MetadataDependencies,
+  { maxCacheBytes = MAX_CACHE_BYTES, contentSharing = "shared" }: MetadataOptions = {},
 ): Promise<Metadata> {
   await migrate(db, logger);
   const cache = new ContainerCache(db, maxCacheBytes);
   return {
     containers: openContainers({ db, cache, publisher, clock }),
+    content: openContent({ db, blobs, publisher, clock, shared: contentSharing === "shared" }),
     namespaces: openNamespaces({ db, cache, publisher }),
     leases: openLeases({ db, clock }),
     sandboxes: openSandboxes({ db, clock }),
+    sweepIngests: () => sweepIngests({ db, blobs, clock, logger }),
   };
 }

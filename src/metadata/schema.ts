@@ -53,6 +53,9 @@ export const KEY = {
   parent: bytes("parent"),
   children: bytes("children"),
   ref: bytes("ref"),
+  size: bytes("size"),
+  expected: bytes("expected"),
+  expireAt: bytes("expireat"),
 } as const;
 
 export const EMPTY: Uint8Array = new Uint8Array();

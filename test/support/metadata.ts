@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Db } from "../../src/bolt/db.ts";
+import { openBlobs } from "../../src/content/blobs.ts";
 import { type Clock, systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
 import { type Metadata, type MetadataOptions, openMetadata } from "../../src/metadata/metadata.ts";
@@ -25,6 +26,8 @@ export function recordingPublisher(): EventPublisher & { readonly events: Publis
 
 export interface TestMetadata extends Metadata {
   readonly db: Db;
+  /** Where the blobs are. */
+  readonly contentRoot: string;
   readonly events: PublishedEvent[];
   close(): Promise<void>;
 }
@@ -47,8 +50,11 @@ export async function temporaryMetadata(options: TestMetadataOptions = {}): Prom
     await options.prepare?.(db);
     const publisher = recordingPublisher();
     const clock = options.clock ?? systemClock();
-    const metadata = await openMetadata(db, { publisher, logger: silentLogger, clock }, options);
-    return { ...metadata, db, events: publisher.events, close };
+    const contentRoot = join(folder, "content");
+    const logger = silentLogger;
+    const blobs = openBlobs({ root: contentRoot, clock, logger });
+    const metadata = await openMetadata(db, { blobs, publisher, logger, clock }, options);
+    return { ...metadata, db, contentRoot, events: publisher.events, close };
   } catch (error) {
     await close();
     throw error;

@@ -1,0 +1,226 @@
+import { mkdirSync, statSync } from "node:fs";
+import { type FileHandle, mkdir, open, readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { BlobReader, BlobStore, BlobWriter, IngestLock, IngestStatus } from "../model/content.ts";
+import { CANONICAL_ALGORITHM, digestFault } from "../model/digests.ts";
+import { fail, messageOf, quote } from "../model/errors.ts";
+import { Digester, digestFile } from "./digester.ts";
+import { contentFailure, errnoOf } from "./faults.ts";
+import { ingestPaths, pathsIn, readIngest, writeIngest } from "./ingests.ts";
+import { IngestWriter } from "./writer.ts";
+
+/*
+ * Blobs and ingests in containerd's layout (`plugins/content/local`): `blobs/<algorithm>/<sum>` and `ingest/<SHA-256 of the ref>/`.
+ */
+
+export interface BlobStoreDependencies {
+  /** `<root>/io.containerd.content.v1.content`; made if need be. */
+  readonly root: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** @throws ResourceExhausted, PermissionDenied … if the folder cannot be made */
+export function openBlobs(dependencies: BlobStoreDependencies): BlobStore {
+  const { root } = dependencies;
+  try {
+    mkdirSync(join(root, "ingest"), { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw contentFailure(`make content folder ${root}`, error);
+  }
+  return new LocalBlobs(dependencies);
+}
+
+class LocalBlobs implements BlobStore {
+  readonly #root: string;
+  readonly #ingestRoot: string;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  /** Since when each ingest in use is locked. */
+  readonly #locks = new Map<string, bigint>();
+  /** Removals under way: who opens the ingest anew waits for them. */
+  readonly #removals = new Map<string, Promise<void>>();
+
+  constructor({ root, clock, logger }: BlobStoreDependencies) {
+    this.#root = root;
+    this.#ingestRoot = join(root, "ingest");
+    this.#clock = clock;
+    this.#logger = logger;
+  }
+
+  sizeOf(digest: string): number | undefined {
+    if (digestFault(digest) !== undefined) return undefined;
+    return statSync(this.#blobPath(digest), { throwIfNoEntry: false })?.size;
+  }
+
+  async open(digest: string): Promise<BlobReader> {
+    const path = this.#blobPath(digest);
+    try {
+      const file = await open(path, "r");
+      const { size } = await file.stat();
+      return new FileReader(file, digest, size);
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT")
+        throw fail("NotFound", `blob ${digest} expected at ${path}: blob not found`);
+      throw contentFailure(`open blob ${digest}`, error);
+    }
+  }
+
+  lockIngest(ref: string): IngestLock {
+    const now = this.#clock.now();
+    const since = this.#locks.get(ref);
+    if (since !== undefined) {
+      const seconds = Number((now - since) / 1_000_000n) / 1000;
+      throw fail("Unavailable", `ref ${shown(ref)} locked for ${seconds}s (since ${timeOf(since)})`);
+    }
+    this.#locks.set(ref, now);
+    let held = true;
+    return {
+      ref,
+      release: () => {
+        if (held) this.#locks.delete(ref);
+        held = false;
+      },
+    };
+  }
+
+  async openIngest(lock: IngestLock, totalBytes: bigint): Promise<BlobWriter> {
+    try {
+      await this.#removals.get(lock.ref);
+      return await this.#openIngest(lock, totalBytes);
+    } catch (error) {
+      lock.release();
+      throw contentFailure(`open ingest ${quote(lock.ref)}`, error);
+    }
+  }
+
+  async #openIngest(lock: IngestLock, totalBytes: bigint): Promise<BlobWriter> {
+    const { ref } = lock;
+    const paths = ingestPaths(this.#ingestRoot, ref);
+    const isNew = (await mkdir(paths.folder, { recursive: true, mode: 0o755 })) !== undefined;
+    const digester = new Digester(CANONICAL_ALGORITHM);
+    const resumed = isNew ? undefined : await this.#resume(ref, totalBytes, digester);
+    const now = this.#clock.now();
+    const status = resumed ?? { ref, offsetBytes: 0, totalBytes, startedAt: now, updatedAt: now };
+    if (resumed === undefined) {
+      if (!isNew) await rm(paths.folder, { recursive: true, force: true });
+      if (!isNew) await mkdir(paths.folder, { mode: 0o755 });
+      await writeIngest(paths, status);
+    }
+    const file = await open(paths.data, resumed === undefined ? "wx" : "r+");
+    const blobPath = (digest: string): string => this.#blobPath(digest);
+    return new IngestWriter({
+      lock,
+      paths,
+      file,
+      status,
+      digester: resumed === undefined ? new Digester(CANONICAL_ALGORITHM) : digester,
+      clock: this.#clock,
+      blobPath,
+    });
+  }
+
+  /** What is there of an ingest, summed; undefined if it is of no use and must begin anew. */
+  async #resume(ref: string, totalBytes: bigint, digester: Digester): Promise<IngestStatus | undefined> {
+    const paths = ingestPaths(this.#ingestRoot, ref);
+    try {
+      const status = await readIngest(paths, ref);
+      if (totalBytes > 0n && status.totalBytes > 0n && totalBytes !== status.totalBytes) {
+        throw fail(
+          "FailedPrecondition",
+          `provided total differs from status: ${totalBytes} != ${status.totalBytes}`,
+        );
+      }
+      return { ...status, offsetBytes: await digestFile(paths.data, digester) };
+    } catch (error) {
+      this.#logger.info("ingest cannot be resumed and begins anew", { ref, reason: messageOf(error) });
+      return undefined;
+    }
+  }
+
+  async ingestStatus(ref: string): Promise<IngestStatus> {
+    try {
+      return await readIngest(ingestPaths(this.#ingestRoot, ref), ref);
+    } catch (error) {
+      throw contentFailure(`status of ingest ${quote(ref)}`, error);
+    }
+  }
+
+  async removeIngest(ref: string): Promise<void> {
+    const earlier = this.#removals.get(ref);
+    const removal = this.#remove(ref, earlier);
+    this.#removals.set(ref, removal);
+    try {
+      await removal;
+    } finally {
+      if (this.#removals.get(ref) === removal) this.#removals.delete(ref);
+    }
+  }
+
+  async #remove(ref: string, earlier: Promise<void> | undefined): Promise<void> {
+    await earlier;
+    try {
+      await rm(ingestPaths(this.#ingestRoot, ref).folder, { recursive: true, force: true });
+    } catch (error) {
+      throw contentFailure(`remove ingest ${quote(ref)}`, error);
+    }
+  }
+
+  async removeIngestsExcept(refs: ReadonlySet<string>): Promise<number> {
+    let removed = 0;
+    for (const name of await readdir(this.#ingestRoot)) {
+      const { folder, ref: refPath } = pathsIn(join(this.#ingestRoot, name));
+      const ref = await readFile(refPath, "utf8").catch(() => undefined);
+      const isItself = ref !== undefined && ingestPaths(this.#ingestRoot, ref).folder === folder;
+      if (isItself && (refs.has(ref) || this.#locks.has(ref))) continue;
+      await rm(folder, { recursive: true, force: true });
+      removed += 1;
+    }
+    return removed;
+  }
+
+  /** @throws InvalidArgument on what is no digest, so that no path ever holds a stranger's text */
+  #blobPath(digest: string): string {
+    const fault = digestFault(digest);
+    if (fault !== undefined) {
+      throw fail("InvalidArgument", `cannot calculate blob path from invalid digest: ${fault}`);
+    }
+    return join(this.#root, "blobs", ...digest.split(":"));
+  }
+}
+
+class FileReader implements BlobReader {
+  readonly #file: FileHandle;
+  readonly #digest: string;
+  readonly sizeBytes: number;
+
+  constructor(file: FileHandle, digest: string, sizeBytes: number) {
+    this.#file = file;
+    this.#digest = digest;
+    this.sizeBytes = sizeBytes;
+  }
+
+  async read(target: Uint8Array, position: number): Promise<number> {
+    try {
+      return (await this.#file.read(target, 0, target.length, position)).bytesRead;
+    } catch (error) {
+      throw contentFailure(`read blob ${this.#digest}`, error);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+}
+
+/** A ref in a message: as it is if that is one readable line. */
+function shown(ref: string): string {
+  const quoted = quote(ref);
+  return quoted === `"${ref}"` ? ref : quoted;
+}
+
+function timeOf(nanoseconds: bigint): string {
+  return new Date(Number(nanoseconds / 1_000_000n)).toISOString();
+}
