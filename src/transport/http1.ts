@@ -4,6 +4,13 @@ import type { Socket } from "node:net";
 /** Answers one request of HTTP/1.1; owns the response. */
 export type Http1Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
+/** What the parser says of bytes that are no HTTP/1.1 at all: closed without a word, as grpc-go closes them. */
+const NOT_HTTP1: ReadonlySet<string> = new Set([
+  "HPE_INVALID_CONSTANT",
+  "HPE_INVALID_METHOD",
+  "HPE_INVALID_VERSION",
+]);
+
 interface Connection {
   /** Requests that are being answered. */
   requests: number;
@@ -27,8 +34,8 @@ export class Http1Server {
     });
     // Bun only announces it in `Keep-Alive`; so that clients hear what holds.
     this.#server.keepAliveTimeout = idleTimeoutMs;
-    this.#server.on("clientError", (_error: Error, socket: Socket) => {
-      if (socket.writable)
+    this.#server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
+      if (socket.writable && !NOT_HTTP1.has(error.code ?? ""))
         socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
       else socket.destroy();
     });
