@@ -18,6 +18,15 @@ import { type Finished, linesOf, start } from "../support/processes.ts";
 /** ctr's arguments, and what its output must show on every daemon. */
 type Step = readonly [args: string, shows?: RegExp];
 
+/** The flags that shape the spec, which both versions know. */
+const FLAGS =
+  "--rootfs --cwd /tmp --annotation a=b --read-only --no-pivot --with-ns network:/proc/1/ns/net --allow-new-privs=true " +
+  "--device /dev/null --apparmor-profile p --pid-file pid --memory-limit 100000000 --cpu-quota 1000 --cpu-period 10000 --cap-add CAP_SYS_ADMIN --cap-drop CAP_KILL --seccomp --rootfs-propagation private";
+
+/** Those that 2.1 adds. */
+const FLAGS_OF_2_1 =
+  "--rootfs --hostname h --user 0:0 --runc-binary /bin/runc --runc-root /run/r --sandbox pod";
+
 const SCRIPTS: Readonly<Record<string, readonly Step[]>> = {
   version: [["version", /Server:/]],
   namespaces: [
@@ -44,7 +53,7 @@ const SCRIPTS: Readonly<Record<string, readonly Step[]>> = {
     ["namespaces rm alpha", /failed precondition/],
     ["-n alpha containers rm inside", /code 0/],
     ["namespaces rm alpha beta", /alpha\nbeta/],
-    ["namespaces rm alpha", /alpha/],
+    ["namespaces rm --cgroup alpha", /alpha/],
     ["namespaces rm", /must|at least|help|code/],
     ["namespaces ls", /NAME/],
   ],
@@ -97,7 +106,9 @@ const SCRIPTS: Readonly<Record<string, readonly Step[]>> = {
     ],
     ["c info shell", /"top"/],
     ["c ls -q", /shell/],
-    ["containers rm web db shell", /code 0/],
+    [`c create ${FLAGS} . flags top`, /code 0/],
+    ["c info flags", /"a": "b"/],
+    ["containers rm web db shell flags", /code 0/],
     ["containers delete --keep-snapshot missing", /not found/],
     [`c rm ${"c".repeat(76)}`, /code 0/],
     ["containers ls -q", /^code 0\n---\n\n?$/m],
@@ -140,6 +151,12 @@ const SCRIPTS_OF_2_1: Readonly<Record<string, readonly Step[]>> = {
     ["sandboxes rm missing", /not found/],
   ],
   deprecations: [["deprecations list", /code 0/]],
+  flags: [
+    [`c create ${FLAGS_OF_2_1} . flags top`, /code 0/],
+    ["c info flags", /"SandboxID": "pod"/],
+    ["c rm flags", /code 0/],
+  ],
+  info: [["info", /"uuid"/]],
 };
 
 const SPEC = {
@@ -165,6 +182,7 @@ function normalise(result: Finished, daemon: Daemon): string {
     .replaceAll(daemon.folder, "<folder>")
     .replaceAll(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| \+0000 UTC)/g, "<time>")
     .replaceAll(/UUID: \S+/g, "UUID: <uuid>")
+    .replaceAll(/"(uuid|pid|pidns)": [^,\n]+/g, '"$1": <own>')
     .replaceAll(/\b\d{1,10}-[\w-]{4}(?=\s)/g, "<lease>")
     .replaceAll(/(Version|Revision): .*/g, "$1: <version>")
     .replaceAll(/(?:\n+WARNING: (?:version|revision) mismatch)+\n*|\n+$/g, "\n")
