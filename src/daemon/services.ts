@@ -4,10 +4,12 @@ import type { Metadata } from "../metadata/metadata.ts";
 import { containersService } from "../services/containers.ts";
 import { contentService } from "../services/content.ts";
 import { eventsService } from "../services/events.ts";
+import { imagesService } from "../services/images.ts";
 import { introspectionService } from "../services/introspection.ts";
 import { leasesService } from "../services/leases.ts";
 import { namespacesService } from "../services/namespaces.ts";
 import { sandboxStoreService } from "../services/sandboxes.ts";
+import { ttrpcEventsService } from "../services/ttrpc-events.ts";
 import { versionService } from "../services/version.ts";
 import { type HealthStatus, healthBinding } from "../transport/health.ts";
 import { reflectionBindings } from "../transport/reflection.ts";
@@ -48,6 +50,11 @@ export async function startServices(dependencies: ServicesDependencies): Promise
     { metadata },
     (given) => given.metadata.content,
   );
+  const images = await parts.start(
+    store(PluginType.service, "images-service"),
+    { metadata },
+    (given) => given.metadata.images,
+  );
   const namespaces = await parts.start(
     store(PluginType.service, "namespaces-service"),
     { metadata },
@@ -68,6 +75,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
     containersService({ containers: given.containers, encoded: given.containers }),
   );
   await add("content", { content }, contentService);
+  await add("images", { images }, imagesService);
   await add("namespaces", { namespaces }, namespacesService);
   await add("leases", { leases }, leasesService);
   await add("sandboxes", { sandboxes }, sandboxStoreService);
@@ -77,4 +85,12 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("version", {}, () => versionService({ version, revision }));
   await add("healthcheck", {}, () => healthBinding(health));
   return [...bindings, ...reflectionBindings(bindings)];
+}
+
+/** What the ttrpc server serves: of each part that runs, the service that it has for shims. */
+export function ttrpcBindings(parts: Parts, exchange: Exchange | undefined): readonly ServiceBinding[] {
+  const runs = parts.list().some(({ type, id, initError }) => {
+    return type === PluginType.grpc && id === "events" && initError === undefined;
+  });
+  return runs && exchange !== undefined ? [ttrpcEventsService({ exchange })] : [];
 }

@@ -17,23 +17,33 @@ export type AnyMap = { [key: string]: Any };
 
 /** The labels in `bucket`'s `labels`; empty if there are none. */
 export function readLabels(bucket: Bucket): TextMap {
-  const labels: TextMap = {};
-  bucket.bucket(KEY.labels)?.forEach((key, value) => {
-    setOwn(labels, textOf(key), textOf(value));
-  });
-  return labels;
+  return readMap(bucket, KEY.labels);
 }
 
 /** Replaces the labels. Empty values are not stored; what is stored is returned. @throws InvalidArgument on a key */
 export function writeLabels(bucket: Bucket, labels: Readonly<TextMap>): TextMap {
-  if (bucket.bucket(KEY.labels) !== undefined) bucket.deleteBucket(KEY.labels);
+  return writeMap(bucket, KEY.labels, labels);
+}
+
+/** A map of texts in the bucket `name` of `bucket`. */
+export function readMap(bucket: Bucket, name: Uint8Array): TextMap {
+  const map: TextMap = {};
+  bucket.bucket(name)?.forEach((key, value) => {
+    setOwn(map, textOf(key), textOf(value));
+  });
+  return map;
+}
+
+/** As {@link writeLabels}, in the bucket `name`. */
+export function writeMap(bucket: Bucket, name: Uint8Array, map: Readonly<TextMap>): TextMap {
+  if (bucket.bucket(name) !== undefined) bucket.deleteBucket(name);
   const stored: TextMap = {};
-  const entries = Object.entries(labels);
+  const entries = Object.entries(map);
   if (entries.length === 0) return stored;
-  const bucketOfLabels = bucket.createBucket(KEY.labels);
+  const bucketOfMap = bucket.createBucket(name);
   for (const [key, value] of entries) {
     if (value === "") continue;
-    putLabel(bucketOfLabels, key, value);
+    putLabel(bucketOfMap, key, value);
     setOwn(stored, key, value);
   }
   return stored;

@@ -4,6 +4,7 @@ import type { Logger } from "../lib/log.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
 import type { BlobStore, ContentStore } from "../model/content.ts";
 import type { EventPublisher } from "../model/events.ts";
+import type { ImageStore } from "../model/images.ts";
 import type { LeaseStore } from "../model/leases.ts";
 import type { NamespaceStore } from "../model/namespaces.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
@@ -11,6 +12,7 @@ import { ContainerCache } from "./container-cache.ts";
 import { openContainers } from "./containers.ts";
 import { openContent } from "./content.ts";
 import { sweepIngests } from "./content-sweep.ts";
+import { openImages } from "./images.ts";
 import { openLeases } from "./leases.ts";
 import { migrate } from "./migrations.ts";
 import { openNamespaces } from "./namespaces.ts";
@@ -37,6 +39,7 @@ export interface MetadataDependencies {
 export interface Metadata {
   readonly containers: ContainerStore & EncodedContainers;
   readonly content: ContentStore;
+  readonly images: ImageStore;
   readonly namespaces: NamespaceStore;
   readonly leases: LeaseStore;
   readonly sandboxes: SandboxStore;
@@ -58,6 +61,7 @@ export async function openMetadata(
   return {
     containers: openContainers({ db, cache, publisher, clock }),
     content: openContent({ db, blobs, publisher, clock, shared: contentSharing === "shared" }),
+    images: openImages({ db, publisher, clock }),
     namespaces: openNamespaces({ db, cache, publisher }),
     leases: openLeases({ db, clock }),
     sandboxes: openSandboxes({ db, clock }),

@@ -9,7 +9,7 @@ import { fail, quote } from "../model/errors.ts";
  *   ├── version : signed varint             4; 3 by containerd 1.6 (see migrations.ts)
  *   └── <namespace>
  *       ├── labels      <key> : value
- *       ├── images      <name> {createdat, updatedat, labels, target {digest, mediatype, size}}
+ *       ├── images      <name> {createdat, updatedat, labels, annotations, target {digest, mediatype, size}}
  *       ├── containers  <id> {createdat, updatedat, spec, image, snapshotter, snapshotKey, sandboxid,
  *       │                     runtime {name, options}, extensions <name>, labels}
  *       ├── snapshots   <snapshotter> <key> {name, createdat, updatedat, parent, children <key>, labels}
@@ -53,6 +53,10 @@ export const KEY = {
   parent: bytes("parent"),
   children: bytes("children"),
   ref: bytes("ref"),
+  target: bytes("target"),
+  digest: bytes("digest"),
+  mediaType: bytes("mediatype"),
+  annotations: bytes("annotations"),
   size: bytes("size"),
   expected: bytes("expected"),
   expireAt: bytes("expireat"),
