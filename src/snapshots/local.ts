@@ -144,8 +144,9 @@ export class LocalSnapshotter implements Snapshotter {
   }
 
   async commit(name: string, key: string, { labels, parent }: CommitOptions = {}): Promise<void> {
-    const { id } = this.#db.view((tx) => getInfo(tx, key));
-    const usage = await diskUsage(this.#options.layout.changes(id));
+    const { id, info, usage: none } = this.#db.view((tx) => getInfo(tx, key));
+    // What is not active will be refused below, and may have no folder.
+    const usage = info.kind === Kind.ACTIVE ? await diskUsage(this.#options.layout.changes(id)) : none;
     failpoint("snapshots.beforeCommit");
     await this.#db.update((tx) => {
       if (getInfo(tx, key).id !== id) throw fail("NotFound", "snapshot does not exist");
