@@ -24,8 +24,7 @@ export interface Config {
   readonly requiredPlugins: readonly string[];
   readonly grpc: ListenerConfig;
   readonly grpcTcp: TcpConfig;
-  /** `explicit` if a file names its address, rather than the default or the gRPC address. */
-  readonly ttrpc: SocketConfig & { readonly explicit: boolean };
+  readonly ttrpc: SocketConfig;
   readonly debug: SocketConfig;
   readonly metrics: { readonly address: string; readonly grpcHistogram: boolean };
   readonly bolt: { readonly openTimeoutMs: number; readonly contentSharing: "shared" | "isolated" };
@@ -67,7 +66,6 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
 
   const grpc = plugin("io.containerd.server.v1.grpc", GRPC);
   const tcp = plugin("io.containerd.server.v1.grpc-tcp", GRPC_TCP);
-  const ttrpc = plugin("io.containerd.server.v1.ttrpc", TTRPC);
   if (root.root === root.state)
     throw new BunkerdError("InvalidArgument", "root and state must be different paths");
   if (grpc.address === "") throw new BunkerdError("InvalidArgument", "grpc address cannot be empty");
@@ -87,10 +85,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     requiredPlugins: root.required_plugins,
     grpc: { address: grpc.address, uid: grpc.uid, gid: grpc.gid, ...sizes(grpc) },
     grpcTcp: { address: tcp.address, tls: tcp.tls_cert !== "" || tcp.tls_ca !== "", ...sizes(tcp) },
-    ttrpc: {
-      ...ttrpc,
-      explicit: isExplicit(nodeAt(tree, "plugins", "io.containerd.server.v1.ttrpc", "address")),
-    },
+    ttrpc: plugin("io.containerd.server.v1.ttrpc", TTRPC),
     debug: plugin("io.containerd.server.v1.debug", DEBUG),
     metrics: {
       address: plugin("io.containerd.server.v1.metrics", METRICS).address,
@@ -104,11 +99,6 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
           : "shared",
     },
   };
-}
-
-function isExplicit(node: ReturnType<typeof nodeAt>): boolean {
-  const origin = originOf(node);
-  return origin !== undefined && origin.derived !== true;
 }
 
 function withoutPlugins(tree: Table): Table {

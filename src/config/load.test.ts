@@ -34,7 +34,7 @@ describe("versions", () => {
     for (const text of [`version = 2\n${old}`, `version = 3\n${old}`]) {
       const { config, problems } = load(text);
       expect(config.grpc).toMatchObject({ address: "/a.sock", uid: 7, gid: 0, maxReceiveBytes: 1000 });
-      expect(config.ttrpc).toMatchObject({ address: "/a.sock.ttrpc", uid: 7, explicit: false });
+      expect(config.ttrpc).toMatchObject({ address: "/a.sock.ttrpc", uid: 7 });
       expect(problems).toEqual([]);
     }
     const { config } = load('version = 4\n[plugins."io.containerd.server.v1.grpc"]\naddress = "/a.sock"\n');
@@ -288,7 +288,7 @@ x = 0.5
 `);
   const text = formatConfig(tree);
   const again = loadConfig({ path: write("dump.toml", text) });
-  expect(again.config).toEqual({ ...config, ttrpc: { ...config.ttrpc, explicit: true } });
+  expect(again.config).toEqual(config);
   expect(formatConfig(again.tree)).toBe(text);
   expect(formatConfig(tree, { origins: true })).toContain(
     `address = "/a.sock"  # ${folder}/config.toml: grpc.address`,
@@ -343,7 +343,7 @@ test("whatever stands in a file, it loads or is refused by name", () => {
         try {
           const { tree, config } = load(text);
           const again = loadConfig({ path: write("again.toml", formatConfig(tree)) });
-          expect({ ...again.config, ttrpc: undefined }).toEqual({ ...config, ttrpc: undefined });
+          expect(again.config).toEqual(config);
         } catch (error) {
           if (!(error instanceof BunkerdError)) throw error;
           expect(error.message).not.toContain("\n");

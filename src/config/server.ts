@@ -137,7 +137,7 @@ export const BOLT = table({
 export const SERVER_PLUGINS: Readonly<Record<string, Field>> = {
   "io.containerd.server.v1.grpc": GRPC,
   "io.containerd.server.v1.grpc-tcp": GRPC_TCP,
-  "io.containerd.server.v1.ttrpc": unbuilt("ttrpc", TTRPC),
+  "io.containerd.server.v1.ttrpc": TTRPC,
   "io.containerd.server.v1.debug": DEBUG,
   "io.containerd.server.v1.metrics": METRICS,
   "io.containerd.metrics.v1.grpc-prometheus": GRPC_PROMETHEUS,

@@ -7,13 +7,12 @@ import { type Clock, systemClock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { type Metadata, openMetadata } from "../metadata/metadata.ts";
 import { HealthStatus } from "../transport/health.ts";
-import type { Listener } from "../transport/listener.ts";
 import { openDatabase } from "./database.ts";
 import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { applyProcessSettings } from "./process.ts";
-import { startServices } from "./services.ts";
+import { startServices, ttrpcBindings } from "./services.ts";
 
 export interface DaemonOptions {
   readonly logger: Logger;
@@ -56,7 +55,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   metrics?.addServices(bindings);
 
   let ready = false;
-  let listeners: readonly Listener[] = [];
+  let listeners: readonly { readonly openCalls: number }[] = [];
   const state = () => ({
     version,
     revision,
@@ -71,11 +70,17 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
       .list()
       .map(({ type, id, initError }) => ({ id: `${type}.${id}`, error: initError?.message })),
   });
-  const listening = { parts, config, logger, bindings, metrics, ready: () => ready, state };
+  const listening = {
+    parts,
+    config,
+    logger,
+    bindings,
+    ttrpcBindings: ttrpcBindings(parts, exchange),
+    metrics,
+    ready: () => ready,
+    state,
+  };
   listeners = await startListeners(listening, (opened) => stack.defer(() => opened.close(DRAIN_MS)));
-  if (config.ttrpc.explicit)
-    logger.warn("ttrpc is not built yet: nothing listens", { address: config.ttrpc.address });
-  parts.skip({ type: PluginType.server, id: "ttrpc" }, "ttrpc is not built yet");
   parts.requireAll(config.requiredPlugins);
 
   // First of all that happens at the stop: streams that would never end by themselves are told to.

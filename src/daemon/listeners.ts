@@ -4,9 +4,11 @@ import type { DaemonMetrics } from "../http/metrics.ts";
 import { debugPages, metricsPages } from "../http/pages.ts";
 import type { Logger } from "../lib/log.ts";
 import { BunkerdError } from "../model/errors.ts";
-import { type ListenAddress, Listener } from "../transport/listener.ts";
+import type { ListenAddress } from "../transport/listen.ts";
+import { Listener } from "../transport/listener.ts";
 import type { ServiceBinding, TransportOptions } from "../transport/registry.ts";
 import type { UnixAddress } from "../transport/socket-path.ts";
+import { TtrpcServer } from "../transport/ttrpc/server.ts";
 import { type Parts, PluginType } from "./parts.ts";
 
 export interface ListenersDependencies {
@@ -14,6 +16,7 @@ export interface ListenersDependencies {
   readonly config: Config;
   readonly logger: Logger;
   readonly bindings: readonly ServiceBinding[];
+  readonly ttrpcBindings: readonly ServiceBinding[];
   readonly metrics: DaemonMetrics | undefined;
   /** True between the start's end and the stop's begin. */
   readonly ready: () => boolean;
@@ -26,11 +29,9 @@ const server = (id: string, address: string) => ({ type: PluginType.server, id, 
 export async function startListeners(
   dependencies: ListenersDependencies,
   opened: (closable: { close(drainMs: number): Promise<void> }) => void,
-): Promise<Listener[]> {
+): Promise<{ readonly openCalls: number }[]> {
   const { parts, config, logger, metrics } = dependencies;
-  const started = async <T extends { start(): Promise<void>; close(drainMs: number): Promise<void> }>(
-    one: T,
-  ): Promise<T> => {
+  const started: Started = async (one) => {
     await one.start();
     opened(one);
     return one;
@@ -49,12 +50,33 @@ export async function startListeners(
       started(new Endpoint(addressOf(debug), { name: "debug", pages, logger })),
     );
   }
-  return [await startTcp(dependencies, started), await startUnix(dependencies, started)].filter(
-    (listener) => listener !== undefined,
-  );
+  // Whoever sees the gRPC socket may count on the others.
+  const ttrpc = await startTtrpc(dependencies, started);
+  const tcp = await startTcp(dependencies, started);
+  const unix = await startUnix(dependencies, started);
+  return [ttrpc, tcp, unix].filter((listener) => listener !== undefined);
 }
 
-type Started = (listener: Listener) => Promise<Listener>;
+type Started = <T extends { start(): Promise<void>; close(drainMs: number): Promise<void> }>(
+  one: T,
+) => Promise<T>;
+
+/** containerd's `plugins/server/ttrpc/plugin.go`. */
+async function startTtrpc(
+  dependencies: ListenersDependencies,
+  started: Started,
+): Promise<TtrpcServer | undefined> {
+  const { parts, config, logger, ttrpcBindings: bindings } = dependencies;
+  const { address, uid, gid } = config.ttrpc;
+  const name = server("ttrpc", address);
+  if (address !== "" && bindings.length > 0) {
+    return await parts.start(name, {}, () =>
+      started(new TtrpcServer({ path: address, uid, gid }, { bindings, logger })),
+    );
+  }
+  parts.skip(name, address === "" ? "no address" : "no ttrpc services configured");
+  return undefined;
+}
 
 async function startTcp(
   dependencies: ListenersDependencies,

@@ -1,6 +1,6 @@
 import type { Logger } from "../lib/log.ts";
 import { fail, messageOf } from "../model/errors.ts";
-import type { TcpAddress } from "../transport/listener.ts";
+import type { TcpAddress } from "../transport/listen.ts";
 import { prepareSocket, publishSocket, removeSocket, type UnixAddress } from "../transport/socket-path.ts";
 
 /** What is answered at a path, by GET and HEAD. */

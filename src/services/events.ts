@@ -33,9 +33,7 @@ export function eventsService(dependencies: { readonly exchange: Exchange }): Se
         return {};
       },
       forward({ envelope }) {
-        // Go reads a message that is missing as its zero: an event without a time is one of 1970, and is taken.
-        if (envelope !== undefined) envelope.timestamp ??= create(TimestampSchema);
-        exchange.forward(envelope ?? create(EnvelopeSchema));
+        forward(exchange, envelope);
         return {};
       },
       // Plain functions, not generators: the subscription exists when they return, before headers tell the client so.
@@ -44,6 +42,13 @@ export function eventsService(dependencies: { readonly exchange: Exchange }): Se
     },
     { subscribe: ({ filters }, context) => subscription(exchange, filters, context.signal, encode) },
   );
+}
+
+/** Distributes an event that a client has packed. @throws InvalidArgument */
+export function forward(exchange: Exchange, envelope: Envelope | undefined): void {
+  // Go reads a message that is missing as its zero: an event without a time is one of 1970, and is taken.
+  if (envelope !== undefined) envelope.timestamp ??= create(TimestampSchema);
+  exchange.forward(envelope ?? create(EnvelopeSchema));
 }
 
 function subscription<T>(

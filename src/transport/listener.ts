@@ -1,26 +1,17 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type Socket } from "node:net";
 import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
-import { setBacklog } from "../linux/listen.ts";
-import { fail, messageOf } from "../model/errors.ts";
 import { lazyConnectHandler } from "./connect/lazy.ts";
 import type { Http2Engine, Http2EngineFactory } from "./engine.ts";
 import { createGrpcHandler, type GrpcHandler } from "./grpc/handler.ts";
 
 import { Http1Server } from "./http1.ts";
 import { http2Engine } from "./http2/engine.ts";
-import { ACCEPT_BACKLOG, DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
+import { DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
+import { type ListenAddress, listen } from "./listen.ts";
 import type { TransportOptions } from "./registry.ts";
 import { sniff } from "./sniff.ts";
-import { prepareSocket, publishSocket, removeSocket, type UnixAddress } from "./socket-path.ts";
-
-export interface TcpAddress {
-  readonly host: string;
-  /** 0 takes a free one: see {@link Listener.port}. */
-  readonly port: number;
-}
-
-export type ListenAddress = UnixAddress | TcpAddress;
+import { removeSocket } from "./socket-path.ts";
 
 /** What answers requests that are no gRPC. */
 export interface HttpHandler {
@@ -79,21 +70,9 @@ export class Listener {
     return typeof bound === "object" && bound !== null ? bound.port : 0;
   }
 
-  /** @throws AlreadyExists if the address is taken, and what {@link prepareSocket} throws */
+  /** @throws AlreadyExists if the address is taken, and what {@link listen} throws */
   async start(): Promise<void> {
-    if ("path" in this.#address) {
-      const temporary = await prepareSocket(this.#address);
-      await this.#listen({ path: temporary }, this.#address.path);
-      try {
-        this.#inode = publishSocket(temporary, this.#address);
-      } catch (error) {
-        this.#server.close();
-        throw error;
-      }
-    } else {
-      const { host, port } = this.#address;
-      await this.#listen({ host, port }, `${host}:${port}`);
-    }
+    this.#inode = await listen(this.#server, this.#address);
     this.#server.on("error", (error) => this.#options.logger.error("accept failed", { error }));
   }
 
@@ -110,22 +89,6 @@ export class Listener {
     this.#engine.destroy();
     for (const socket of this.#sockets) socket.destroy();
     await closed;
-  }
-
-  #listen(where: { path: string } | { host: string; port: number }, name: string): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const refused = (error: NodeJS.ErrnoException): void => {
-        const code = error.code === "EADDRINUSE" ? "AlreadyExists" : "FailedPrecondition";
-        reject(fail(code, `listen on ${name}: ${messageOf(error)}`, { cause: error }));
-      };
-      this.#server.once("error", refused);
-      this.#server.listen(where, () => {
-        this.#server.off("error", refused);
-        const fd = (this.#server as { _handle?: { fd?: number } })._handle?.fd;
-        if (fd !== undefined) setBacklog(fd, ACCEPT_BACKLOG);
-        resolve();
-      });
-    });
   }
 
   #accept(socket: Socket): void {

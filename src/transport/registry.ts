@@ -44,7 +44,7 @@ export function bind<S extends DescService>(
   return binding as ServiceBinding<S>;
 }
 
-export type Protocol = "grpc" | "connect" | "grpc-web";
+export type Protocol = "grpc" | "connect" | "grpc-web" | "ttrpc";
 
 /** One finished call. `service` and `method` are empty for a path that no binding has, so that metrics stay bounded. */
 export interface ObservedCall {

@@ -1,12 +1,11 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { type ContextValues, createContextValues, type HandlerContext } from "@connectrpc/connect";
-import { RequestHeaders } from "./request-headers.ts";
-import type { GrpcStream } from "./stream.ts";
+import { type RequestHead, RequestHeaders } from "./request-headers.ts";
 
 /** Connect's context over a gRPC stream. What a handler does not ask for is never made: most ask for one header. */
 export class CallContext implements HandlerContext {
   readonly method: DescMethod;
-  readonly #stream: GrpcStream;
+  readonly #stream: RequestHead;
   /** By `performance.now()`; Infinity where the client set none. */
   readonly #deadlineMs: number;
   #requestHeader: RequestHeaders | undefined;
@@ -16,7 +15,7 @@ export class CallContext implements HandlerContext {
   #responseHeader: Headers | undefined;
   #responseTrailer: Headers | undefined;
 
-  constructor(method: DescMethod, stream: GrpcStream, deadlineMs: number) {
+  constructor(method: DescMethod, stream: RequestHead, deadlineMs: number) {
     this.method = method;
     this.#stream = stream;
     this.#deadlineMs = deadlineMs;

@@ -1,14 +1,17 @@
 import type { GrpcStream } from "./stream.ts";
 
+/** What a request says before its body. */
+export type RequestHead = Pick<GrpcStream, "method" | "path" | "header" | "headers">;
+
 /**
  * A stream's request headers as `Headers`. `get` and `has` ask the stream; everything else, a change too, goes to a real
  * `Headers` made at that moment. Binary fields (`-bin`) keep their base64, as Connect has it.
  */
 export class RequestHeaders implements Headers {
-  readonly #stream: GrpcStream;
+  readonly #stream: RequestHead;
   #made: Headers | undefined;
 
-  constructor(stream: GrpcStream) {
+  constructor(stream: RequestHead) {
     this.#stream = stream;
   }
 
