@@ -185,9 +185,9 @@ function validate({ name, labels, target }: Image): void {
   for (const [key, value] of Object.entries(labels)) validateLabel(key, value, "image.Labels: ");
   const { digest, size, mediaType } = target ?? create(DescriptorSchema);
   const fault = digestFault(digest);
-  if (fault !== undefined) throw fail("InvalidArgument", `target.Digest ${quote(digest)} invalid: ${fault}`);
-  if (size <= 0n) throw fail("InvalidArgument", "target.Size must be greater than zero");
-  if (mediaType === "") throw fail("InvalidArgument", "target.MediaType must be set");
+  if (fault !== undefined) throw fail("InvalidArgument", `Target.Digest ${quote(digest)} invalid: ${fault}`);
+  if (size <= 0n) throw fail("InvalidArgument", "Target.Size must be greater than zero");
+  if (mediaType === "") throw fail("InvalidArgument", "Target.MediaType must be set");
 }
 
 /** @throws NotFound, DataLoss */
