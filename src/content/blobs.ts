@@ -144,6 +144,7 @@ class LocalBlobs implements BlobStore {
     try {
       return await readIngest(ingestPaths(this.#ingestRoot, ref), ref);
     } catch (error) {
+      if (errnoOf(error) === "ENOENT") throw fail("NotFound", `ingest ref ${quote(ref)}`);
       throw contentFailure(`status of ingest ${quote(ref)}`, error);
     }
   }

@@ -42,7 +42,7 @@ async function openSession(
   if (ref === "") throw noReference();
   const scope = scopeOf();
   const writer = await content.writer(scope, { ref, totalBytes: total > 0n ? total : 0n, expected });
-  return new Session(content, scope, ref, writer);
+  return new Session(content, scope, ref, total, writer);
 }
 
 class Session {
@@ -50,15 +50,17 @@ class Session {
   readonly #scope: Scope;
   readonly #ref: string;
   readonly #writer: ContentWriter;
-  #totalBytes = 0n;
+  /** As announced last; a negative one is ignored but repeated, as containerd does. */
+  #totalBytes: bigint;
   #expected = "";
   /** containerd reuses one message, so that what a STAT has filled in stays. */
   #answer: Answer = {};
 
-  constructor(content: ContentStore, scope: Scope, ref: string, writer: ContentWriter) {
+  constructor(content: ContentStore, scope: Scope, ref: string, totalBytes: bigint, writer: ContentWriter) {
     this.#content = content;
     this.#scope = scope;
     this.#ref = ref;
+    this.#totalBytes = totalBytes;
     this.#writer = writer;
   }
 
@@ -129,6 +131,10 @@ class Session {
   }
 
   async #commit({ labels }: WriteContentRequest): Promise<void> {
-    await this.#writer.commit({ sizeBytes: this.#totalBytes, expected: this.#expected, labels });
+    await this.#writer.commit({
+      sizeBytes: this.#totalBytes > 0n ? this.#totalBytes : 0n,
+      expected: this.#expected,
+      labels,
+    });
   }
 }
