@@ -1,6 +1,6 @@
 import { BunkerdError } from "../model/errors.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
-import { PLUGINS } from "./plugins.ts";
+import { NATIVE, OVERLAYFS, PLUGINS } from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
 import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
@@ -28,6 +28,19 @@ export interface Config {
   readonly debug: SocketConfig;
   readonly metrics: { readonly address: string; readonly grpcHistogram: boolean };
   readonly bolt: { readonly openTimeoutMs: number; readonly contentSharing: "shared" | "isolated" };
+  readonly snapshotters: {
+    readonly overlayfs: OverlayfsConfig;
+    readonly native: { readonly rootPath: string };
+  };
+}
+
+export interface OverlayfsConfig {
+  /** Empty: a folder of its own below the root. */
+  readonly rootPath: string;
+  readonly upperdirLabel: boolean;
+  readonly syncRemove: boolean;
+  readonly slowChown: boolean;
+  readonly mountOptions: readonly string[];
 }
 
 export interface SocketConfig {
@@ -98,6 +111,20 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
           ? "isolated"
           : "shared",
     },
+    snapshotters: {
+      overlayfs: overlayfsConfig(plugin("io.containerd.snapshotter.v1.overlayfs", OVERLAYFS)),
+      native: { rootPath: plugin("io.containerd.snapshotter.v1.native", NATIVE).root_path },
+    },
+  };
+}
+
+function overlayfsConfig(read: ValueOf<typeof OVERLAYFS>): OverlayfsConfig {
+  return {
+    rootPath: read.root_path,
+    upperdirLabel: read.upperdir_label,
+    syncRemove: read.sync_remove,
+    slowChown: read.slow_chown,
+    mountOptions: read.mount_options,
   };
 }
 

@@ -26,15 +26,18 @@ const unpackConfig = table({
   optional: boolean(),
 });
 
+export const OVERLAYFS = table({
+  root_path: string(),
+  upperdir_label: boolean(),
+  sync_remove: boolean(),
+  slow_chown: boolean(),
+  mount_options: strings(),
+});
+export const NATIVE = table({ root_path: string() });
+
 const SNAPSHOTTERS: Readonly<Record<string, Field>> = {
-  "io.containerd.snapshotter.v1.overlayfs": snapshotter({
-    root_path: string(),
-    upperdir_label: boolean(),
-    sync_remove: boolean(),
-    slow_chown: boolean(),
-    mount_options: strings(),
-  }),
-  "io.containerd.snapshotter.v1.native": snapshotter({ root_path: string() }),
+  "io.containerd.snapshotter.v1.overlayfs": OVERLAYFS,
+  "io.containerd.snapshotter.v1.native": NATIVE,
   "io.containerd.snapshotter.v1.btrfs": snapshotter({ root_path: string() }),
   "io.containerd.snapshotter.v1.zfs": snapshotter({ root_path: string() }),
   "io.containerd.snapshotter.v1.blockfile": snapshotter({

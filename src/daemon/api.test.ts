@@ -7,7 +7,15 @@ import { Parts, PluginType } from "./parts.ts";
 import { startServices } from "./services.ts";
 
 /** Stores that are only handed on. */
-const metadata = { containers: {}, namespaces: {}, leases: {}, sandboxes: {} } as unknown as Metadata;
+const metadata = {
+  containers: {},
+  content: {},
+  images: {},
+  snapshots: new Map(),
+  namespaces: {},
+  leases: {},
+  sandboxes: {},
+} as unknown as Metadata;
 
 async function bindingsOf(disabled: readonly string[], served: Metadata | null = metadata) {
   const parts = new Parts({ disabled: new Set(disabled) });

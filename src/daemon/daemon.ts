@@ -13,6 +13,7 @@ import { startListeners } from "./listeners.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { applyProcessSettings } from "./process.ts";
 import { startServices, ttrpcBindings } from "./services.ts";
+import { startSnapshotters } from "./snapshotters.ts";
 
 export interface DaemonOptions {
   readonly logger: Logger;
@@ -111,15 +112,20 @@ async function startMetadata(given: MetadataParts): Promise<Metadata | undefined
   const content = await parts.start({ type: PluginType.content, id: "content", exports: { root } }, {}, () =>
     openBlobs({ root, clock, logger }),
   );
+  const snapshotters = await startSnapshotters({ parts, config, clock, logger, stack });
   const path = join(config.root, `${PluginType.metadata}.bolt`, "meta.db");
   const { openTimeoutMs, contentSharing } = config.bolt;
   const name = { type: PluginType.metadata, id: "bolt", exports: { path, policy: contentSharing } };
-  return parts.start(name, { content, exchange }, async (needed) => {
+  return parts.start(name, { content, snapshotters, exchange }, async (needed) => {
     const db = await openDatabase(path, { openTimeoutMs, onCommit: metrics?.observeCommit });
     stack.defer(() => db.close());
-    const dependencies = { blobs: needed.content, publisher: needed.exchange, logger, clock };
+    const dependencies = { blobs: needed.content, snapshotters, publisher: needed.exchange, logger, clock };
     const stores = await openMetadata(db, dependencies, { contentSharing });
     await stores.sweepIngests();
+    for (const snapshots of stores.snapshots.values()) {
+      stack.defer(() => snapshots.close());
+      snapshots.sweep();
+    }
     return stores;
   });
 }

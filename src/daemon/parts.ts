@@ -5,6 +5,7 @@ import type { Plugin, PluginTable } from "../model/plugins.ts";
 export const PluginType = {
   event: "io.containerd.event.v1",
   content: "io.containerd.content.v1",
+  snapshotter: "io.containerd.snapshotter.v1",
   metadata: "io.containerd.metadata.v1",
   lease: "io.containerd.lease.v1",
   sandboxStore: "io.containerd.sandbox.store.v1",
@@ -19,6 +20,8 @@ export interface PartName {
   readonly id: string;
   /** What the part tells of itself, such as the path of its database. */
   readonly exports?: Readonly<Record<string, string>>;
+  readonly platforms?: Plugin["platforms"];
+  readonly capabilities?: readonly string[];
 }
 
 /** What a part was built from: another part's value, undefined if that part is disabled or did not start. */
@@ -67,6 +70,25 @@ export class Parts implements PluginTable {
     return built;
   }
 
+  /** As {@link start}, for a part that the daemon can do without: what `build` throws becomes the part's error. */
+  async startOptional<N extends Needs, T extends object>(
+    name: PartName,
+    needs: N,
+    build: (given: Given<N>) => T | Promise<T>,
+  ): Promise<T | undefined> {
+    try {
+      return await this.start(name, needs, build);
+    } catch (error) {
+      this.#add(name, [], error instanceof Error ? error : new Error(String(error)));
+      return undefined;
+    }
+  }
+
+  /** Lets parts of one type be needed as one value. */
+  group(type: string, value: object): void {
+    this.#typeOf.set(value, type);
+  }
+
   /** Lists a part that does not run for a reason that is no failure: `ctr plugins ls` shows `skip`. */
   skip(name: PartName, reason: string): void {
     if (this.#disabled.has(`${name.type}.${name.id}`)) return;
@@ -87,7 +109,8 @@ export class Parts implements PluginTable {
     }
   }
 
-  #add({ type, id, exports = {} }: PartName, requires: readonly string[], initError?: Error): void {
-    this.#plugins.push({ type, id, requires, platforms: [], exports, capabilities: [], initError });
+  #add(name: PartName, requires: readonly string[], initError?: Error): void {
+    const { type, id, exports = {}, platforms = [], capabilities = [] } = name;
+    this.#plugins.push({ type, id, requires, platforms, exports, capabilities, initError });
   }
 }

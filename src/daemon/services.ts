@@ -9,6 +9,7 @@ import { introspectionService } from "../services/introspection.ts";
 import { leasesService } from "../services/leases.ts";
 import { namespacesService } from "../services/namespaces.ts";
 import { sandboxStoreService } from "../services/sandboxes.ts";
+import { snapshotsService } from "../services/snapshots.ts";
 import { ttrpcEventsService } from "../services/ttrpc-events.ts";
 import { versionService } from "../services/version.ts";
 import { type HealthStatus, healthBinding } from "../transport/health.ts";
@@ -55,6 +56,11 @@ export async function startServices(dependencies: ServicesDependencies): Promise
     { metadata },
     (given) => given.metadata.images,
   );
+  const snapshotters = await parts.start(
+    store(PluginType.service, "snapshots-service"),
+    { metadata },
+    (given) => given.metadata.snapshots,
+  );
   const namespaces = await parts.start(
     store(PluginType.service, "namespaces-service"),
     { metadata },
@@ -76,6 +82,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   );
   await add("content", { content }, contentService);
   await add("images", { images }, imagesService);
+  await add("snapshots", { snapshotters }, snapshotsService);
   await add("namespaces", { namespaces }, namespacesService);
   await add("leases", { leases }, leasesService);
   await add("sandboxes", { sandboxes }, sandboxStoreService);

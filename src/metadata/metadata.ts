@@ -8,6 +8,7 @@ import type { ImageStore } from "../model/images.ts";
 import type { LeaseStore } from "../model/leases.ts";
 import type { NamespaceStore } from "../model/namespaces.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
+import type { SnapshotStore, Snapshotter } from "../model/snapshots.ts";
 import { ContainerCache } from "./container-cache.ts";
 import { openContainers } from "./containers.ts";
 import { openContent } from "./content.ts";
@@ -17,6 +18,7 @@ import { openLeases } from "./leases.ts";
 import { migrate } from "./migrations.ts";
 import { openNamespaces } from "./namespaces.ts";
 import { openSandboxes } from "./sandboxes.ts";
+import { openSnapshots } from "./snapshots.ts";
 
 /** The memory that encoded containers may take, if nobody says otherwise. */
 const MAX_CACHE_BYTES = 64 << 20;
@@ -30,6 +32,8 @@ export interface MetadataOptions {
 
 export interface MetadataDependencies {
   readonly blobs: BlobStore;
+  /** By name. */
+  readonly snapshotters?: ReadonlyMap<string, Snapshotter>;
   readonly publisher: EventPublisher;
   readonly logger: Logger;
   readonly clock: Clock;
@@ -43,6 +47,8 @@ export interface Metadata {
   readonly namespaces: NamespaceStore;
   readonly leases: LeaseStore;
   readonly sandboxes: SandboxStore;
+  /** By the snapshotter's name. To be closed before the database and the snapshotters. */
+  readonly snapshots: ReadonlyMap<string, SnapshotStore>;
   /** Removes ingests that nobody can resume. Once, before the first call. */
   sweepIngests(): Promise<void>;
 }
@@ -53,11 +59,15 @@ export interface Metadata {
  */
 export async function openMetadata(
   db: Db,
-  { blobs, publisher, logger, clock }: MetadataDependencies,
+  { blobs, snapshotters = new Map(), publisher, logger, clock }: MetadataDependencies,
   { maxCacheBytes = MAX_CACHE_BYTES, contentSharing = "shared" }: MetadataOptions = {},
 ): Promise<Metadata> {
   await migrate(db, logger);
   const cache = new ContainerCache(db, maxCacheBytes);
+  const snapshots = new Map<string, SnapshotStore>();
+  for (const [name, snapshotter] of snapshotters) {
+    snapshots.set(name, openSnapshots({ db, name, snapshotter, publisher, clock, logger }));
+  }
   return {
     containers: openContainers({ db, cache, publisher, clock }),
     content: openContent({ db, blobs, publisher, clock, shared: contentSharing === "shared" }),
@@ -65,6 +75,7 @@ export async function openMetadata(
     namespaces: openNamespaces({ db, cache, publisher }),
     leases: openLeases({ db, clock }),
     sandboxes: openSandboxes({ db, clock }),
+    snapshots,
     sweepIngests: () => sweepIngests({ db, blobs, clock, logger }),
   };
 }

@@ -48,8 +48,22 @@ export class SnapshotGarbage {
    * @throws what the snapshotter throws
    */
   async collect(): Promise<void> {
-    const { snapshotter, name, logger } = this.#dependencies;
     await this.#freeing;
+    await this.#collect();
+  }
+
+  /** {@link collect} in the background: what fails is logged. */
+  sweep(): void {
+    const { name, logger } = this.#dependencies;
+    this.#freeing = this.#freeing.then(() =>
+      this.#collect().catch((error: unknown) => {
+        logger.warn("failed to collect snapshots", { snapshotter: name, error });
+      }),
+    );
+  }
+
+  async #collect(): Promise<void> {
+    const { snapshotter, name, logger } = this.#dependencies;
     await this.#lock.alone(async () => {
       const named = this.#dependencies.db.view((tx) => namedKeys(tx, name));
       const infos: Info[] = [];

@@ -80,6 +80,7 @@ export function openSnapshots(dependencies: SnapshotDependencies): SnapshotStore
     remove: (scope, key) => removeSnapshot(snapshots, scope, key),
     list: (scope, filters) => listSnapshots(snapshots, scope, filters ?? []),
     collect: () => garbage.collect(),
+    sweep: () => garbage.sweep(),
     close: () => garbage.close(),
   };
 }

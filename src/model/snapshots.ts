@@ -80,6 +80,8 @@ export interface SnapshotStore {
   list(scope: Scope, filters?: readonly string[]): AsyncIterable<Info[]>;
   /** Removes what no namespace names from the snapshotter, and frees its space. */
   collect(): Promise<void>;
+  /** The same in the background: what fails is logged. */
+  sweep(): void;
   /** Waits for what is being freed. */
   close(): Promise<void>;
 }
