@@ -1,0 +1,144 @@
+/** The HTTP/2 engine without a socket: bytes in, frames out, in one turn, as often as a fuzzer likes. */
+import { EventEmitter } from "node:events";
+import type { Socket } from "node:net";
+import { type Logger, silentLogger } from "../../src/lib/log.ts";
+import { OK_TRAILERS, RESPONSE_HEADERS } from "../../src/transport/grpc/answers.ts";
+import type { GrpcStream } from "../../src/transport/grpc/stream.ts";
+import { Connection } from "../../src/transport/http2/connection.ts";
+import { DEFAULT_HTTP2_LIMITS, type Http2Limits } from "../../src/transport/http2/limits.ts";
+import { DEFAULT_LIMITS } from "../../src/transport/limits.ts";
+
+export interface SentFrame {
+  readonly type: number;
+  readonly flags: number;
+  readonly id: number;
+  readonly length: number;
+  /** The first bytes of the payload, for what is told apart by them. */
+  readonly head: string;
+}
+
+/** What a socket does as far as the engine uses it. */
+class Wire extends EventEmitter {
+  readonly chunks: Buffer[] = [];
+  readonly writableLength = 0;
+  destroyed = false;
+  ended = false;
+
+  write(bytes: Uint8Array): boolean {
+    if (this.ended) throw new Error("written behind the end");
+    // The engine takes its buffer back when the write was whole.
+    this.chunks.push(Buffer.from(bytes));
+    return true;
+  }
+
+  end(): void {
+    this.ended = true;
+  }
+
+  destroy(): void {
+    this.destroyed = true;
+  }
+
+  pause(): void {}
+
+  resume(): void {}
+}
+
+export interface Exchange {
+  readonly frames: readonly SentFrame[];
+  /** We have closed the connection. */
+  readonly closed: boolean;
+  /** Calls that began, and that were answered, cancelled or are still open at the end. */
+  readonly begun: number;
+  readonly open: number;
+  readonly cancelled: readonly string[];
+  readonly errors: readonly string[];
+}
+
+/**
+ * Gives `chunks` to a new connection and tells what it did. `/echo` answers its first bytes, `/spread` three messages at once, `/early`
+ * when it has begun, `/hold` never, `/pause` pauses and resumes.
+ */
+export async function exchange(
+  chunks: Iterable<Buffer>,
+  changed: Partial<Http2Limits> = {},
+): Promise<Exchange> {
+  const wire = new Wire();
+  const errors: string[] = [];
+  const cancelled: string[] = [];
+  let begun = 0;
+  const logger: Logger = {
+    ...silentLogger,
+    error: (message, fields) => errors.push(`${message} ${fields?.["error"]}`),
+  };
+  const connection = new Connection(wire as unknown as Socket, {
+    limits: { ...DEFAULT_HTTP2_LIMITS, lingerMs: 1_000_000, ...changed },
+    handlers: {
+      grpc: (stream) => {
+        begun += 1;
+        serve(stream, cancelled);
+      },
+      universal: () => Promise.resolve({ status: 404, header: new Headers({ "x-none": "such" }) }),
+      logger,
+      limits: DEFAULT_LIMITS,
+    },
+    now: () => 0,
+    closed: () => undefined,
+  });
+  connection.start(Buffer.alloc(0));
+  for (const chunk of chunks) wire.emit("data", chunk);
+  // What answers by promises gets its turns.
+  for (let turn = 0; turn < 10; turn++) await undefined;
+  const closed = wire.ended;
+  const frames = framesOf(wire.chunks);
+  connection.destroy();
+  return { frames, closed, begun, open: connection.openStreams, cancelled, errors };
+}
+
+function serve(stream: GrpcStream, cancelled: string[]): void {
+  const chunks: Uint8Array[] = [];
+  const kind = stream.path.slice(0, 4);
+  const answer = (): void =>
+    stream.respond(RESPONSE_HEADERS, Buffer.concat(chunks).subarray(0, 100), OK_TRAILERS);
+  stream.receive({
+    data(chunk) {
+      if (kind === "/ech") chunks.push(chunk);
+      if (kind === "/pau") stream.pause();
+    },
+    end() {
+      if (kind === "/pau") stream.resume();
+      if (kind === "/spr") spread(stream);
+      else if (kind !== "/hol") answer();
+    },
+    cancelled: (reason) => void cancelled.push(reason),
+  });
+  if (kind === "/ear") answer();
+}
+
+function spread(stream: GrpcStream): void {
+  stream.sendHeaders(RESPONSE_HEADERS);
+  for (const length of [0, 20_000, 7]) stream.writeMessage(new Uint8Array(length), false);
+  stream.end(OK_TRAILERS);
+}
+
+/** @throws if the bytes do not end with a frame */
+function framesOf(chunks: readonly Buffer[]): SentFrame[] {
+  const bytes = Buffer.concat(chunks);
+  const frames: SentFrame[] = [];
+  let at = 0;
+  while (at < bytes.length) {
+    if (bytes.length - at < 9) throw new Error("part of a frame was sent");
+    const length = bytes.readUIntBE(at, 3);
+    const end = at + 9 + length;
+    if (end > bytes.length) throw new Error("part of a frame was sent");
+    frames.push({
+      type: bytes.readUInt8(at + 3),
+      flags: bytes.readUInt8(at + 4),
+      id: bytes.readUInt32BE(at + 5),
+      length,
+      head: bytes.toString("hex", at + 9, Math.min(end, at + 17)),
+    });
+    at = end;
+  }
+  return frames;
+}
