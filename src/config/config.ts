@@ -1,6 +1,6 @@
 import { BunkerdError } from "../model/errors.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
-import { NATIVE, OVERLAYFS, PLUGINS } from "./plugins.ts";
+import { NATIVE, OVERLAYFS, PLUGINS, RUNTIME_TASK, SHIM_MANAGER } from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
 import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
@@ -27,6 +27,7 @@ export interface Config {
   readonly ttrpc: SocketConfig;
   readonly debug: SocketConfig;
   readonly metrics: { readonly address: string; readonly grpcHistogram: boolean };
+  readonly runtime: RuntimeConfig;
   readonly bolt: { readonly openTimeoutMs: number; readonly contentSharing: "shared" | "isolated" };
   readonly snapshotters: {
     readonly overlayfs: OverlayfsConfig;
@@ -48,6 +49,22 @@ export interface SocketConfig {
   readonly address: string;
   readonly uid: number;
   readonly gid: number;
+}
+
+export interface RuntimeConfig {
+  /** Environment of shims beside the daemon's own, as `NAME=value`. */
+  readonly shimEnv: readonly string[];
+  /** Where shims make their sockets; empty for their own choice. */
+  readonly socketDir: string;
+  /** Such as `linux/amd64`. */
+  readonly platforms: readonly string[];
+  /** `io.containerd.timeout.*`; 0: none. */
+  readonly timeouts: {
+    readonly taskStateMs: number;
+    readonly shimLoadMs: number;
+    readonly shimCleanupMs: number;
+    readonly shimShutdownMs: number;
+  };
 }
 
 export interface ListenerConfig extends SocketConfig {
@@ -103,6 +120,17 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     metrics: {
       address: plugin("io.containerd.server.v1.metrics", METRICS).address,
       grpcHistogram: plugin("io.containerd.metrics.v1.grpc-prometheus", GRPC_PROMETHEUS).grpc_histogram,
+    },
+    runtime: {
+      shimEnv: plugin("io.containerd.shim.v1.manager", SHIM_MANAGER).env,
+      socketDir: plugin("io.containerd.shim.v1.manager", SHIM_MANAGER).socket_dir,
+      platforms: plugin("io.containerd.runtime.v2.task", RUNTIME_TASK).platforms,
+      timeouts: {
+        taskStateMs: root.timeouts["io.containerd.timeout.task.state"] ?? 0,
+        shimLoadMs: root.timeouts["io.containerd.timeout.shim.load"] ?? 0,
+        shimCleanupMs: root.timeouts["io.containerd.timeout.shim.cleanup"] ?? 0,
+        shimShutdownMs: root.timeouts["io.containerd.timeout.shim.shutdown"] ?? 0,
+      },
     },
     bolt: {
       openTimeoutMs: root.timeouts["io.containerd.timeout.bolt.open"] ?? 0,

@@ -15,6 +15,13 @@ import {
 } from "./schema.ts";
 import { SERVER_PLUGINS } from "./server.ts";
 
+/** Read as `Config.runtime`. */
+export const RUNTIME_TASK = table({
+  platforms: strings([`linux/${process.arch === "x64" ? "amd64" : process.arch}`]),
+  sched_core: boolean(),
+});
+export const SHIM_MANAGER = table({ env: strings(), socket_dir: string() });
+
 const snapshotter = (fields: Readonly<Record<string, Field>>): Field => unbuilt("snapshots", table(fields));
 
 const unpackConfig = table({
@@ -70,14 +77,8 @@ const SNAPSHOTTERS: Readonly<Record<string, Field>> = {
 };
 
 const TASKS: Readonly<Record<string, Field>> = {
-  "io.containerd.runtime.v2.task": unbuilt(
-    "runtime",
-    table({
-      platforms: strings([`linux/${process.arch === "x64" ? "amd64" : process.arch}`]),
-      sched_core: boolean(),
-    }),
-  ),
-  "io.containerd.shim.v1.manager": unbuilt("runtime", table({ env: strings(), socket_dir: string() })),
+  "io.containerd.runtime.v2.task": RUNTIME_TASK,
+  "io.containerd.shim.v1.manager": SHIM_MANAGER,
   "io.containerd.service.v1.tasks-service": unbuilt(
     "runtime",
     table({ blockio_config_file: string(), rdt_config_file: string() }),

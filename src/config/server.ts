@@ -61,10 +61,8 @@ const TIMEOUT_MS: Readonly<Record<string, number>> = {
 function timeouts(): Field<Readonly<Record<string, number>>> {
   const fields = Object.entries(TIMEOUT_MS).map(([name, ms]): [string, Field] => {
     const field = duration(ms);
-    return [
-      name,
-      name.endsWith(".bolt.open") ? field : unbuilt(name.includes(".cri.") ? "cri" : "runtime", field),
-    ];
+    if (name.includes(".cri.")) return [name, unbuilt("cri", field)];
+    return [name, name.includes(".metrics.") ? unbuilt("task metrics", field) : field];
   });
   return table(Object.fromEntries(fields)) as Field<Readonly<Record<string, number>>>;
 }

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
+import type { TaskStore } from "../model/tasks.ts";
 import { HealthStatus } from "../transport/health.ts";
 import { API_SERVICES } from "./api.ts";
 import { Parts, PluginType } from "./parts.ts";
@@ -17,6 +18,8 @@ const metadata = {
   sandboxes: {},
 } as unknown as Metadata;
 
+const tasks = {} as unknown as TaskStore;
+
 async function bindingsOf(disabled: readonly string[], served: Metadata | null = metadata) {
   const parts = new Parts({ disabled: new Set(disabled) });
   const exchange = await parts.start({ type: PluginType.event, id: "exchange" }, {}, () => new Exchange());
@@ -24,6 +27,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     parts,
     exchange,
     metadata: served ?? undefined,
+    tasks: served === null ? undefined : tasks,
     health: new HealthStatus(),
     root: "/",
     version: "",

@@ -12,6 +12,7 @@ import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { applyProcessSettings } from "./process.ts";
+import { startRuntime } from "./runtime.ts";
 import { startServices, ttrpcBindings } from "./services.ts";
 import { startSnapshotters } from "./snapshotters.ts";
 
@@ -52,7 +53,11 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     () => new Exchange({ clock }),
   );
   const metadata = await startMetadata({ parts, config, logger, clock, exchange, metrics, stack });
-  const bindings = await startServices({ parts, exchange, metadata, health, root, version, revision });
+  const tasks = await startRuntime({ parts, config, logger, clock, exchange, metadata, version, stack });
+  const bindings = await startServices({
+    ...{ parts, exchange, metadata, tasks, health },
+    ...{ root, version, revision },
+  });
   metrics?.addServices(bindings);
 
   let ready = false;
@@ -88,6 +93,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   stack.defer(() => {
     ready = false;
     health.shutdown();
+    tasks?.stopWaiting();
     exchange?.close();
   });
   ready = true;

@@ -8,6 +8,8 @@ export const PluginType = {
   snapshotter: "io.containerd.snapshotter.v1",
   metadata: "io.containerd.metadata.v1",
   lease: "io.containerd.lease.v1",
+  shim: "io.containerd.shim.v1",
+  runtime: "io.containerd.runtime.v2",
   sandboxStore: "io.containerd.sandbox.store.v1",
   service: "io.containerd.service.v1",
   grpc: "io.containerd.grpc.v1",
@@ -22,6 +24,8 @@ export interface PartName {
   readonly exports?: Readonly<Record<string, string>>;
   readonly platforms?: Plugin["platforms"];
   readonly capabilities?: readonly string[];
+  /** What is built answers questions about itself by its `info`. */
+  readonly informs?: boolean;
 }
 
 /** What a part was built from: another part's value, undefined if that part is disabled or did not start. */
@@ -66,7 +70,7 @@ export class Parts implements PluginTable {
     const built = await build(needs as Given<N>);
     const requires = Object.values(needs).flatMap((need) => (need && this.#typeOf.get(need)) ?? []);
     this.#typeOf.set(built, type);
-    this.#add(name, [...new Set(requires)]);
+    this.#add(name, [...new Set(requires)], undefined, built);
     return built;
   }
 
@@ -109,8 +113,17 @@ export class Parts implements PluginTable {
     }
   }
 
-  #add(name: PartName, requires: readonly string[], initError?: Error): void {
+  #add(name: PartName, requires: readonly string[], initError?: Error, built?: object): void {
     const { type, id, exports = {}, platforms = [], capabilities = [] } = name;
-    this.#plugins.push({ type, id, requires, platforms, exports, capabilities, initError });
+    const plugin = { type, id, requires, platforms, exports, capabilities, initError };
+    this.#plugins.push(
+      name.informs === true && tells(built)
+        ? { ...plugin, info: (...request) => built.info(...request) }
+        : plugin,
+    );
   }
+}
+
+function tells(built: object | undefined): built is Required<Pick<Plugin, "info">> {
+  return built !== undefined && "info" in built && typeof built.info === "function";
 }

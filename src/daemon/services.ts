@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
+import type { TaskStore } from "../model/tasks.ts";
 import { containersService } from "../services/containers.ts";
 import { contentService } from "../services/content.ts";
 import { eventsService } from "../services/events.ts";
@@ -10,6 +11,7 @@ import { leasesService } from "../services/leases.ts";
 import { namespacesService } from "../services/namespaces.ts";
 import { sandboxStoreService } from "../services/sandboxes.ts";
 import { snapshotsService } from "../services/snapshots.ts";
+import { tasksService } from "../services/tasks.ts";
 import { ttrpcEventsService } from "../services/ttrpc-events.ts";
 import { versionService } from "../services/version.ts";
 import { type HealthStatus, healthBinding } from "../transport/health.ts";
@@ -21,6 +23,7 @@ export interface ServicesDependencies {
   readonly parts: Parts;
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
+  readonly tasks: TaskStore | undefined;
   readonly health: HealthStatus;
   readonly root: string;
   readonly version: string;
@@ -29,7 +32,7 @@ export interface ServicesDependencies {
 
 /** Starts the stores' and services' parts, named as containerd's plugins, and answers what the listeners serve. */
 export async function startServices(dependencies: ServicesDependencies): Promise<readonly ServiceBinding[]> {
-  const { parts, exchange, metadata, health, root, version, revision } = dependencies;
+  const { parts, exchange, metadata, tasks, health, root, version, revision } = dependencies;
   const bindings: ServiceBinding[] = [];
   const add = async <N extends Readonly<Record<string, object | undefined>>>(
     id: string,
@@ -86,6 +89,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("namespaces", { namespaces }, namespacesService);
   await add("leases", { leases }, leasesService);
   await add("sandboxes", { sandboxes }, sandboxStoreService);
+  await add("tasks", { tasks }, tasksService);
   await add("events", { exchange }, eventsService);
   const directory = join(root, `${PluginType.grpc}.introspection`);
   await add("introspection", {}, () => introspectionService({ plugins: parts, directory }));

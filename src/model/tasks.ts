@@ -22,7 +22,7 @@ export interface Exit {
   readonly pid: number;
   /** As of a shell: 128 and the signal's number, if a signal killed it. */
   readonly exitStatus: number;
-  readonly exitedAt: Timestamp | undefined;
+  readonly exitedAt?: Timestamp | undefined;
 }
 
 /**

@@ -1,9 +1,17 @@
+import type { Any } from "@bufbuild/protobuf/wkt";
 import { BunkerdError, messageOf } from "../model/errors.ts";
 
 /** What is read of an OCI spec; everything else goes to the runtime as it is. */
 interface SpecParts {
   readonly linux?: { readonly gidMappings?: readonly IdMapping[] | null } | null;
   readonly mounts?: readonly SpecMount[] | null;
+}
+
+/** What `runc features` says, as far as it matters here. */
+interface RuntimeFeatures {
+  readonly linux?: {
+    readonly mountExtensions?: { readonly idmap?: { readonly enabled?: boolean } | null } | null;
+  } | null;
 }
 
 interface IdMapping {
@@ -45,4 +53,21 @@ export function usesIdMappedMounts({ mounts }: SpecParts): boolean {
       (uidMappings ?? gidMappings ?? undefined) !== undefined ||
       (options ?? []).some((option) => option === "idmap" || option === "ridmap"),
   );
+}
+
+/** @throws Unknown if the runtime says that it cannot shift the ids of mounts; one that says nothing of runc's features may */
+export function checkFeatures(features: Any | undefined): void {
+  if (features === undefined || !features.typeUrl.endsWith("runtime-spec/1/features/Features")) return;
+  const parsed = JSON.parse(new TextDecoder().decode(features.value)) as RuntimeFeatures;
+  const idmap = parsed.linux?.mountExtensions?.idmap;
+  if (idmap === undefined || idmap === null) {
+    throw unsupported("missing `mountExtensions.idmap` entry in `features` command");
+  }
+  if (idmap.enabled !== true) {
+    throw unsupported("entry `mountExtensions.idmap.Enabled` in `features` command not present or disabled");
+  }
+}
+
+function unsupported(reason: string): BunkerdError {
+  return new BunkerdError("Unknown", `idmap mounts not supported: ${reason}`);
 }

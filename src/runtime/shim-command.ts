@@ -1,0 +1,244 @@
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Any, AnySchema } from "@bufbuild/protobuf/wkt";
+import { BootstrapParamsSchema, LogLevel } from "#gen/containerd/runtime/bootstrap/v1/bootstrap_pb.ts";
+import { type DeleteResponse, DeleteResponseSchema } from "#gen/containerd/task/v2/shim_pb.ts";
+import { type RuntimeInfo, RuntimeInfoSchema } from "#gen/containerd/types/introspection_pb.ts";
+import { BunkerdError, fail, messageOf } from "../model/errors.ts";
+import type { Bundle } from "./bundle.ts";
+
+/** What a shim is told of the daemon: containerd's `pkg/shim/util.go`, `Command`. */
+export interface ShimSettings {
+  /** Paths of the daemon's sockets. */
+  readonly address: string;
+  readonly ttrpcAddress: string;
+  /** The program that shims call as `PROGRAM publish`. */
+  readonly publishBinary: string;
+  readonly version: string;
+  /** Where new shims make their socket; shims before containerd 2.3 have `/run/containerd/s`. */
+  readonly socketDir: string;
+  /** More environment, as `NAME=value`. */
+  readonly env: readonly string[];
+  /** Shims log all they do. */
+  readonly debug: boolean;
+}
+
+export interface ShimCommand {
+  /** The shim's path. */
+  readonly program: string;
+  readonly bundle: Bundle;
+  readonly settings: ShimSettings;
+}
+
+/** How long a shim's `start` may take, as the reference gives its socket to answer (`pkg/shim`, `Connect`). */
+const START_TIMEOUT_MS = 100_000;
+const INFO_TIMEOUT_MS = 10_000;
+/** What is kept of a program's output. */
+const MAX_OUTPUT_BYTES = 1 << 20;
+
+/**
+ * Calls `start`, which leaves the shim running and answers how to reach it.
+ * @param options the task's or the runtime's @throws Unknown with what the program printed
+ */
+export async function startShim(
+  command: ShimCommand,
+  options: Any | undefined,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
+  const { program, bundle, settings } = command;
+  const params = create(BootstrapParamsSchema, {
+    instanceId: bundle.id,
+    namespace: bundle.namespace,
+    logLevel: settings.debug ? LogLevel.DEBUG : LogLevel.INFO,
+    containerdVersion: settings.version,
+    containerdTtrpcAddress: settings.ttrpcAddress,
+    containerdGrpcAddress: settings.address,
+    containerdBinary: settings.publishBinary,
+    extensions: options === undefined ? [] : [{ value: options }],
+    ...(settings.socketDir === "" ? {} : { socketDir: settings.socketDir }),
+  });
+  const finished = await runProgram({
+    args: [program, ...argumentsOf(command), "start"],
+    env: environmentOf(command, settings.env),
+    cwd: bundle.path,
+    stdin: toBinary(BootstrapParamsSchema, params),
+    timeoutMs: START_TIMEOUT_MS,
+    signal,
+  });
+  // A shim may print warnings beside its address: only what is on stdout counts, unless it failed.
+  if (finished.exitCode !== 0)
+    throw programError(finished, Buffer.concat([finished.stdout, finished.stderr]));
+  return finished.stdout;
+}
+
+/** Calls `delete`, which kills and removes what a dead shim left of its container. @throws Unknown, DeadlineExceeded */
+export async function deleteByShim(command: ShimCommand, timeoutMs: number): Promise<DeleteResponse> {
+  const { program, bundle } = command;
+  const finished = await runProgram({
+    args: [program, ...argumentsOf(command), "-bundle", bundle.path, "delete"],
+    env: environmentOf(command, []),
+    cwd: bundle.path,
+    timeoutMs,
+  });
+  if (finished.exitCode !== 0) throw programError(finished, finished.stderr);
+  return decodeOutput(program, () => fromBinary(DeleteResponseSchema, finished.stdout));
+}
+
+/** Calls `-info`: what the runtime is and can. @throws Unknown */
+export async function askShim(
+  program: string,
+  options: Any | undefined,
+  signal?: AbortSignal,
+): Promise<RuntimeInfo> {
+  const finished = await runProgram({
+    args: [program, "-info"],
+    env: process.env,
+    stdin: options === undefined ? new Uint8Array() : toBinary(AnySchema, options),
+    timeoutMs: INFO_TIMEOUT_MS,
+    signal,
+  });
+  if (finished.exitCode !== 0) throw programError(finished, finished.stderr);
+  return decodeOutput(program, () => fromBinary(RuntimeInfoSchema, finished.stdout));
+}
+
+function argumentsOf({ bundle, settings }: ShimCommand): string[] {
+  return [
+    ...["-namespace", bundle.namespace],
+    ...["-address", settings.address],
+    ...["-publish-binary", settings.publishBinary],
+    ...["-id", bundle.id],
+    ...(settings.debug ? ["-debug"] : []),
+  ];
+}
+
+function environmentOf(
+  { bundle, settings }: ShimCommand,
+  more: readonly string[],
+): Record<string, string | undefined> {
+  return {
+    ...process.env,
+    // Of the service manager's notifications the daemon is the only sender.
+    NOTIFY_SOCKET: undefined,
+    GOMAXPROCS: "2",
+    MAX_SHIM_VERSION: "2",
+    TTRPC_ADDRESS: settings.ttrpcAddress,
+    GRPC_ADDRESS: settings.address,
+    NAMESPACE: bundle.namespace,
+    ...Object.fromEntries(more.map(splitVariable)),
+  };
+}
+
+function splitVariable(text: string): [string, string] {
+  const at = text.indexOf("=");
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+interface Program {
+  readonly args: readonly string[];
+  readonly env: Record<string, string | undefined>;
+  readonly cwd?: string;
+  readonly stdin?: Uint8Array;
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+interface Finished {
+  readonly exitCode: number;
+  /** Of the one that ended it. */
+  readonly signal: string | null;
+  readonly stdout: Uint8Array;
+  readonly stderr: Uint8Array;
+}
+
+/**
+ * Runs a program to its end in a session of its own: what it leaves running is no child of the daemon's terminal or process
+ * group. @throws Unknown if it cannot be started, DeadlineExceeded, Canceled
+ */
+async function runProgram({ args, env, cwd, stdin, timeoutMs, signal }: Program): Promise<Finished> {
+  signal?.throwIfAborted();
+  const child = spawn(args, {
+    env,
+    ...(cwd === undefined ? {} : { cwd }),
+    stdin: stdin ?? "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    detached: true,
+  });
+  let stopped: "deadline" | "caller" | undefined;
+  const stop = (reason: "deadline" | "caller"): void => {
+    stopped ??= reason;
+    child.kill("SIGKILL");
+  };
+  const timer = setTimeout(stop, timeoutMs, "deadline");
+  const cancel = (): void => stop("caller");
+  signal?.addEventListener("abort", cancel);
+  try {
+    const [stdout, stderr, exitCode] = await Promise.all([
+      collect(child.stdout, child.exited),
+      collect(child.stderr, child.exited),
+      child.exited,
+    ]);
+    if (stopped !== undefined) {
+      const [code, words] =
+        stopped === "deadline"
+          ? (["DeadlineExceeded", "context deadline exceeded"] as const)
+          : (["Canceled", "context canceled"] as const);
+      const said = new TextDecoder().decode(stderr).trim();
+      throw new BunkerdError(code, `${said === "" ? "" : `${said}: `}shim killed after ${words}`);
+    }
+    return { exitCode, signal: child.signalCode === null ? null : String(child.signalCode), stdout, stderr };
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", cancel);
+  }
+}
+
+/** @throws Unknown */
+function spawn<const Out extends "pipe">(
+  args: readonly string[],
+  options: Bun.SpawnOptions.OptionsObject<Uint8Array | "ignore", Out, Out>,
+): Bun.Subprocess<Uint8Array | "ignore", Out, Out> {
+  try {
+    return Bun.spawn([...args], options);
+  } catch (error) {
+    throw new BunkerdError("Unknown", `fork/exec ${args[0]}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** How long output may still come after the program's end: a process that it left may hold the other end open for ever. */
+const DRAIN_MS = 100;
+
+async function collect(stream: ReadableStream<Uint8Array>, exited: Promise<number>): Promise<Uint8Array> {
+  const reader = stream.getReader();
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const drained = exited.then(
+    () =>
+      new Promise<"drained">((resolve) => {
+        timer = setTimeout(resolve, DRAIN_MS, "drained");
+      }),
+  );
+  for (;;) {
+    const result = await Promise.race([reader.read(), drained]);
+    if (result === "drained" || result.done) break;
+    if (size < MAX_OUTPUT_BYTES) chunks.push(result.value);
+    size += result.value.length;
+  }
+  clearTimeout(timer);
+  void reader.cancel().catch(() => undefined);
+  return Buffer.concat(chunks).subarray(0, MAX_OUTPUT_BYTES);
+}
+
+function programError({ exitCode, signal }: Finished, output: Uint8Array): BunkerdError {
+  const said = new TextDecoder().decode(output).trim();
+  const end = signal === null ? `exit status ${exitCode}` : `signal: ${signal.slice(3).toLowerCase()}`;
+  return new BunkerdError("Unknown", said === "" ? end : `${said}: ${end}`);
+}
+
+function decodeOutput<T>(program: string, decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    throw fail("Unknown", `${program} answered no message: ${messageOf(error)}`, { cause: error });
+  }
+}

@@ -1,0 +1,54 @@
+import { expect, test } from "bun:test";
+import { appendFileSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Logger, silentLogger } from "../lib/log.ts";
+import { openShimLog } from "./shim-log.ts";
+
+test("lines of several writers reach the log by their level; closing leaves no descriptor", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "shim-log-"));
+  const lines: string[] = [];
+  let told = (): void => undefined;
+  const at = (level: string) => (_message: string, fields?: Readonly<Record<string, unknown>>) => {
+    lines.push(`${level} ${fields?.["line"]}`);
+    told();
+  };
+  const logger: Logger = { ...silentLogger, debug: at("debug"), warn: at("warn"), error: at("error") };
+  const log = openShimLog(folder, logger);
+  try {
+    const path = join(folder, "log");
+    const until = async (count: number): Promise<void> => {
+      while (lines.length < count) {
+        await new Promise<void>((resolve) => {
+          told = resolve;
+        });
+      }
+    };
+    appendFileSync(path, 'time="now" level=info msg="one"\nlevel=error msg=two\nthr');
+    await until(2);
+    appendFileSync(path, "ee\n");
+    await until(3);
+    appendFileSync(path, `${"x".repeat(20_000)}`);
+    await until(4);
+    expect(lines.slice(0, 3)).toEqual([
+      'debug time="now" level=info msg="one"',
+      "warn level=error msg=two",
+      "debug three",
+    ]);
+    expect(lines[3]?.length).toBeLessThan(17_000);
+  } finally {
+    log.close();
+    log.close();
+    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setImmediate(resolve));
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const open = readdirSync("/proc/self/fd").flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/self/fd/${fd}`)];
+    } catch {
+      return [];
+    }
+  });
+  expect(open.filter((path) => path.includes(folder))).toEqual([]);
+});

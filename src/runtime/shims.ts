@@ -1,0 +1,317 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { type Any, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
+import { TaskDeleteSchema, TaskExitSchema } from "#gen/containerd/events/task_pb.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { ContainerStore } from "../model/containers.ts";
+import { BunkerdError, fail, isError, messageOf, within } from "../model/errors.ts";
+import type { EventPublisher } from "../model/events.ts";
+import type { SandboxStore } from "../model/sandboxes.ts";
+import type { Scope } from "../model/scope.ts";
+import type { Exit } from "../model/tasks.ts";
+import { type Bootstrap, parseBootstrap, readBootstrap, writeBootstrap } from "./bootstrap.ts";
+import { type Bundle, type BundleFolders, deleteBundle } from "./bundle.ts";
+import { isRuncShim, resolveRuntime } from "./runtime-path.ts";
+import { isLost, Shim } from "./shim.ts";
+import { deleteByShim, type ShimSettings, startShim } from "./shim-command.ts";
+import { openShimLog } from "./shim-log.ts";
+
+/** Milliseconds; `[timeouts]` of config.toml, `io.containerd.timeout.*`. */
+export interface RuntimeTimeouts {
+  /** Until a list gives up on a task. */
+  readonly taskStateMs: number;
+  /** Until a shim of an earlier daemon is taken as hung. */
+  readonly shimLoadMs: number;
+  /** Each of the steps that clean up after a task. */
+  readonly shimCleanupMs: number;
+  readonly shimShutdownMs: number;
+}
+
+export interface ShimsOptions {
+  readonly folders: BundleFolders;
+  readonly settings: ShimSettings;
+  readonly timeouts: RuntimeTimeouts;
+}
+
+export interface ShimsDependencies {
+  readonly containers: ContainerStore;
+  readonly sandboxes: SandboxStore;
+  readonly publisher: EventPublisher;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export interface StartOptions {
+  /** Name or path. */
+  readonly runtime: string;
+  readonly options: Any | undefined;
+  /** The sandbox that the container belongs to; empty for none. */
+  readonly sandboxId: string;
+  /** Of a sandbox's shim, `<protocol>+<address>`; empty to look it up. */
+  readonly address: string;
+  readonly version: number;
+}
+
+const BINARY_FILE = "shim-binary-path";
+/** Names the sandbox whose shim runs the task. */
+const SANDBOX_FILE = "sandbox";
+/** Shims from this version on run what is created in their sandbox without being started for it. */
+const SANDBOX_VERSION = 3;
+/** What a task came to whose shim died and cannot be asked. */
+const UNKNOWN_EXIT_STATUS = 255;
+
+/** The shims of all namespaces: containerd's `core/runtime/v2/shim_manager.go`. */
+export class Shims {
+  readonly folders: BundleFolders;
+  readonly timeouts: RuntimeTimeouts;
+  readonly #settings: ShimSettings;
+  readonly #dependencies: ShimsDependencies;
+  readonly #shims = new Map<string, Map<string, Shim>>();
+
+  constructor({ folders, settings, timeouts }: ShimsOptions, dependencies: ShimsDependencies) {
+    this.folders = folders;
+    this.timeouts = timeouts;
+    this.#settings = settings;
+    this.#dependencies = dependencies;
+  }
+
+  get(namespace: string, id: string): Shim | undefined {
+    return this.#shims.get(namespace)?.get(id);
+  }
+
+  /** By id. */
+  list(namespace: string): Shim[] {
+    const shims = [...(this.#shims.get(namespace)?.values() ?? [])];
+    return shims.sort((a, b) => (a.bundle.id < b.bundle.id ? -1 : 1));
+  }
+
+  /** Starts the shim of a new bundle, or joins the one of its sandbox. @throws Unknown, NotFound, Canceled */
+  async start(scope: Scope, bundle: Bundle, options: StartOptions): Promise<Shim> {
+    const sandbox = await this.#sandboxBootstrap(scope, options);
+    if (sandbox !== undefined && sandbox.version >= SANDBOX_VERSION) {
+      await writeFile(join(bundle.path, SANDBOX_FILE), options.sandboxId, { mode: 0o600 });
+      return await this.#register(bundle, sandbox);
+    }
+    const program = this.#resolve(options.runtime);
+    // The log is opened first: a shim waits at its start for a reader.
+    const log = openShimLog(bundle.path, this.#loggerOf(bundle));
+    let bootstrap: Bootstrap;
+    try {
+      const answer = await startShim(
+        { program, bundle, settings: this.#settings },
+        options.options,
+        scope.signal,
+      );
+      await writeFile(join(bundle.path, BINARY_FILE), program, { mode: 0o600 });
+      bootstrap = parseBootstrap(answer);
+    } catch (error) {
+      log.close();
+      throw within("start failed", error);
+    }
+    return await this.#register(bundle, bootstrap, log);
+  }
+
+  /** Reaches for the shim of a bundle that an earlier daemon left. @throws NotFound if nothing tells where it is */
+  async adopt(bundle: Bundle): Promise<Shim> {
+    return await this.#register(bundle, await readBootstrap(bundle.path));
+  }
+
+  /** The task has been deleted: ends its shim, and removes the bundle. What fails is logged, for the task is gone. */
+  async retire(shim: Shim): Promise<void> {
+    const { bundle } = shim;
+    this.#forget(shim);
+    const logger = this.#loggerOf(bundle);
+    const shared = this.list(bundle.namespace).some(
+      (other) => other.bootstrap.address === shim.bootstrap.address,
+    );
+    await this.#shutdown(shim, shared, logger);
+    const program = await readText(join(bundle.path, BINARY_FILE));
+    // runc's shim has done all of it already, and asking once more costs two processes.
+    if (program !== undefined && !isRuncShim(program)) await this.#deleteByProgram(bundle, program, logger);
+    await deleteBundle(bundle).catch((error: unknown) =>
+      logger.error("failed to delete bundle", { error: messageOf(error) }),
+    );
+  }
+
+  /** A task that was not created, or that nobody knows: kills what there is of it, then as {@link retire}. */
+  async discard(shim: Shim): Promise<void> {
+    const { bundle } = shim;
+    this.#forget(shim);
+    const logger = this.#loggerOf(bundle);
+    const timeoutMs = this.timeouts.shimCleanupMs;
+    try {
+      await shim.call((task, call) => task.delete({ id: bundle.id }, call), { timeoutMs });
+    } catch (error) {
+      if (!isError(error, "NotFound"))
+        logger.debug("delete of a discarded task", { error: messageOf(error) });
+    }
+    await this.#shutdown(shim, false, logger);
+    await this.clear(bundle);
+  }
+
+  /**
+   * Removes what is left of a task without a shim: processes, cgroup, mounts, bundle. Answers what the container came to, as far
+   * as the shim's program can tell. Failures are logged; the bundle of a task that could not be killed stays for the next start.
+   */
+  async clear(bundle: Bundle): Promise<Exit> {
+    const logger = this.#loggerOf(bundle);
+    const program = (await readText(join(bundle.path, BINARY_FILE))) ?? (await this.#programOf(bundle));
+    const exit = program === undefined ? undefined : await this.#deleteByProgram(bundle, program, logger);
+    if (exit !== undefined || program === undefined) {
+      await deleteBundle(bundle).catch((error: unknown) =>
+        logger.error("failed to delete bundle", { error: messageOf(error) }),
+      );
+    }
+    return (
+      exit ?? { pid: 0, exitStatus: UNKNOWN_EXIT_STATUS, exitedAt: timestamp(this.#dependencies.clock.now()) }
+    );
+  }
+
+  /** Lets go of all shims; they live on. */
+  close(): void {
+    for (const shims of this.#shims.values()) for (const shim of shims.values()) shim.close();
+    this.#shims.clear();
+  }
+
+  #loggerOf({ namespace, id }: Bundle): Logger {
+    return this.#dependencies.logger.with({ namespace, id });
+  }
+
+  #resolve(runtime: string): string {
+    try {
+      return resolveRuntime(runtime);
+    } catch (error) {
+      throw within("failed to resolve runtime path", error);
+    }
+  }
+
+  async #register(bundle: Bundle, bootstrap: Bootstrap, log?: { close(): void }): Promise<Shim> {
+    const shim = new Shim(bundle, bootstrap, log ?? openShimLog(bundle.path, this.#loggerOf(bundle)));
+    const shims = this.#shims.get(bundle.namespace) ?? new Map<string, Shim>();
+    this.#shims.set(bundle.namespace, shims.set(bundle.id, shim));
+    void shim.closed.then(() => {
+      if (!shim.ended) void this.#died(shim);
+    });
+    await writeBootstrap(bundle.path, bootstrap);
+    return shim;
+  }
+
+  #forget({ bundle }: Shim): boolean {
+    return this.#shims.get(bundle.namespace)?.delete(bundle.id) ?? false;
+  }
+
+  /** The shim ended by itself: its container is killed, and the world is told (`cleanupAfterDeadShim`). */
+  async #died(shim: Shim): Promise<void> {
+    const { bundle } = shim;
+    const { namespace, id } = bundle;
+    const registered = this.get(namespace, id) === shim;
+    // Whoever deletes the task or gave up on it cleans up as well.
+    if (!registered) return;
+    const logger = this.#loggerOf(bundle);
+    logger.info("shim disconnected, cleaning up");
+    const exit = await this.clear(bundle);
+    this.#forget(shim);
+    shim.bury(exit);
+    const { pid, exitStatus, exitedAt } = exit;
+    const event = { containerId: id, pid, exitStatus, ...(exitedAt === undefined ? {} : { exitedAt }) };
+    const { publisher } = this.#dependencies;
+    publisher.publish(namespace, "/tasks/exit", TaskExitSchema, create(TaskExitSchema, { ...event, id }));
+    publisher.publish(namespace, "/tasks/delete", TaskDeleteSchema, create(TaskDeleteSchema, event));
+  }
+
+  /**
+   * Asks the shim to end and waits until it has: while its socket is there, a new shim of the same id would answer with its
+   * address. A shim that has other tasks stays.
+   */
+  async #shutdown(shim: Shim, shared: boolean, logger: Logger): Promise<void> {
+    const timeoutMs = this.timeouts.shimShutdownMs;
+    try {
+      await shim.call((task, call) => task.shutdown({ id: shim.bundle.id }, call), { timeoutMs });
+      if (!shared) await waitAtMost(shim.closed, timeoutMs);
+    } catch (error) {
+      if (!isLost(error)) {
+        logger.error("failed to shutdown shim task and the shim might be leaked", {
+          error: messageOf(error),
+        });
+      }
+    }
+    shim.close();
+  }
+
+  async #deleteByProgram(bundle: Bundle, program: string, logger: Logger): Promise<Exit | undefined> {
+    try {
+      const command = { program, bundle, settings: this.#settings };
+      const { pid, exitStatus, exitedAt } = await deleteByShim(command, this.timeouts.shimCleanupMs);
+      return { pid, exitStatus, exitedAt };
+    } catch (error) {
+      logger.warn("failed to clean up by the shim's program", { error: messageOf(error) });
+      return undefined;
+    }
+  }
+
+  /** Bundles of containerd before 1.6 do not name their shim. */
+  async #programOf({ namespace, id }: Bundle): Promise<string | undefined> {
+    try {
+      const { runtime } = await this.#dependencies.containers.get({ namespace }, id);
+      return resolveRuntime(runtime?.name ?? "");
+    } catch (error) {
+      if (error instanceof BunkerdError) return undefined;
+      throw error;
+    }
+  }
+
+  /** How to reach the shim of the container's sandbox; undefined if it needs one of its own (`shim_manager.go`, `Start`). */
+  async #sandboxBootstrap(
+    scope: Scope,
+    { sandboxId, address, version }: StartOptions,
+  ): Promise<Bootstrap | undefined> {
+    if (sandboxId === "") return undefined;
+    try {
+      await this.#dependencies.sandboxes.get(scope, sandboxId);
+    } catch (error) {
+      // Made by containerd 1.x, whose pods had a shim but no sandbox.
+      if (isError(error, "NotFound")) return undefined;
+      throw error;
+    }
+    if (address !== "") {
+      const at = address.indexOf("+");
+      if (at < 0) {
+        throw new BunkerdError(
+          "Unknown",
+          "the scheme of sandbox address should be in  the form of <protocol>+<unix|vsock|tcp>, i.e. ttrpc+unix or grpc+vsock",
+        );
+      }
+      return { version, protocol: address.slice(0, at), address: address.slice(at + 1) };
+    }
+    const shim = this.get(scope.namespace, sandboxId);
+    if (shim === undefined) throw fail("NotFound", `can't find shim for sandbox ${sandboxId}`);
+    return shim.bootstrap;
+  }
+}
+
+/** @param nanoseconds since 1970 */
+export function timestamp(nanoseconds: bigint): Timestamp {
+  const second = 1_000_000_000n;
+  return create(TimestampSchema, { seconds: nanoseconds / second, nanos: Number(nanoseconds % second) });
+}
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** Resolves with the promise or after the time, whichever is first. */
+async function waitAtMost(promise: Promise<unknown>, timeoutMs: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const over = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs);
+  });
+  await Promise.race([promise, over]);
+  clearTimeout(timer);
+}

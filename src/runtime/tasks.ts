@@ -1,0 +1,417 @@
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { type Any, anyPack } from "@bufbuild/protobuf/wkt";
+import { CheckpointOptionsSchema, OptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
+import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import {
+  type CheckpointTaskRequest,
+  type CheckpointTaskResponse,
+  CheckpointTaskResponseSchema,
+  type CreateTaskRequest,
+  type ExecProcessRequest,
+  type UpdateTaskRequest,
+} from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { RuntimeInfoSchema, RuntimeRequestSchema } from "#gen/containerd/types/introspection_pb.ts";
+import { type Metric, MetricSchema } from "#gen/containerd/types/metrics_pb.ts";
+import { type Process, type ProcessInfo, ProcessSchema, Status } from "#gen/containerd/v1/types/task_pb.ts";
+import type { Clock } from "../lib/clock.ts";
+import { type Filter, FilterSyntaxError, parseFilters } from "../lib/filters.ts";
+import type { Logger } from "../lib/log.ts";
+import type { ContainerStore } from "../model/containers.ts";
+import { BunkerdError, fail, isError, messageOf, quote, unquoted, within } from "../model/errors.ts";
+import { validateIdentifier } from "../model/ids.ts";
+import type { Scope } from "../model/scope.ts";
+import type { Exit, ProcessName, TaskStore } from "../model/tasks.ts";
+import { createBundle, deleteBundle } from "./bundle.ts";
+import { resolveRuntime } from "./runtime-path.ts";
+import { type CallLimits, isLost, type Shim } from "./shim.ts";
+import { askShim } from "./shim-command.ts";
+import { type Shims, timestamp } from "./shims.ts";
+import { checkFeatures, parseSpec, usesIdMappedMounts } from "./spec.ts";
+
+export interface TasksDependencies {
+  readonly containers: ContainerStore;
+  readonly shims: Shims;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+const RUNC_OPTIONS = OptionsSchema.typeName;
+const CHECKPOINT_OPTIONS = CheckpointOptionsSchema.typeName;
+/** Names, on a checkpoint's descriptor, a folder to restore from. */
+const RESTORE_FROM_PATH = "RestoreFromPath";
+/** Go's zero time, as shims send it for a process that has not ended. */
+const NO_TIME_SECONDS = -62135596800n;
+
+/** Tasks as shims run them: containerd's `plugins/services/tasks/local.go` and `core/runtime/v2/task_manager.go`. */
+export class Tasks implements TaskStore {
+  readonly #containers: ContainerStore;
+  readonly #shims: Shims;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  /** Tasks that are being created, by `<namespace>/<id>`. */
+  readonly #creating = new Set<string>();
+  readonly #stopping = new AbortController();
+
+  constructor({ containers, shims, clock, logger }: TasksDependencies) {
+    this.#containers = containers;
+    this.#shims = shims;
+    this.#clock = clock;
+    this.#logger = logger;
+  }
+
+  async create(scope: Scope, request: CreateTaskRequest): Promise<number> {
+    const id = request.containerId;
+    const container = await this.#containers.get(scope, id);
+    const checkpoint = checkpointPath(container, request);
+    const key = `${scope.namespace}/${id}`;
+    if (this.#creating.has(key) || this.#shims.get(scope.namespace, id) !== undefined) {
+      throw fail("AlreadyExists", `task ${id}`);
+    }
+    this.#creating.add(key);
+    try {
+      return await this.#create(scope, container, request, checkpoint);
+    } finally {
+      this.#creating.delete(key);
+    }
+  }
+
+  async #create(
+    scope: Scope,
+    container: Container,
+    request: CreateTaskRequest,
+    checkpoint: string,
+  ): Promise<number> {
+    const id = container.id;
+    const options = hasValue(request.options) ? request.options : container.runtime?.options;
+    const runtime = request.runtimePath || (container.runtime?.name ?? "");
+    await checkRuntime(runtime, container.spec, options, scope.signal);
+    const bundle = await createBundle(this.#shims.folders, scope.namespace, id, container.spec);
+    let shim: Shim;
+    try {
+      const { sandbox: sandboxId } = container;
+      const address = request.taskApiAddress;
+      const version = request.taskApiVersion;
+      shim = await this.#shims.start(scope, bundle, { runtime, options, sandboxId, address, version });
+    } catch (error) {
+      await deleteBundle(bundle);
+      throw within("failed to start shim", error);
+    }
+    const { rootfs, stdin, stdout, stderr, terminal } = request;
+    const mounts = rootfs.map(({ type, source, target, options: mountOptions }) => ({
+      ...{ type, source, target },
+      options: mountOptions,
+    }));
+    const io = { stdin, stdout, stderr, terminal };
+    try {
+      const message = {
+        id,
+        bundle: bundle.path,
+        rootfs: mounts,
+        ...io,
+        checkpoint,
+        ...(options && { options }),
+      };
+      const { pid } = await shim.call((task, call) => task.create(message, call), scope);
+      if (restoresFromPath(request)) await shim.call((task, call) => task.start({ id }, call), scope);
+      return pid;
+    } catch (error) {
+      // A shim that died has been cleaned up after.
+      if (isLost(error)) await shim.buried;
+      else await this.#shims.discard(shim);
+      throw within("failed to create shim task", error);
+    }
+  }
+
+  async start(scope: Scope, { containerId: id, execId }: ProcessName): Promise<number> {
+    const { pid } = await this.#call(scope, id, (task, call) => task.start({ id, execId }, call));
+    return pid;
+  }
+
+  async delete(scope: Scope, containerId: string): Promise<Exit> {
+    const shim = await this.#shim(scope, containerId);
+    try {
+      const exit = await shim.call((task, call) => task.delete({ id: containerId }, call), scope);
+      await this.#shims.retire(shim);
+      return exitOf(exit);
+    } catch (error) {
+      if (isLost(error)) return await shim.buried;
+      // The shim runs without its task: an earlier delete was cut off before it could end.
+      if (isError(error, "NotFound")) await this.#shims.retire(shim);
+      throw within("failed to delete task", error);
+    }
+  }
+
+  async deleteProcess(scope: Scope, { containerId: id, execId }: ProcessName): Promise<Exit> {
+    return exitOf(await this.#call(scope, id, (task, call) => task.delete({ id, execId }, call)));
+  }
+
+  async get(scope: Scope, { containerId, execId }: ProcessName): Promise<Process> {
+    const shim = await this.#shim(scope, containerId);
+    return await this.#state(shim, execId, scope);
+  }
+
+  async list(scope: Scope): Promise<Process[]> {
+    const states = await Promise.all(
+      this.#shims.list(scope.namespace).map(async (shim) => {
+        const { id } = shim.bundle;
+        try {
+          return await this.#state(shim, "", scope);
+        } catch (error) {
+          if (isError(error, "NotFound")) return undefined;
+          this.#logger.error("get state for task", {
+            namespace: scope.namespace,
+            id,
+            error: messageOf(error),
+          });
+          return create(ProcessSchema, { id, status: Status.UNKNOWN });
+        }
+      }),
+    );
+    return states.filter((process) => process !== undefined);
+  }
+
+  async kill(
+    scope: Scope,
+    { containerId: id, execId }: ProcessName,
+    signal: number,
+    all: boolean,
+  ): Promise<void> {
+    const request = { id, execId, signal, all: execId === "" && all };
+    await this.#call(scope, id, (task, call) => task.kill(request, call));
+  }
+
+  async exec(scope: Scope, request: ExecProcessRequest): Promise<void> {
+    const { containerId: id, execId, terminal, stdin, stdout, stderr, spec } = request;
+    if (execId === "") throw new BunkerdError("InvalidArgument", "exec id cannot be empty");
+    const shim = await this.#shim(scope, id);
+    try {
+      validateIdentifier(execId);
+    } catch (error) {
+      throw within(`invalid exec id ${unquoted(execId)}`, error);
+    }
+    const message = { id, execId, terminal, stdin, stdout, stderr, ...(spec && { spec }) };
+    await shim.call((task, call) => task.exec(message, call), scope);
+  }
+
+  async resizePty(scope: Scope, name: ProcessName, width: number, height: number): Promise<void> {
+    const { containerId: id, execId } = name;
+    await this.#call(scope, id, (task, call) => task.resizePty({ id, execId, width, height }, call));
+  }
+
+  async closeStdin(scope: Scope, { containerId: id, execId }: ProcessName): Promise<void> {
+    await this.#call(scope, id, (task, call) => task.closeIO({ id, execId, stdin: true }, call));
+  }
+
+  async pause(scope: Scope, id: string): Promise<void> {
+    await this.#call(scope, id, (task, call) => task.pause({ id }, call));
+  }
+
+  async resume(scope: Scope, id: string): Promise<void> {
+    await this.#call(scope, id, (task, call) => task.resume({ id }, call));
+  }
+
+  async listPids(scope: Scope, id: string): Promise<ProcessInfo[]> {
+    const { processes } = await this.#call(scope, id, (task, call) => task.pids({ id }, call));
+    return processes;
+  }
+
+  async checkpoint(scope: Scope, request: CheckpointTaskRequest): Promise<CheckpointTaskResponse> {
+    const { containerId: id, options } = request;
+    const container = await this.#containers.get(scope, id);
+    const shim = this.#running(scope, id);
+    const path = checkpointImagePath(container, options);
+    if (path === "") {
+      throw fail("Unimplemented", `checkpoint of task ${id} into the content store: give an image path`);
+    }
+    await shim.call((task, call) => task.checkpoint({ id, path, ...(options && { options }) }, call), scope);
+    return create(CheckpointTaskResponseSchema);
+  }
+
+  async update(scope: Scope, { containerId: id, resources, annotations }: UpdateTaskRequest): Promise<void> {
+    const message = { id, annotations, ...(resources && { resources }) };
+    await this.#call(scope, id, (task, call) => task.update(message, call));
+  }
+
+  async metrics(scope: Scope, filters: readonly string[]): Promise<Metric[]> {
+    const filter = parseTaskFilters(filters);
+    const chosen = this.#shims.list(scope.namespace).filter(({ bundle }) =>
+      filter.match({
+        field: ([name]) => (name === "id" || name === "namespace" ? bundle[name] : undefined),
+      }),
+    );
+    const metrics = await Promise.all(chosen.map((shim) => this.#metric(shim, scope)));
+    return metrics.filter((metric) => metric !== undefined);
+  }
+
+  async wait(scope: Scope, { containerId: id, execId }: ProcessName): Promise<Exit> {
+    const shim = await this.#shim(scope, id);
+    try {
+      const signal = anySignal(this.#stopping.signal, scope.signal);
+      const exit = await shim.call((task, call) => task.wait({ id, execId }, call), { signal });
+      return exitOf({ ...exit, pid: 0 });
+    } catch (error) {
+      this.#stopping.signal.throwIfAborted();
+      // Nothing in the container outlives the cleanup after its shim.
+      if (isLost(error) && !shim.ended) return await shim.buried;
+      throw error;
+    }
+  }
+
+  /** Ends every wait, for the daemon stops: their callers ask the next one. */
+  stopWaiting(): void {
+    this.#stopping.abort(fail("Unavailable", "daemon is stopping"));
+  }
+
+  async info(request: Any, signal: AbortSignal): Promise<Any> {
+    if (request.typeUrl.replace(/^.*\//, "") !== RuntimeRequestSchema.typeName) {
+      throw fail("Unimplemented", `unknown request type ${unquoted(request.typeUrl)}`);
+    }
+    const { runtimePath, options } = fromBinary(RuntimeRequestSchema, request.value);
+    return anyPack(RuntimeInfoSchema, await askShim(resolve(runtimePath), options, signal));
+  }
+
+  async #call<T>(scope: Scope, id: string, run: Parameters<typeof Shim.prototype.call<T>>[0]): Promise<T> {
+    const shim = await this.#shim(scope, id);
+    return await shim.call(run, { signal: scope.signal });
+  }
+
+  /** @throws NotFound for the container or the task */
+  async #shim(scope: Scope, id: string): Promise<Shim> {
+    await this.#containers.get(scope, id);
+    return this.#running(scope, id);
+  }
+
+  #running(scope: Scope, id: string): Shim {
+    const shim = this.#shims.get(scope.namespace, id);
+    if (shim === undefined) throw new BunkerdError("NotFound", `task ${unquoted(id)} not found`);
+    return shim;
+  }
+
+  async #state(shim: Shim, execId: string, { signal }: CallLimits): Promise<Process> {
+    const { id } = shim.bundle;
+    const limits = { signal, timeoutMs: this.#shims.timeouts.taskStateMs };
+    try {
+      const state = await shim.call((task, call) => task.state({ id, execId }, call), limits);
+      const { pid, status, stdin, stdout, stderr, terminal, exitStatus } = state;
+      const exitedAt = timeOf(state.exitedAt);
+      const io = { stdin, stdout, stderr, terminal };
+      return create(ProcessSchema, {
+        id: execId || id,
+        pid,
+        status,
+        ...io,
+        exitStatus,
+        ...(exitedAt && { exitedAt }),
+      });
+    } catch (error) {
+      throw isLost(error) ? fail("NotFound", `task ${unquoted(id)}`, { cause: error }) : error;
+    }
+  }
+
+  async #metric(shim: Shim, { signal }: Scope): Promise<Metric | undefined> {
+    const { id } = shim.bundle;
+    const collected = timestamp(this.#clock.now());
+    try {
+      const limits = { signal, timeoutMs: this.#shims.timeouts.taskStateMs };
+      const { stats } = await shim.call((task, call) => task.stats({ id }, call), limits);
+      return create(MetricSchema, { timestamp: collected, id, ...(stats && { data: stats }) });
+    } catch (error) {
+      if (!isError(error, "NotFound")) {
+        this.#logger.error(`collecting metrics for ${id}`, { error: messageOf(error) });
+      }
+      return undefined;
+    }
+  }
+}
+
+function exitOf({ pid, exitStatus, exitedAt }: Exit): Exit {
+  return { pid, exitStatus, exitedAt: timeOf(exitedAt) };
+}
+
+function timeOf(time: Exit["exitedAt"]): Exit["exitedAt"] {
+  return time?.seconds === NO_TIME_SECONDS ? undefined : time;
+}
+
+function hasValue(options: Any | undefined): options is Any {
+  return options !== undefined && options.value.length > 0;
+}
+
+function anySignal(...signals: (AbortSignal | undefined)[]): AbortSignal {
+  return AbortSignal.any(signals.filter((signal) => signal !== undefined));
+}
+
+/** @throws Unknown as the reference, whose errors have no class here */
+function resolve(runtime: string): string {
+  try {
+    return resolveRuntime(runtime);
+  } catch (error) {
+    throw within("failed to resolve runtime path", error);
+  }
+}
+
+/** runc ignores what it does not know; a mount whose ids are not shifted would open files to the wrong users. @throws Unknown */
+async function checkRuntime(
+  runtime: string,
+  spec: Any | undefined,
+  options: Any | undefined,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (spec === undefined || spec.value.length === 0 || !usesIdMappedMounts(parseSpec(spec.value))) return;
+  try {
+    checkFeatures((await askShim(resolve(runtime), options, signal)).features);
+  } catch (error) {
+    throw within("failed to validate OCI runtime features", error);
+  }
+}
+
+/** The folder to restore from, empty for none. @throws Unknown, Unimplemented */
+function checkpointPath(container: Container, { options, checkpoint }: CreateTaskRequest): string {
+  let path = "";
+  if (options !== undefined) {
+    if (typeName(options) !== RUNC_OPTIONS) {
+      throw new BunkerdError("Unknown", `invalid task create option for ${container.runtime?.name ?? ""}`);
+    }
+    path = decodeOptions(options, () => fromBinary(OptionsSchema, options.value)).criuImagePath;
+  }
+  path = checkpoint?.annotations[RESTORE_FROM_PATH] ?? path;
+  if (path === "" && checkpoint !== undefined) {
+    throw fail("Unimplemented", `restore of task ${container.id} from content ${quote(checkpoint.digest)}`);
+  }
+  return path;
+}
+
+function restoresFromPath({ checkpoint }: CreateTaskRequest): boolean {
+  return checkpoint?.annotations[RESTORE_FROM_PATH] !== undefined;
+}
+
+/** @throws Unknown */
+function checkpointImagePath(container: Container, options: Any | undefined): string {
+  if (options === undefined) return "";
+  if (typeName(options) !== CHECKPOINT_OPTIONS) {
+    throw new BunkerdError("Unknown", `invalid task checkpoint option for ${container.runtime?.name ?? ""}`);
+  }
+  return decodeOptions(options, () => fromBinary(CheckpointOptionsSchema, options.value)).imagePath;
+}
+
+function typeName(any: Any): string {
+  return any.typeUrl.replace(/^.*\//, "");
+}
+
+/** @throws InvalidArgument */
+function decodeOptions<T>({ typeUrl }: Any, decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    throw fail("InvalidArgument", `options ${unquoted(typeUrl)}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** @throws InvalidArgument */
+function parseTaskFilters(filters: readonly string[]): Filter {
+  try {
+    return parseFilters(filters);
+  } catch (error) {
+    if (!(error instanceof FilterSyntaxError)) throw error;
+    throw fail("InvalidArgument", error.message, { cause: error });
+  }
+}
