@@ -4,7 +4,7 @@ import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import type { Db } from "../bolt/db.ts";
 import type { Clock } from "../lib/clock.ts";
 import { failpoint } from "../lib/failpoint.ts";
-import { fail, quote, unquoted, within } from "../model/errors.ts";
+import { fail, quote, within } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
 import type { CommitOptions, Snapshotter, SnapshotUsage } from "../model/snapshots.ts";
 import { diskUsage } from "./disk-usage.ts";
@@ -27,6 +27,12 @@ import {
 
 /** How a snapshotter lays its snapshots out in folders. */
 export interface Layout {
+  /** What errors begin with: each snapshotter of containerd has its own. */
+  readonly words: {
+    readonly mounts: string;
+    commit(key: string): string;
+    remove(key: string): string;
+  };
   /** Makes what a new snapshot needs on disk, under a temporary name; undefined if that is nothing. @throws system errors */
   newFolder(snapshot: NewSnapshot, parentIds: readonly string[]): Promise<string | undefined>;
   /** The folder whose tree a snapshot's usage is taken of. */
@@ -79,7 +85,7 @@ export class LocalSnapshotter implements Snapshotter {
 
   async mounts(key: string): Promise<Mount[]> {
     return this.#db.view((tx) =>
-      withinOperation("failed to get active mount", () =>
+      withinOperation(this.#options.layout.words.mounts, () =>
         this.#options.layout.mounts(getSnapshot(tx, key), getInfo(tx, key).info),
       ),
     );
@@ -150,7 +156,7 @@ export class LocalSnapshotter implements Snapshotter {
     failpoint("snapshots.beforeCommit");
     await this.#db.update((tx) => {
       if (getInfo(tx, key).id !== id) throw fail("NotFound", "snapshot does not exist");
-      withinOperation(`failed to commit snapshot ${unquoted(key)}`, () =>
+      withinOperation(this.#options.layout.words.commit(key), () =>
         commitActive(tx, { name, key, usage, labels, parent }, this.#options.clock.now()),
       );
     });
@@ -159,7 +165,7 @@ export class LocalSnapshotter implements Snapshotter {
 
   async remove(key: string): Promise<void> {
     await this.#db.update((tx) => {
-      withinOperation(`failed to remove snapshot ${unquoted(key)}`, () => removeSnapshot(tx, key));
+      withinOperation(this.#options.layout.words.remove(key), () => removeSnapshot(tx, key));
     });
     failpoint("snapshots.removed");
     if (this.#options.syncRemove) await this.cleanup();

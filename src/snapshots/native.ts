@@ -40,6 +40,11 @@ export function openNative({ root, clock, logger }: NativeOptions): Snapshotter 
 function nativeLayout(folders: SnapshotFolders, logger: Logger): Layout {
   const tree = (id: string): string => join(folders.path, id);
   return {
+    words: {
+      mounts: "failed to get snapshot mount",
+      commit: () => "failed to commit snapshot",
+      remove: () => "failed to remove",
+    },
     changes: tree,
     async newFolder({ kind }, [parentId]) {
       // A view shows its parent's folder.

@@ -6,6 +6,7 @@ import { type Mount, MountSchema } from "#gen/containerd/types/mount_pb.ts";
 import { Db } from "../bolt/db.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
+import { unquoted } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
 import { LABEL_GID_MAPPING, LABEL_UID_MAPPING, type Snapshotter } from "../model/snapshots.ts";
 import { SnapshotFolders } from "./folders.ts";
@@ -51,6 +52,11 @@ function overlayLayout(options: OverlayOptions, folders: SnapshotFolders): Layou
   const work = (id: string): string => join(folders.path, id, "work");
   const shared = mountOptions(options);
   return {
+    words: {
+      mounts: "failed to get active mount",
+      commit: (key) => `failed to commit snapshot ${unquoted(key)}`,
+      remove: (key) => `failed to remove snapshot ${unquoted(key)}`,
+    },
     changes: upper,
     newFolder: async (snapshot, [parentId]) =>
       newFolder(folders, snapshot, parentId === undefined ? undefined : upper(parentId)),

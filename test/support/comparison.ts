@@ -95,7 +95,7 @@ export const ODD_IDS = [
   "0",
 ];
 
-/** Times and the lease id that the daemon makes are each daemon's own. */
+/** Times, the lease id that the daemon makes and its folder are each daemon's own. */
 function describeAnswer(answer: unknown): unknown {
   const text = JSON.stringify(answer, (_key, value: unknown) => {
     if (value instanceof Uint8Array) return `bytes ${Buffer.from(value).toString("latin1")}`;
@@ -105,7 +105,8 @@ function describeAnswer(answer: unknown): unknown {
     text
       .replaceAll(/"seconds":"\d{9,}","nanos":\d+/g, '"seconds":"now"')
       .replaceAll(/"seconds":"\d{9,}"/g, '"seconds":"now"')
-      .replaceAll(/"\d{1,10}-[\w-]{4}"/g, '"<lease>"'),
+      .replaceAll(/"\d{1,10}-[\w-]{4}"/g, '"<lease>"')
+      .replaceAll(/\/bkt-\w{6}\//g, "/<folder>/"),
   );
 }
 
@@ -121,15 +122,15 @@ async function outcomeOf(step: Step, connection: Connection): Promise<unknown> {
 
 const CALLERS_FAULT = /^(InvalidArgument|NotFound|Unimplemented)$/;
 
-/** Makes a test of each step, in order, on one pair of daemons. */
-export function compareSteps(steps: readonly Step[]): void {
+/** Makes a test of each step, in order, on one pair of daemons; `config` is more lines of their config.toml. */
+export function compareSteps(steps: readonly Step[], config = ""): void {
   const kinds = daemonKinds("containerd-2.1", "bunkerd");
   const daemons: Daemon[] = [];
   const connections: Connection[] = [];
 
   beforeAll(async () => {
     for (const kind of kinds) {
-      const daemon = await startDaemon(kind);
+      const daemon = await startDaemon(kind, { config });
       daemons.push(daemon);
       connections.push(connectGrpc(daemon.socket));
     }
