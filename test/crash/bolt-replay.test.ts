@@ -11,7 +11,7 @@ import { type Random, randomFrom, testSeed } from "../support/random.ts";
 const LONG = process.env["BUNKERD_TEST_LONG"] !== undefined;
 const COMMITS = LONG ? 300 : 40;
 /** Torn and reordered variants of each crash point. */
-const VARIANTS = LONG ? 40 : 4;
+const VARIANTS = LONG ? 20 : 4;
 const SHAPE: Shape = {
   keys: 300,
   buckets: 3,
