@@ -79,17 +79,24 @@ export interface WriteRates {
   readonly delete: number;
 }
 
-/** Calls a second of 32 workers, each with a connection of its own and one call under way. */
-export async function writeRates(daemon: Daemon, round: number, count: number): Promise<WriteRates> {
+/** Calls a second of 32 workers with one call under way each, on as many connections as said. */
+export async function writeRates(
+  daemon: Daemon,
+  round: number,
+  count: number,
+  connectionCount: number,
+): Promise<WriteRates> {
   const ids = Array.from({ length: count }, (_, n) => `c${round + 100}-${n}`);
-  const open = Array.from({ length: WORKERS }, () => BenchConnection.open(daemon.socket));
+  const open = Array.from({ length: connectionCount }, () => BenchConnection.open(daemon.socket));
   const connections = await Promise.all(open);
   const rateOf = async (name: string, requests: readonly Uint8Array[]): Promise<number> => {
     const method = methodOf(`${PATH}/${name}`, "writes");
     let next = 0;
     const startedAt = performance.now();
     await Promise.all(
-      connections.map(async (connection) => {
+      Array.from({ length: WORKERS }, async (_, worker) => {
+        const connection = connections[worker % connectionCount];
+        if (connection === undefined) throw new Error("no connection");
         for (let request = requests[next++]; request !== undefined; request = requests[next++]) {
           await connection.call(method, request);
         }

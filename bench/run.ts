@@ -85,20 +85,23 @@ async function measureIdle(): Promise<void> {
 async function measureWrites(): Promise<void> {
   progress("writes");
   const latency = figure("sequential create latency", "ms", { atMost: 1 });
-  const rates = {
-    create: figure(`concurrent create, ${measure.WORKERS} workers`, "calls/s", { atLeast: 4 }),
-    update: figure(`concurrent update, ${measure.WORKERS} workers`, "calls/s", { atLeast: 4 }),
-    delete: figure(`concurrent delete, ${measure.WORKERS} workers`, "calls/s", { atLeast: 4 }),
-  };
+  const rates = [1, measure.WORKERS].map((connections) => {
+    const name = (call: string): string =>
+      `${call}, ${measure.WORKERS} workers on ${connections} connection${connections > 1 ? "s" : ""}`;
+    const of = (call: string): Figure => figure(name(call), "calls/s", { atLeast: 4 });
+    return { connections, create: of("create"), update: of("update"), delete: of("delete") };
+  });
   const daemons = await startBoth();
   for (const [side] of SIDES) {
     for (let round = 0; round < WARMUP_ROUNDS; round++)
-      await measure.writeRates(daemons[side], -1 - round, 2000);
+      await measure.writeRates(daemons[side], -1 - round, 2000, 8);
   }
   await inTurn(daemons, async (daemon, round, side) => {
     latency.samples[side].push(await measure.createLatency(daemon, round, 300));
-    const sample = await measure.writeRates(daemon, round, 2000);
-    for (const name of ["create", "update", "delete"] as const) rates[name].samples[side].push(sample[name]);
+    for (const each of rates) {
+      const sample = await measure.writeRates(daemon, round, 2000, each.connections);
+      for (const name of ["create", "update", "delete"] as const) each[name].samples[side].push(sample[name]);
+    }
   });
   await stopBoth(daemons);
 }
