@@ -37,12 +37,14 @@ test("lines of several writers reach the log by their level; closing leaves no d
     ]);
     expect(lines[3]?.length).toBeLessThan(17_000);
   } finally {
-    log.close();
-    log.close();
-    await new Promise((resolve) => setImmediate(resolve));
-    await new Promise((resolve) => setImmediate(resolve));
+    await Promise.all([log.close(), log.close()]);
     rmSync(folder, { recursive: true, force: true });
   }
+  // Bun closes its own copy of the descriptor a moment later.
+  while (descriptorsBelow(folder).length > 0) await new Promise((resolve) => setImmediate(resolve));
+});
+
+function descriptorsBelow(folder: string): string[] {
   const open = readdirSync("/proc/self/fd").flatMap((fd) => {
     try {
       return [readlinkSync(`/proc/self/fd/${fd}`)];
@@ -50,5 +52,5 @@ test("lines of several writers reach the log by their level; closing leaves no d
       return [];
     }
   });
-  expect(open.filter((path) => path.includes(folder))).toEqual([]);
-});
+  return open.filter((path) => path.includes(folder));
+}

@@ -4,6 +4,11 @@ import type { Logger } from "../lib/log.ts";
 import { makeNode } from "../linux/inode.ts";
 import { messageOf } from "../model/errors.ts";
 
+export interface ShimLog {
+  /** Resolves when nothing of it is open any more. */
+  close(): Promise<void>;
+}
+
 const FIFO = 0o010000;
 const MODE = 0o700;
 /** A line is cut there: whoever writes without newlines must not fill our memory. */
@@ -14,24 +19,23 @@ const MAX_LINE_BYTES = 16 << 10;
  * go to our log as details, complaints as warnings. Opened for both directions, so that a shim may come and go
  * (`core/runtime/v2/shim_unix.go`, `openShimLog`). @throws ErrnoException
  */
-export function openShimLog(bundlePath: string, logger: Logger): { close(): void } {
+export function openShimLog(bundlePath: string, logger: Logger): ShimLog {
   const path = join(bundlePath, "log");
   if (!existsSync(path)) makeNode(path, FIFO | MODE, 0n);
   const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
   const reader = Bun.file(fd).stream().getReader();
-  let closed = false;
+  let closed: Promise<void> | undefined;
   const copied = copyLines(reader, logger).catch((error: unknown) => {
-    if (!closed) logger.error("copy shim log", { error: messageOf(error) });
+    if (closed === undefined) logger.error("copy shim log", { error: messageOf(error) });
   });
   return {
     close() {
-      if (closed) return;
-      closed = true;
-      void reader
+      closed ??= reader
         .cancel()
         .catch(() => undefined)
         .then(() => copied)
         .then(() => closeSync(fd));
+      return closed;
     },
   };
 }

@@ -14,6 +14,7 @@ import { shimSocketPath } from "../transport/ttrpc/address.ts";
 import { ttrpcTransport } from "../transport/ttrpc/client.ts";
 import type { Bootstrap } from "./bootstrap.ts";
 import type { Bundle } from "./bundle.ts";
+import type { ShimLog } from "./shim-log.ts";
 
 /** The task service of either version: they differ in nothing but their names. */
 export type TaskClient = Client<typeof TaskV3>;
@@ -53,7 +54,7 @@ export class Shim {
   readonly bootstrap: Bootstrap;
   /** Resolves when the connection has ended, whoever ended it. */
   readonly closed: Promise<void>;
-  readonly #log: { close(): void };
+  readonly #log: ShimLog;
   readonly #close: () => void;
   readonly #transport: Transport;
   readonly #options: CallOptions;
@@ -64,14 +65,14 @@ export class Shim {
   #ended = false;
 
   /** Connects in the background: calls wait for it. @param log read until the end @throws Unimplemented for a protocol that is not spoken */
-  constructor(bundle: Bundle, bootstrap: Bootstrap, log: { close(): void }) {
+  constructor(bundle: Bundle, bootstrap: Bootstrap, log: ShimLog) {
     this.bundle = bundle;
     this.bootstrap = bootstrap;
     this.#log = log;
     this.#version = bootstrap.version;
     this.#options = { headers: { [NAMESPACE_METADATA]: bundle.namespace } };
     if (bootstrap.protocol.toLowerCase() !== "ttrpc") {
-      log.close();
+      void log.close();
       throw fail("Unimplemented", `protocol ${unquoted(bootstrap.protocol)} of shim ${bundle.id}`);
     }
     const transport = ttrpcTransport({ connect: shimSocketPath(bootstrap.address) });
@@ -79,7 +80,7 @@ export class Shim {
     this.#close = () => transport.close();
     this.#task = clientOf(transport, this.#version);
     this.closed = transport.closed.then(() => {
-      this.#log.close();
+      void this.#log.close();
     });
     // Nobody may wait for it.
     this.#buried.promise.catch(() => undefined);
@@ -140,7 +141,7 @@ export class Shim {
   /** Ends the connection; the shim lives on. */
   close(): void {
     this.#ended = true;
-    this.#log.close();
+    void this.#log.close();
     this.#close();
   }
 }

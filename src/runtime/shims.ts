@@ -16,7 +16,7 @@ import { type Bundle, type BundleFolders, deleteBundle } from "./bundle.ts";
 import { isRuncShim, resolveRuntime } from "./runtime-path.ts";
 import { isLost, Shim } from "./shim.ts";
 import { deleteByShim, type ShimSettings, startShim } from "./shim-command.ts";
-import { openShimLog } from "./shim-log.ts";
+import { openShimLog, type ShimLog } from "./shim-log.ts";
 
 /** Milliseconds; `[timeouts]` of config.toml, `io.containerd.timeout.*`. */
 export interface RuntimeTimeouts {
@@ -107,7 +107,7 @@ export class Shims {
       await writeFile(join(bundle.path, BINARY_FILE), program, { mode: 0o600 });
       bootstrap = parseBootstrap(answer);
     } catch (error) {
-      log.close();
+      void log.close();
       throw within("start failed", error);
     }
     return await this.#register(bundle, bootstrap, log);
@@ -187,7 +187,7 @@ export class Shims {
     }
   }
 
-  async #register(bundle: Bundle, bootstrap: Bootstrap, log?: { close(): void }): Promise<Shim> {
+  async #register(bundle: Bundle, bootstrap: Bootstrap, log?: ShimLog): Promise<Shim> {
     const shim = new Shim(bundle, bootstrap, log ?? openShimLog(bundle.path, this.#loggerOf(bundle)));
     const shims = this.#shims.get(bundle.namespace) ?? new Map<string, Shim>();
     this.#shims.set(bundle.namespace, shims.set(bundle.id, shim));

@@ -7,7 +7,7 @@
  */
 import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { debianPackage, type Suite } from "./debian.ts";
 import { removeFolder, start, temporaryFolder } from "./processes.ts";
 
@@ -44,6 +44,8 @@ export interface DaemonOptions {
   readonly root?: string;
   /** More lines of config.toml. */
   readonly config?: string;
+  /** Whose `containerd-shim-runc-v2` is first in the daemon's PATH; containerd's own by default, 2.1's for bunkerd. */
+  readonly shim?: Version;
   /** Plugins that containerd starts with; default: those with a side effect outside its folders are off. */
   readonly disabledPlugins?: readonly string[];
 }
@@ -78,6 +80,12 @@ export async function containerdProgram(version: Version, name: string): Promise
   return join(await debianPackage(SUITES[version], "containerd"), "usr/bin", name);
 }
 
+/** Shims are found in PATH. */
+async function environmentOf(kind: DaemonKind, shim: Version | undefined): Promise<Record<string, string>> {
+  const folder = dirname(await containerdProgram(shim ?? (kind === "containerd-1.6" ? "1.6" : "2.1"), "ctr"));
+  return { ...process.env, PATH: `${folder}:${process.env["PATH"] ?? ""}` };
+}
+
 async function commandOf(kind: DaemonKind, config: string): Promise<string[]> {
   if (kind === "bunkerd") return [...bunkerdCommand(), "serve", "--config", config];
   const version = kind === "containerd-2.1" ? "2.1" : "1.6";
@@ -109,6 +117,7 @@ export async function launchDaemon(kind: DaemonKind, options: DaemonOptions = {}
     stdout: log,
     stderr: log,
     cwd: folder,
+    env: await environmentOf(kind, options.shim),
   });
   const end = async (signal: NodeJS.Signals): Promise<number> => {
     child.kill(signal);
