@@ -115,10 +115,14 @@ class StreamingServerCall extends ServerCall {
 
   async #run(): Promise<void> {
     try {
+      const { context } = this;
       const method = this.#method;
-      if (method.kind === "client_streaming") this.answer(await method.call(this.#queue, this.context));
-      else if (method.kind === "bidi_streaming") await this.#write(method.call(this.#queue, this.context));
-      else await this.#write(method.call(await this.#onlyRequest(), this.context));
+      if (method.kind === "client_streaming") this.answer(await method.call(this.#queue, context));
+      else if (method.kind === "bidi_streaming") await this.#write(method.call(this.#queue, context));
+      else {
+        const request = await this.#onlyRequest();
+        if (!this.ended) await this.#write(method.call(request, context));
+      }
     } catch (error) {
       this.fail(error);
     }
