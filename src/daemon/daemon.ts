@@ -130,6 +130,7 @@ async function startMetadata(given: MetadataParts): Promise<Metadata | undefined
     await stores.sweepIngests();
     for (const snapshots of stores.snapshots.values()) {
       stack.defer(() => snapshots.close());
+      await snapshots.recover();
       snapshots.sweep();
     }
     return stores;

@@ -19,6 +19,7 @@ import {
   writeNew,
 } from "./snapshot-buckets.ts";
 import { backendKeyOf, nextNumber } from "./snapshot-creation.ts";
+import { backendInfoOf } from "./snapshot-recovery.ts";
 import { lockKey, placeOf, type Snapshots } from "./snapshots.ts";
 
 export interface Commit extends CommitOptions {
@@ -57,6 +58,7 @@ async function commitHeld(
   const { db, snapshotter, logger } = snapshots;
   const { name, key, labels = {} } = commit;
   const plan = db.view((tx) => planCommit(tx, snapshots, scope, place, commit));
+  const active = db.view((tx) => backendInfoOf(tx, place, key));
   if (plan === undefined) {
     if (scope.lease !== undefined) await db.update((tx) => addToLease(tx, scope, place.snapshotter, name));
     throw fail("AlreadyExists", `snapshot ${quote(name)}`);
@@ -70,10 +72,15 @@ async function commitHeld(
   try {
     await db.update((tx) => writeCommit(tx, snapshots, scope, place, commit, plan));
   } catch (error) {
-    const message = "uncommittable snapshot: transaction failed after commit, snapshot should be removed";
-    logger.error(message, { snapshotter: place.snapshotter, key, bname: backendName });
+    try {
+      if (active !== undefined) await snapshotter.journal?.takeBack(backendName, active);
+    } catch (failure) {
+      const message = "uncommittable snapshot: transaction failed after commit, and the commit stands";
+      logger.error(message, { snapshotter: place.snapshotter, key, name: backendName, error: failure });
+    }
     throw error;
   }
+  snapshotter.journal?.settle(backendName);
 }
 
 /** Undefined if there is a snapshot of the name. */

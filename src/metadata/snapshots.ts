@@ -30,6 +30,7 @@ import { commitSnapshot } from "./snapshot-commit.ts";
 import { createSnapshot } from "./snapshot-creation.ts";
 import { SnapshotGarbage } from "./snapshot-garbage.ts";
 import { listSnapshots } from "./snapshot-list.ts";
+import { recoverCommits } from "./snapshot-recovery.ts";
 
 /*
  * A snapshotter as namespaces see it (containerd `core/metadata/snapshot.go`). Its snapshots are kept in the snapshotter under
@@ -79,6 +80,7 @@ export function openSnapshots(dependencies: SnapshotDependencies): SnapshotStore
       commitSnapshot(snapshots, scope, { ...options, name: committedName, key }),
     remove: (scope, key) => removeSnapshot(snapshots, scope, key),
     list: (scope, filters) => listSnapshots(snapshots, scope, filters ?? []),
+    recover: () => recoverCommits(dependencies),
     collect: () => garbage.collect(),
     sweep: () => garbage.sweep(),
     close: () => garbage.close(),

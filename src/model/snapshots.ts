@@ -33,6 +33,24 @@ export interface CommitOptions {
 }
 
 /**
+ * Commits that are durable in the snapshotter while its caller, which keeps names of its own, may not know of them: it was killed
+ * between the two. Only who finds a snapshot gone that it names may take one back.
+ */
+export interface CommitJournal {
+  pending(): readonly PendingCommit[];
+  /** Makes the committed snapshot `name` the active one of `info`'s name, parent, labels and time again. @throws NotFound, FailedPrecondition */
+  takeBack(name: string, info: Info): Promise<void>;
+  /** The caller knows of the commit. */
+  settle(name: string): void;
+}
+
+export interface PendingCommit {
+  readonly name: string;
+  /** What it was called when it was active. */
+  readonly key: string;
+}
+
+/**
  * A tree of layers on disk, keys in one space. A snapshot is active (to be written, then committed or removed), a view
  * (only read), or committed (a parent of others). Who calls mounts. Source of the rules: containerd `core/snapshots/snapshotter.go`;
  * every implementation passes `test/support/snapshotter-suite.ts`.
@@ -60,6 +78,8 @@ export interface Snapshotter {
   cleanup(): Promise<void>;
   /** To close twice does nothing. */
   close(): Promise<void>;
+  /** Of snapshotters that keep one: local ones. */
+  readonly journal?: CommitJournal;
 }
 
 /**
@@ -78,6 +98,8 @@ export interface SnapshotStore {
   remove(scope: Scope, key: string): Promise<void>;
   /** Snapshots that match, ordered by key, in blocks of at most 100. @throws InvalidArgument */
   list(scope: Scope, filters?: readonly string[]): AsyncIterable<Info[]>;
+  /** Takes back commits that the database never learned of. Once, before the first call. */
+  recover(): Promise<void>;
   /** Removes what no namespace names from the snapshotter, and frees its space. */
   collect(): Promise<void>;
   /** The same in the background: what fails is logged. */

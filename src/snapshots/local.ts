@@ -2,14 +2,16 @@ import type { Info } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts
 import { Kind } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import type { Db } from "../bolt/db.ts";
+import type { Tx } from "../bolt/tx.ts";
 import type { Clock } from "../lib/clock.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { fail, quote, within } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
-import type { CommitOptions, Snapshotter, SnapshotUsage } from "../model/snapshots.ts";
+import type { CommitJournal, CommitOptions, Snapshotter, SnapshotUsage } from "../model/snapshots.ts";
 import { diskUsage } from "./disk-usage.ts";
 import { diskFailure } from "./faults.ts";
 import type { SnapshotFolders } from "./folders.ts";
+import { pendingCommits, settleCommits, takeBackCommit } from "./journal.ts";
 import {
   commitActive,
   createSnapshot,
@@ -59,6 +61,13 @@ export interface LocalOptions {
 export class LocalSnapshotter implements Snapshotter {
   readonly #options: LocalOptions;
   readonly #db: Db;
+  /** Commits of which the caller knows; the next transaction notes it. */
+  readonly #settled: string[] = [];
+  readonly journal: CommitJournal = {
+    pending: () => this.#db.view(pendingCommits),
+    takeBack: (name, info) => this.#update((tx) => takeBackCommit(tx, name, info)),
+    settle: (name) => void this.#settled.push(name),
+  };
   #closed: Promise<void> | undefined;
 
   constructor(options: LocalOptions) {
@@ -72,7 +81,7 @@ export class LocalSnapshotter implements Snapshotter {
   }
 
   update(info: Info, fieldPaths: readonly string[] = []): Promise<Info> {
-    return this.#db.update((tx) => {
+    return this.#update((tx) => {
       const updated = updateInfo(tx, info, fieldPaths, this.#options.clock.now());
       return this.#labelled(updated, getInfo(tx, info.name).id);
     });
@@ -107,7 +116,7 @@ export class LocalSnapshotter implements Snapshotter {
     failpoint("snapshots.filled");
     let renamed: Promise<void> | undefined;
     try {
-      const mounts = await this.#db.update((tx) => {
+      const mounts = await this.#update((tx) => {
         const chain = withinOperation(context, () => {
           const created = createSnapshot(tx, snapshot, this.#options.clock.now());
           if (created.parentIds[0] !== parentIds[0]) {
@@ -154,7 +163,7 @@ export class LocalSnapshotter implements Snapshotter {
     // What is not active will be refused below, and may have no folder.
     const usage = info.kind === Kind.ACTIVE ? await diskUsage(this.#options.layout.changes(id)) : none;
     failpoint("snapshots.beforeCommit");
-    await this.#db.update((tx) => {
+    await this.#update((tx) => {
       if (getInfo(tx, key).id !== id) throw fail("NotFound", "snapshot does not exist");
       withinOperation(this.#options.layout.words.commit(key), () =>
         commitActive(tx, { name, key, usage, labels, parent }, this.#options.clock.now()),
@@ -164,7 +173,7 @@ export class LocalSnapshotter implements Snapshotter {
   }
 
   async remove(key: string): Promise<void> {
-    await this.#db.update((tx) => {
+    await this.#update((tx) => {
       withinOperation(this.#options.layout.words.remove(key), () => removeSnapshot(tx, key));
     });
     failpoint("snapshots.removed");
@@ -187,6 +196,14 @@ export class LocalSnapshotter implements Snapshotter {
     );
     failpoint("snapshots.setAside");
     await folders.remove(leftovers);
+  }
+
+  #update<T>(change: (tx: Tx) => T): Promise<T> {
+    return this.#db.update((tx) => {
+      const value = change(tx);
+      settleCommits(tx, this.#settled.splice(0));
+      return value;
+    });
   }
 
   close(): Promise<void> {

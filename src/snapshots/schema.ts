@@ -14,6 +14,7 @@ import type { SnapshotUsage } from "../model/snapshots.ts";
  *
  *   v1
  *   ├── snapshots   <key> {id, kind, parent, createdat, updatedat, labels <key> : value, inodes, size}; sequence: the last id
+ *   │               of a commit that is not settled yet also `bunkerd.from`: its key as an active snapshot
  *   └── parents     <parent's id> 0x00 <id> : key
  *
  * Ids are unsigned varints, inodes and size (only of committed ones) signed, kind is one byte: 1 view, 2 active, 3 committed.
@@ -34,6 +35,8 @@ export const KEY = {
   createdAt: bytes("createdat"),
   updatedAt: bytes("updatedat"),
   labels: bytes("labels"),
+  /** Ours alone; containerd does not look at it. */
+  from: bytes("bunkerd.from"),
 } as const;
 
 export function textOf(value: Uint8Array | undefined): string {

@@ -241,6 +241,7 @@ export function commitActive(tx: Tx, commit: Commit, now: bigint): string {
   const committed = snapshots.createBucket(name);
   writeSnapshot(committed, id, info);
   writeUsage(committed, usage);
+  committed.put(KEY.from, Buffer.from(key));
   snapshots.deleteBucket(key);
   if (info.parent !== "") linkParent(snapshots, parents, commit, { id, parent: info.parent });
   return String(id);
