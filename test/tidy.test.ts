@@ -54,7 +54,9 @@ const product = sources.filter((file) => !file.endsWith(".test.ts"));
 const textOf = (file: string): string => readFileSync(join(root, file), "utf8");
 
 function importsOf(file: string): string[] {
-  const found = textOf(file).matchAll(/(?:\bfrom\s+|\bimport\s*\(\s*|\bimport\s+|new URL\(\s*)["']([^"']+)["']/g);
+  const found = textOf(file).matchAll(
+    /(?:\bfrom\s+|\bimport\s*\(\s*|\bimport\s+|new URL\(\s*)["']([^"']+)["']/g,
+  );
   return [...found].map((match) => match[1] ?? "");
 }
 
@@ -71,11 +73,16 @@ function roomOf(file: string): string {
 /** Every function's first line and length, by the indentation that the formatter guarantees. */
 function functionsOf(file: string): { line: number; lines: number }[] {
   const lines = textOf(file).split("\n");
-  const opens = /^(\s*)(?:export |async |static |private |public |protected |override |get |set |function|const \w+ = (?:async )?\(|#?\w+\().*\{$/;
+  const opens =
+    /^(\s*)(?:export |async |static |private |public |protected |override |get |set |function|const \w+ = (?:async )?\(|#?\w+\().*\{$/;
   const found: { line: number; lines: number }[] = [];
   lines.forEach((line, index) => {
     const match = opens.exec(line);
-    if (match === null || /^\s*(?:if|for|while|switch|catch|describe|export (?:class|interface|type|const enum))\b/.test(line)) return;
+    if (
+      match === null ||
+      /^\s*(?:if|for|while|switch|catch|describe|export (?:class|interface|type|const enum))\b/.test(line)
+    )
+      return;
     if (/\b(?:class|interface)\b/.test(line)) return;
     const end = lines.findIndex((other, at) => at > index && other.startsWith(`${match[1]}}`));
     if (end > index) found.push({ line: index + 1, lines: end - index + 1 });
@@ -109,7 +116,9 @@ describe("tidy", () => {
 
   test("product code imports neither tests nor default-exports", () => {
     const wrong = product.filter(
-      (file) => localImportsOf(file).some((name) => !name.startsWith("src/")) || /^export default/m.test(textOf(file)),
+      (file) =>
+        localImportsOf(file).some((name) => !name.startsWith("src/")) ||
+        /^export default/m.test(textOf(file)),
     );
     expect(wrong).toEqual([]);
   });

@@ -2,7 +2,9 @@
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-const FILE_TIMEOUT_MS = Number(process.env["BUNKERD_TEST_FILE_TIMEOUT_MS"] ?? (process.env["BUNKERD_TEST_LONG"] ? 7_200_000 : 600_000));
+const FILE_TIMEOUT_MS = Number(
+  process.env["BUNKERD_TEST_FILE_TIMEOUT_MS"] ?? (process.env["BUNKERD_TEST_LONG"] ? 7_200_000 : 600_000),
+);
 
 function testFiles(path: string): string[] {
   if (statSync(path).isFile()) return [path];
@@ -37,13 +39,26 @@ async function runFile(file: string): Promise<Outcome> {
     child.exited,
   ]);
   const output = stdout + stderr;
-  const outcome = { passed: count(output, "pass"), failed: count(output, "fail"), skipped: count(output, "skip") };
+  const outcome = {
+    passed: count(output, "pass"),
+    failed: count(output, "fail"),
+    skipped: count(output, "skip"),
+  };
   if (code !== 0 && outcome.failed === 0) outcome.failed = 1;
   if (outcome.passed + outcome.failed + outcome.skipped === 0) outcome.failed = 1;
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
-  process.stdout.write(`${outcome.failed === 0 ? "ok  " : "FAIL"} ${file} (${outcome.passed} passed, ${seconds} s)\n`);
+  process.stdout.write(
+    `${outcome.failed === 0 ? "ok  " : "FAIL"} ${file} (${outcome.passed} passed, ${seconds} s)\n`,
+  );
   if (outcome.failed > 0) process.stdout.write(`${output}\n`);
-  else process.stdout.write(output.split("\n").filter((line) => line.startsWith("skipped:")).map((line) => `     ${line}\n`).join(""));
+  else
+    process.stdout.write(
+      output
+        .split("\n")
+        .filter((line) => line.startsWith("skipped:"))
+        .map((line) => `     ${line}\n`)
+        .join(""),
+    );
   return outcome;
 }
 
