@@ -1,0 +1,225 @@
+/**
+ * Containers that really run, by Debian's shims and runc, without images. What `ctr` of Debian 12 (1.6) and of sid (2.1) prints
+ * must be what it prints with containerd 2.1; then what only a daemon's death can show.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { CTR_VERSIONS } from "../support/commands.ts";
+import {
+  ctrIn,
+  endNamespaces,
+  leftovers,
+  makeRootfs,
+  newNamespace,
+  shimsOf,
+  until,
+} from "../support/containers.ts";
+import {
+  containerdProgram,
+  type Daemon,
+  type DaemonKind,
+  daemonKinds,
+  startDaemon,
+  type Version,
+} from "../support/daemons.ts";
+import { type Finished, linesOf, removeFolder, run, start, temporaryFolder } from "../support/processes.ts";
+
+const kinds = daemonKinds("containerd-2.1", "bunkerd");
+const shared = temporaryFolder();
+let rootfs = "";
+
+beforeAll(async () => {
+  rootfs = await makeRootfs(shared);
+});
+afterAll(() => {
+  endNamespaces();
+  removeFolder(shared);
+});
+
+/** ctr's arguments, and what its output must show on every daemon. */
+type Step = readonly [args: string[], shows: RegExp];
+
+const sh = (script: string): string[] => ["/bin/sh", "-c", script];
+const FOREVER = sh("trap 'exit 7' TERM; while :; do sleep 0.1; done");
+
+const WALK: readonly Step[] = [
+  [["run", "--rm", "--rootfs", "ROOTFS", "one", "/bin/echo", "hello"], /^hello$/m],
+  [
+    ["run", "--rm", "--rootfs", "ROOTFS", "one", ...sh("echo out; echo err >&2; exit 7")],
+    /code 7[\s\S]*out[\s\S]*err/,
+  ],
+  [
+    ["run", "--rm", "--rootfs", "--env", "A=b c", "--cwd", "/tmp", "ROOTFS", "one", ...sh('echo "$A"; pwd')],
+    /b c\n\/tmp/,
+  ],
+  [
+    ["run", "--rm", "--rootfs", "--read-only", "ROOTFS", "one", ...sh("echo x > /x")],
+    /Read-only file system/,
+  ],
+  [["run", "--rm", "--rootfs", "ROOTFS", "one", "/bin/missing"], /code 1[\s\S]*missing/],
+  [
+    ["run", "--rm", "--rootfs", "--runtime", "io.containerd.none.v9", "ROOTFS", "one", "/bin/true"],
+    /code 1[\s\S]*not installed/,
+  ],
+  [["run", "-d", "--rootfs", "ROOTFS", "web", ...FOREVER], /code 0/],
+  [["run", "-d", "--rootfs", "ROOTFS", "web", ...FOREVER], /already exists/],
+  [["tasks", "ls"], /web +<pid> +RUNNING/],
+  [["tasks", "ls", "-q"], /^web$/m],
+  [["tasks", "ps", "web"], /PID +INFO/],
+  [["tasks", "start", "-d", "web"], /already exists/],
+  [
+    ["tasks", "exec", "--exec-id", "e", "web", ...sh("echo in exec; cat /proc/1/comm; exit 3")],
+    /code 3[\s\S]*in exec\nsh/,
+  ],
+  [["tasks", "exec", "--exec-id", "e", "--cwd", "/etc", "web", ...sh("pwd")], /\/etc/],
+  [["tasks", "exec", "--exec-id=-bad", "web", "/bin/true"], /invalid argument|must match/],
+  [["tasks", "exec", "--exec-id", "", "web", "/bin/true"], /exec id must not be empty/],
+  [["tasks", "exec", "--exec-id", "e", "web", "/bin/missing"], /code 1[\s\S]*missing/],
+  [["tasks", "exec", "--exec-id", "e", "nobody", "/bin/true"], /not found/],
+  [["tasks", "pause", "web"], /code 0/],
+  [["tasks", "ls"], /web +<pid> +PAUSED/],
+  [["tasks", "resume", "web"], /code 0/],
+  [["tasks", "ls"], /web +<pid> +RUNNING/],
+  [["tasks", "metrics", "web"], /memory\.usage_in_bytes|memory\.usage/],
+  [["tasks", "rm", "web"], /failed precondition/],
+  [["containers", "rm", "web"], /code 1/],
+  [["tasks", "kill", "--exec-id", "nobody", "web"], /not found/],
+  [["tasks", "kill", "--signal", "USR1", "nobody"], /not found/],
+  [["tasks", "checkpoint", "--image-path", "CHECKPOINT", "web"], /code 1/],
+  [["tasks", "kill", "web"], /code 0/],
+  [["tasks", "WAIT", "web"], /STOPPED/],
+  [["tasks", "kill", "web"], /not found/],
+  [["tasks", "exec", "--exec-id", "late", "web", "/bin/true"], /code 1/],
+  [["tasks", "rm", "web"], /exit with non-zero exit code 7/],
+  [["tasks", "rm", "web"], /not found/],
+  [["tasks", "start", "-d", "web"], /code 0/],
+  [["tasks", "WAIT", "web"], /RUNNING/],
+  [["tasks", "rm", "-f", "web"], /exit with non-zero exit code 137/],
+  [["tasks", "metrics", "web"], /not found/],
+  [["tasks", "pause", "web"], /not found/],
+  [["tasks", "ps", "web"], /not found/],
+  [["tasks", "ls"], /TASK +PID +STATUS/],
+  [["containers", "rm", "web"], /code 0/],
+  [["containers", "ls", "-q"], /code 0/],
+];
+
+/** Pids, times, ids that ctr makes up, and figures differ from run to run. */
+function normalise(result: Finished, daemon: Daemon): string {
+  const text = `code ${result.code}\n---\n${result.stdout}\n${result.stderr}`
+    .replaceAll(daemon.folder, "<folder>")
+    .replaceAll(/^(web +)\d+( +[A-Z]+)/gm, "$1<pid>$2")
+    .replaceAll(/^\d+( +)(?=-|\S)/gm, "<pid>$1")
+    .replaceAll(/bkt-[0-9a-f]{8}/g, "<namespace>")
+    .replaceAll(/time="[^"]*"/g, "time")
+    .replaceAll(/\d{4}-\d\d-\d\d[T ]\S+/g, "<time>")
+    .replaceAll(/seconds:\d+ +nanos:\d+/g, "<time>")
+    .replaceAll(/^((?:memory|cpuacct|cpu|pids|blkio)\S*) +.*$/gm, "$1 <figure>")
+    .replaceAll(/(?<=\S) +/g, " ");
+  return text;
+}
+
+describe.each(CTR_VERSIONS.map((version) => [version] as const))("ctr %s", (version) => {
+  test("prints what it prints with containerd, and nothing is left", async () => {
+    const transcripts: string[][] = [];
+    for (const kind of kinds) transcripts.push(await walk(version, kind));
+    for (const transcript of transcripts.slice(1)) expect(transcript).toEqual(transcripts[0] ?? []);
+  });
+});
+
+async function walk(version: Version, kind: DaemonKind): Promise<string[]> {
+  await using daemon = await startDaemon(kind);
+  const namespace = newNamespace();
+  const ctr = ctrIn(version, daemon, namespace);
+  const printed: string[] = [];
+  for (const [args, shows] of WALK) {
+    const words = args.map((word) =>
+      word.replace("ROOTFS", rootfs).replace("CHECKPOINT", `${daemon.folder}/checkpoint`),
+    );
+    const result = words[1] === "WAIT" ? await waitFor(ctr, words[2] ?? "", shows) : await ctr(...words);
+    printed.push(`$ ctr ${args.join(" ")}\n${normalise(result, daemon)}`);
+    expect(printed.at(-1)?.replace(/^.*\n/, "") ?? "", `ctr ${args.join(" ")} on ${kind}`).toMatch(shows);
+  }
+  expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  return printed;
+}
+
+/** `ctr tasks ls` once it shows the state. */
+function waitFor(ctr: ReturnType<typeof ctrIn>, id: string, shows: RegExp): Promise<Finished> {
+  return until(`task ${id} ${shows}`, async () => {
+    const listed = await ctr("tasks", "ls");
+    return new RegExp(`^${id} .*${shows.source}`, "m").test(listed.stdout) && listed;
+  });
+}
+
+describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
+  test("events tell a task's life in its order", async () => {
+    await using daemon = await startDaemon(kind);
+    const namespace = newNamespace();
+    const ctr = ctrIn("2.1", daemon, namespace);
+    const watching = start([await containerdProgram("2.1", "ctr"), "--address", daemon.socket, "events"], {
+      stdout: "pipe",
+      stderr: "inherit",
+    });
+    try {
+      const seen: string[] = [];
+      void (async () => {
+        for await (const line of linesOf(watching.stdout)) if (line.includes(namespace)) seen.push(line);
+      })();
+      await until("a first event", async () => {
+        await ctr("containers", "create", "--rootfs", rootfs, "ping", "/bin/true");
+        await ctr("containers", "rm", "ping");
+        return seen.length > 0;
+      });
+      await ctr("run", "-d", "--rootfs", rootfs, "web", ...FOREVER);
+      await ctr("tasks", "exec", "--exec-id", "e", "web", "/bin/true");
+      await ctr("tasks", "pause", "web");
+      await ctr("tasks", "resume", "web");
+      await ctr("tasks", "kill", "web");
+      await waitFor(ctr, "web", /STOPPED/);
+      await ctr("tasks", "rm", "web");
+      await ctr("containers", "rm", "web");
+      await until("the last event", () => seen.some((line) => /\/containers\/delete .*"web"/.test(line)));
+      const topics = seen
+        .filter((line) => line.includes("/tasks/"))
+        .map((line) => / (\/tasks\/\S+)/.exec(line)?.[1]);
+      expect(topics).toEqual(
+        ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"].map(
+          (topic) => `/tasks/${topic}`,
+        ),
+      );
+      const exit = seen.findLast((line) => line.includes("/tasks/exit"));
+      expect(exit).toMatch(/"container_id":"web","id":"web","pid":\d+,"exit_status":7/);
+    } finally {
+      watching.kill("SIGKILL");
+      await watching.exited;
+    }
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+
+  test("a terminal: its name, its size, its keys", async () => {
+    await using daemon = await startDaemon(kind);
+    const namespace = newNamespace();
+    const ctr = await containerdProgram("2.1", "ctr");
+    const command = `${ctr} --address ${daemon.socket} -n ${namespace} run --rm -t --rootfs ${rootfs} tty /bin/sh -c 'tty; read line; echo got $line; exit 5'`;
+    const result = await run(["script", "-qec", command, "/dev/null"], { stdin: "typed\n" });
+    expect(result.stdout).toMatch(/\/dev\/(?:pts\/0|console)/);
+    expect(result.stdout).toContain("got typed");
+    expect(result.code).toBe(5);
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+
+  test("attach reads what comes later, and its exit code", async () => {
+    await using daemon = await startDaemon(kind);
+    const namespace = newNamespace();
+    const ctr = ctrIn("2.1", daemon, namespace);
+    const waiting = sh("while ! [ -e /tmp/go ]; do sleep 0.05; done; rm /tmp/go; echo attached; exit 4");
+    await ctr("run", "-d", "--rootfs", rootfs, "late", ...waiting);
+    const attached = ctr("tasks", "attach", "late");
+    await until("attach reads", () => shimsOf(namespace).length === 1);
+    await ctr("tasks", "exec", "--exec-id", "go", "late", ...sh("echo > /tmp/go"));
+    const result = await attached;
+    expect(result.code).toBe(4);
+    await ctr("tasks", "rm", "late");
+    await ctr("containers", "rm", "late");
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+});
