@@ -181,6 +181,19 @@ describe("start and stop", () => {
     });
   });
 
+  test("ttrpc listens behind the gRPC address, or at its own, and goes with the daemon", async () => {
+    const daemon = await launch().ready();
+    expect(statSync(`${daemon.socket}.ttrpc`).mode & 0o777).toBe(0o660);
+    expect(await daemon.end()).toBe(0);
+    expect(existsSync(`${daemon.socket}.ttrpc`)).toBe(false);
+    const own = join(newFolder(), "own.sock");
+    const other = await launch(
+      `version = 2\n[plugins."io.containerd.server.v1.ttrpc"]\naddress = "${own}"`,
+    ).ready();
+    expect(statSync(own).isSocket()).toBe(true);
+    expect(existsSync(`${other.socket}.ttrpc`)).toBe(false);
+  });
+
   test("SIGINT is SIGTERM", async () => {
     expect(await (await launch().ready()).end("SIGINT")).toBe(0);
   });
@@ -225,7 +238,8 @@ describe("start and stop", () => {
   test("an address that is served stays with its owner", async () => {
     const first = await launch().ready();
     const folder = newFolder();
-    const args = argsFor(folder).map((arg) => (arg === join(folder, "d.sock") ? first.socket : arg));
+    const own = `version = 2\n[plugins."io.containerd.server.v1.ttrpc"]\naddress = "${folder}/t.sock"`;
+    const args = argsFor(folder, own).map((arg) => (arg === join(folder, "d.sock") ? first.socket : arg));
     const second = new Bunkerd(folder, args);
     expect(await second.exit()).toBe(1);
     expect(second.lines.at(-1)).toContain(`listen on ${first.socket}: address already in use`);
@@ -393,15 +407,17 @@ describe("settings", () => {
 
   test.each([
     [
-      "io.containerd.snapshotter.v1.overlayfs",
-      "required plugin io.containerd.snapshotter.v1.overlayfs not included",
+      "io.containerd.snapshotter.v1.none",
+      "required plugin io.containerd.snapshotter.v1.none not included",
+      "",
     ],
     [
       "io.containerd.server.v1.ttrpc",
-      "load required plugin io.containerd.server.v1.ttrpc: ttrpc is not built yet",
+      "load required plugin io.containerd.server.v1.ttrpc: no address: skip plugin",
+      '[plugins."io.containerd.server.v1.ttrpc"]\naddress = ""',
     ],
-  ])("required plugin %s stops the start", async (uri, message) => {
-    const daemon = launch(`version = 2\nrequired_plugins = ["${uri}"]`);
+  ])("required plugin %s stops the start", async (uri, message, settings) => {
+    const daemon = launch(`version = 2\nrequired_plugins = ["${uri}"]\n${settings}`);
     expect(await daemon.exit()).toBe(1);
     expect(daemon.lines.at(-1)).toContain(message);
     expect(existsSync(daemon.socket)).toBe(false);
@@ -410,8 +426,6 @@ describe("settings", () => {
   test("what is not built is said once a part, an unknown key with the nearest", async () => {
     const daemon = await launch(`version = 2
 rooot = "/x"
-[ttrpc]
-address = "/tmp/x.ttrpc"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "a"
 enable_selinux = true
@@ -419,7 +433,6 @@ enable_selinux = true
     const warnings = daemon.lines.filter((line) => line.includes("level=warning"));
     expect(warnings.filter((line) => line.includes("cri is not built yet")).length).toBe(1);
     expect(warnings.some((line) => line.includes('did you mean \\"root\\"'))).toBe(true);
-    expect(warnings.some((line) => line.includes("ttrpc is not built yet"))).toBe(true);
   });
 
   test("the OOM score is the daemon's own", async () => {
