@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Any, AnySchema } from "@bufbuild/protobuf/wkt";
 import { BootstrapParamsSchema, LogLevel } from "#gen/containerd/runtime/bootstrap/v1/bootstrap_pb.ts";
@@ -35,16 +36,53 @@ const INFO_TIMEOUT_MS = 10_000;
 /** What is kept of a program's output. */
 const MAX_OUTPUT_BYTES = 1 << 20;
 
+/** Programs that read the options on stdin instead of bootstrap parameters, by path and time of their change. */
+export type LegacyPrograms = Set<string>;
+
 /**
- * Calls `start`, which leaves the shim running and answers how to reach it.
+ * Calls `start`, which leaves the shim running and answers how to reach it. Shims before containerd 2.3 may take what is on stdin
+ * for the options alone, and do not know their type then: they are asked again, in their way, and from then on at once.
  * @param options the task's or the runtime's @throws Unknown with what the program printed
  */
 export async function startShim(
   command: ShimCommand,
   options: Any | undefined,
+  legacy: LegacyPrograms,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
   const { program, bundle, settings } = command;
+  const start = (stdin: Uint8Array): Promise<Finished> =>
+    runProgram({
+      args: [program, ...argumentsOf(command), "start"],
+      env: environmentOf(command, settings.env),
+      cwd: bundle.path,
+      stdin,
+      timeoutMs: START_TIMEOUT_MS,
+      signal,
+    });
+  const optionsAlone = (): Uint8Array =>
+    options === undefined ? new Uint8Array() : toBinary(AnySchema, options);
+  const version = `${program} ${statSync(program, { throwIfNoEntry: false })?.mtimeMs}`;
+  let finished = await start(legacy.has(version) ? optionsAlone() : bootstrapParams(command, options));
+  if (finished.exitCode !== 0 && !legacy.has(version) && misread(finished, bundle.id)) {
+    finished = await start(optionsAlone());
+    if (finished.exitCode === 0) legacy.add(version);
+  }
+  // A shim may print warnings beside its address: only what is on stdout counts, unless it failed.
+  if (finished.exitCode === 0) return finished.stdout;
+  throw programError(finished, outputOf(finished));
+}
+
+/** An Any's type stands where the parameters have the id: `typeurl.UnmarshalAny` of what is no type. */
+function misread(finished: Finished, id: string): boolean {
+  return new TextDecoder().decode(outputOf(finished)).includes(`type with url ${id}: not found`);
+}
+
+function outputOf({ stdout, stderr }: Finished): Uint8Array {
+  return Buffer.concat([stdout, stderr]);
+}
+
+function bootstrapParams({ bundle, settings }: ShimCommand, options: Any | undefined): Uint8Array {
   const params = create(BootstrapParamsSchema, {
     instanceId: bundle.id,
     namespace: bundle.namespace,
@@ -56,18 +94,7 @@ export async function startShim(
     extensions: options === undefined ? [] : [{ value: options }],
     ...(settings.socketDir === "" ? {} : { socketDir: settings.socketDir }),
   });
-  const finished = await runProgram({
-    args: [program, ...argumentsOf(command), "start"],
-    env: environmentOf(command, settings.env),
-    cwd: bundle.path,
-    stdin: toBinary(BootstrapParamsSchema, params),
-    timeoutMs: START_TIMEOUT_MS,
-    signal,
-  });
-  // A shim may print warnings beside its address: only what is on stdout counts, unless it failed.
-  if (finished.exitCode !== 0)
-    throw programError(finished, Buffer.concat([finished.stdout, finished.stderr]));
-  return finished.stdout;
+  return toBinary(BootstrapParamsSchema, params);
 }
 
 /** Calls `delete`, which kills and removes what a dead shim left of its container. @throws Unknown, DeadlineExceeded */

@@ -15,7 +15,7 @@ import { type Bootstrap, parseBootstrap, readBootstrap, writeBootstrap } from ".
 import { type Bundle, type BundleFolders, deleteBundle } from "./bundle.ts";
 import { isRuncShim, resolveRuntime } from "./runtime-path.ts";
 import { isLost, Shim } from "./shim.ts";
-import { deleteByShim, type ShimSettings, startShim } from "./shim-command.ts";
+import { deleteByShim, type LegacyPrograms, type ShimSettings, startShim } from "./shim-command.ts";
 import { openShimLog, type ShimLog } from "./shim-log.ts";
 
 /** Milliseconds; `[timeouts]` of config.toml, `io.containerd.timeout.*`. */
@@ -68,6 +68,7 @@ export class Shims {
   readonly timeouts: RuntimeTimeouts;
   readonly #settings: ShimSettings;
   readonly #dependencies: ShimsDependencies;
+  readonly #legacy: LegacyPrograms = new Set();
   readonly #shims = new Map<string, Map<string, Shim>>();
 
   constructor({ folders, settings, timeouts }: ShimsOptions, dependencies: ShimsDependencies) {
@@ -102,6 +103,7 @@ export class Shims {
       const answer = await startShim(
         { program, bundle, settings: this.#settings },
         options.options,
+        this.#legacy,
         scope.signal,
       );
       await writeFile(join(bundle.path, BINARY_FILE), program, { mode: 0o600 });

@@ -1,0 +1,221 @@
+/** Containers outlive their daemon: killed and started again, replaced by containerd and back; shims that die and shims that hang. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  ctrIn,
+  endNamespaces,
+  leftovers,
+  makeRootfs,
+  newNamespace,
+  shimsOf,
+  until,
+} from "../support/containers.ts";
+import {
+  containerdProgram,
+  type Daemon,
+  type DaemonKind,
+  daemonKinds,
+  startDaemon,
+  type Version,
+} from "../support/daemons.ts";
+import { linesOf, output, removeFolder, start, temporaryFolder } from "../support/processes.ts";
+
+const kinds = daemonKinds("bunkerd");
+const shared = temporaryFolder();
+let rootfs = "";
+
+beforeAll(async () => {
+  rootfs = await makeRootfs(shared);
+});
+afterAll(() => {
+  endNamespaces();
+  removeFolder(shared);
+});
+
+const sh = (script: string): string[] => ["/bin/sh", "-c", script];
+const FOREVER = sh("trap 'exit 7' TERM; while :; do sleep 0.1; done");
+type Ctr = ReturnType<typeof ctrIn>;
+
+async function statusOf(ctr: Ctr, id: string): Promise<string | undefined> {
+  return new RegExp(`^${id} +\\d+ +([A-Z]+)`, "m").exec((await ctr("tasks", "ls")).stdout)?.[1];
+}
+
+/** Deletes a task; the exit code that ctr tells. */
+async function exitCodeOf(ctr: Ctr, id: string): Promise<number> {
+  const removed = await ctr("tasks", "rm", id);
+  await ctr("containers", "rm", id);
+  expect(removed.code, removed.stderr).toBe(0);
+  return Number(/exit with non-zero exit code (\d+)/.exec(removed.stderr)?.[1] ?? 0);
+}
+
+/** Starts what the next daemon must find: running, paused, on a terminal, and one that ends in between. */
+async function startContainers(daemon: Daemon, namespace: string): Promise<void> {
+  const ctr = ctrIn("2.1", daemon, namespace);
+  await ctr("run", "-d", "--rootfs", rootfs, "runs", ...FOREVER);
+  await ctr("run", "-d", "--rootfs", rootfs, "paused", ...FOREVER);
+  await ctr("tasks", "pause", "paused");
+  await onTerminal(daemon, namespace, `run -d -t --rootfs ${rootfs} tty /bin/sleep 1000`);
+  const mount = `type=bind,src=${join(daemon.folder, "flag")},dst=/flag,options=rbind:ro`;
+  mkdirSync(join(daemon.folder, "flag"), { recursive: true });
+  const ending = sh("while ! [ -e /flag/go ]; do sleep 0.05; done; exit 5");
+  await ctr("run", "-d", "--rootfs", "--mount", mount, rootfs, "ends", ...ending);
+  const states = ["runs", "paused", "tty", "ends"].map((id) => statusOf(ctr, id));
+  expect(await Promise.all(states)).toEqual(["RUNNING", "PAUSED", "RUNNING", "RUNNING"]);
+}
+
+/** ctr wants a terminal of its own to make one in the container. */
+async function onTerminal(daemon: Daemon, namespace: string, args: string): Promise<void> {
+  const ctr = await containerdProgram("2.1", "ctr");
+  await output(["script", "-qec", `${ctr} --address ${daemon.socket} -n ${namespace} ${args}`, "/dev/null"]);
+}
+
+/** What the next daemon must be able to do with them. */
+async function useContainers(ctr: Ctr, keepsEnded = true): Promise<void> {
+  const states = ["runs", "paused", "tty", "ends"].map((id) => statusOf(ctr, id));
+  expect(await Promise.all(states)).toEqual([
+    "RUNNING",
+    "PAUSED",
+    "RUNNING",
+    keepsEnded ? "STOPPED" : undefined,
+  ]);
+  const ran = await ctr("tasks", "exec", "--exec-id", "e", "runs", ...sh("echo in exec; exit 3"));
+  expect(ran).toMatchObject({ code: 3, stdout: "in exec\n" });
+  await ctr("tasks", "resume", "paused");
+  expect(await statusOf(ctr, "paused")).toBe("RUNNING");
+  for (const [id, signal] of [
+    ["runs", "TERM"],
+    ["paused", "TERM"],
+    ["tty", "KILL"],
+  ] as const) {
+    await ctr("tasks", "kill", "--signal", signal, id);
+    await until(`${id} ends`, async () => (await statusOf(ctr, id)) === "STOPPED");
+  }
+  const codes: number[] = [];
+  for (const id of ["runs", "paused", "tty"]) codes.push(await exitCodeOf(ctr, id));
+  expect(codes).toEqual([7, 7, 137]);
+  if (keepsEnded) expect(await exitCodeOf(ctr, "ends")).toBe(5);
+}
+
+/** Lets `ends` end while no daemon is there. */
+async function endOne(daemon: Daemon, namespace: string): Promise<void> {
+  writeFileSync(join(daemon.folder, "flag/go"), "");
+  await until("the container without a daemon ends", () => containerPids(namespace, "ends").length === 0);
+}
+
+function containerPids(namespace: string, id: string): string[] {
+  const procs = join("/sys/fs/cgroup/pids", namespace, id, "cgroup.procs");
+  return existsSync(procs) ? readFileSync(procs, "utf8").split("\n").filter(Boolean) : [];
+}
+
+describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
+  test.each([["2.1"], ["1.6"]] as const)(
+    "kill -9 of the daemon loses no container (shim of %s)",
+    async (shim: Version) => {
+      const killed = await startDaemon(kind, { shim });
+      const namespace = newNamespace();
+      await startContainers(killed, namespace);
+      await killed.kill();
+      await endOne(killed, namespace);
+      await using daemon = await startDaemon(kind, { shim, folder: killed.folder });
+      await useContainers(ctrIn("2.1", daemon, namespace));
+      expect(leftovers(daemon.folder, namespace)).toEqual([]);
+    },
+  );
+
+  test("a shim that dies takes its container along; the world is told", async () => {
+    await using daemon = await startDaemon(kind);
+    const namespace = newNamespace();
+    const ctr = ctrIn("2.1", daemon, namespace);
+    const watching = start([await containerdProgram("2.1", "ctr"), "--address", daemon.socket, "events"], {
+      stdout: "pipe",
+      stderr: "inherit",
+    });
+    try {
+      const seen: string[] = [];
+      void (async () => {
+        for await (const line of linesOf(watching.stdout)) if (line.includes(namespace)) seen.push(line);
+      })();
+      await until("a first event", async () => {
+        await ctr("containers", "create", "--rootfs", rootfs, "ping", "/bin/true");
+        await ctr("containers", "rm", "ping");
+        return seen.length > 0;
+      });
+      const waiting = ctr("run", "--rootfs", rootfs, "web", ...FOREVER);
+      const shim = await until("a running task", async () =>
+        (await statusOf(ctr, "web")) === "RUNNING" ? shimsOf(namespace)[0] : undefined,
+      );
+      process.kill(shim.pid, "SIGKILL");
+      await until("the delete event", () => seen.some((line) => line.includes("/tasks/delete")));
+      const told = seen.filter((line) => /\/tasks\/(?:exit|delete)/.test(line)).join("\n");
+      expect(told).toMatch(
+        /exit \{"container_id":"web","id":"web",.*"exit_status":137[\s\S]*delete \{.*"exit_status":137/,
+      );
+      await waiting;
+      expect(await statusOf(ctr, "web")).toBeUndefined();
+    } finally {
+      watching.kill("SIGKILL");
+      await watching.exited;
+    }
+    await ctr("containers", "rm", "web");
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+
+  test("shims that died with the daemon are cleaned up after at its start", async () => {
+    const killed = await startDaemon(kind);
+    const namespace = newNamespace();
+    const before = ctrIn("2.1", killed, namespace);
+    for (const id of ["a", "b", "c"]) await before("run", "-d", "--rootfs", rootfs, id, ...FOREVER);
+    await killed.kill();
+    for (const { pid, id } of shimsOf(namespace)) if (id !== "b") process.kill(pid, "SIGKILL");
+    await using daemon = await startDaemon(kind, { folder: killed.folder });
+    const ctr = ctrIn("2.1", daemon, namespace);
+    expect((await ctr("tasks", "ls", "-q")).stdout).toBe("b\n");
+    // The ids are free again.
+    expect((await ctr("tasks", "start", "-d", "a")).code).toBe(0);
+    for (const id of ["a", "b"]) await ctr("tasks", "rm", "-f", id);
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+
+  test("a shim that hangs delays nobody else's answers, and its task is kept over a restart", async () => {
+    const config = '[timeouts]\n"io.containerd.timeout.task.state" = "300ms"';
+    const killed = await startDaemon(kind, { config });
+    const namespace = newNamespace();
+    const before = ctrIn("2.1", killed, namespace);
+    for (const id of ["hangs", "works"]) await before("run", "-d", "--rootfs", rootfs, id, ...FOREVER);
+    const shim = shimsOf(namespace).find(({ id }) => id === "hangs");
+    process.kill(shim?.pid ?? 0, "SIGSTOP");
+    expect([await statusOf(before, "hangs"), await statusOf(before, "works")]).toEqual([
+      "UNKNOWN",
+      "RUNNING",
+    ]);
+    await killed.kill();
+    await using daemon = await startDaemon(kind, { config, folder: killed.folder });
+    const ctr = ctrIn("2.1", daemon, namespace);
+    expect([await statusOf(ctr, "hangs"), await statusOf(ctr, "works")]).toEqual(["UNKNOWN", "RUNNING"]);
+    process.kill(shim?.pid ?? 0, "SIGCONT");
+    await until("it answers again", async () => (await statusOf(ctr, "hangs")) === "RUNNING");
+    for (const id of ["hangs", "works"]) await ctr("tasks", "rm", "-f", id);
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+});
+
+const TAKEOVERS: readonly (readonly [DaemonKind, DaemonKind])[] = kinds.includes("bunkerd")
+  ? [
+      ["containerd-2.1", "bunkerd"],
+      ["bunkerd", "containerd-2.1"],
+      ["containerd-1.6", "bunkerd"],
+    ]
+  : [];
+
+test.each(TAKEOVERS)("%s's containers run on under %s", async (from, to) => {
+  const first = await startDaemon(from);
+  const namespace = newNamespace();
+  await startContainers(first, namespace);
+  await first.halt();
+  await endOne(first, namespace);
+  await using second = await startDaemon(to, { folder: first.folder });
+  // containerd takes a shim without processes for one that never got a container, and its exit code is lost.
+  await useContainers(ctrIn("2.1", second, namespace), to === "bunkerd");
+  expect(leftovers(second.folder, namespace)).toEqual([]);
+});
