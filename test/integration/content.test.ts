@@ -11,7 +11,7 @@ import {
 } from "#gen/containerd/services/content/v1/content_pb.ts";
 import { Images } from "#gen/containerd/services/images/v1/images_pb.ts";
 import { callJson } from "../support/commands.ts";
-import { type DaemonKind, daemonKinds, startDaemon } from "../support/daemons.ts";
+import { type DaemonKind, daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { type Connection, connectGrpc, inNamespace } from "../support/grpc.ts";
 import { output, run, temporaryFolder } from "../support/processes.ts";
 
@@ -81,7 +81,7 @@ for (const [first, second] of HANDOVERS) {
     const half = randomBytes(200_000);
     const target = { mediaType: "a/b", digest: digestOf(blob), size: 3_000_000n, annotations: { k: "v" } };
     const folder = temporaryFolder();
-    const before = await startDaemon(first, { folder });
+    const before = await startDaemon(first, { folder, config: WITHOUT_COLLECTION });
     {
       await using connection = connectGrpc(before.socket);
       await write(connection, { action: COMMIT, ref: "blob", data: blob, total: 3_000_000n });
@@ -94,7 +94,7 @@ for (const [first, second] of HANDOVERS) {
       await connection.client(Images).create({ image: { name: "i", target, labels: { a: "b" } } }, options);
     }
     await before.halt();
-    await using after = await startDaemon(second, { folder });
+    await using after = await startDaemon(second, { folder, config: WITHOUT_COLLECTION });
     await using connection = connectGrpc(after.socket);
     expect(Buffer.compare(await read(connection, digestOf(blob)), blob)).toBe(0);
     const { image } = await connection.client(Images).get({ name: "i" }, options);

@@ -101,10 +101,10 @@ const IMAGES: readonly Step[] = [
   ["images ls -q", /tiny:2/],
   ["images export <local> out.tar example.org/tiny:1", /code 0/],
   ["images rm example.org/tiny:1 example.org/tiny:2", /tiny:2/],
-  ["images rm --sync missing", /code/],
+  ["images rm missing", /code/],
   ["images import --no-unpack <local> out.tar", /code 0/],
   ["images ls -q", /tiny:1/],
-  ["images rm --sync example.org/tiny:1", /tiny:1/],
+  ["images rm example.org/tiny:1", /tiny:1/],
   ["images ls", /REF/],
 ];
 

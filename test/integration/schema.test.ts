@@ -9,13 +9,13 @@ import { Container_RuntimeSchema } from "#gen/containerd/services/containers/v1/
 import { ResourceSchema } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { NamespaceSchema } from "#gen/containerd/services/namespaces/v1/namespaces_pb.ts";
 import { SandboxSchema } from "#gen/containerd/types/sandbox_pb.ts";
-import type { Bucket } from "../../src/bolt/bucket.ts";
 import { Db } from "../../src/bolt/db.ts";
 import type { ContainerStore } from "../../src/model/containers.ts";
 import { isError } from "../../src/model/errors.ts";
 import type { LeaseStore } from "../../src/model/leases.ts";
 import type { NamespaceStore } from "../../src/model/namespaces.ts";
 import type { SandboxStore } from "../../src/model/sandboxes.ts";
+import { bucketLines } from "../support/bucket-lines.ts";
 import { anyOf, containerOf } from "../support/container-store-suite.ts";
 import { startDaemon } from "../support/daemons.ts";
 import { temporaryMetadata } from "../support/metadata.ts";
@@ -119,31 +119,11 @@ async function carryOut(stores: Stores): Promise<string[]> {
   return failures;
 }
 
-/** Every key as a path, and its value in hexadecimal. */
-function* linesOf(bucket: Bucket, path: string): Generator<string> {
-  const keys: [Buffer, Uint8Array | undefined][] = [];
-  bucket.forEach((key, value) => void keys.push([Buffer.from(key), value]));
-  if (keys.length === 0) yield `${path}/`;
-  for (const [key, value] of keys) {
-    const nested = bucket.bucket(key);
-    const name = `${path}/${key}`;
-    if (nested !== undefined) yield* linesOf(nested, name);
-    else if (/\/(?:created|updated)at$/.test(name)) yield `${name} ${showTime(value)}`;
-    else yield `${name} ${Buffer.from(value ?? []).toString("hex")}`;
-  }
-}
-
-/** Times differ, their form must not. */
-function showTime(value: Uint8Array | undefined): string {
-  const hex = Buffer.from(value ?? []).toString("hex");
-  return /^010000000e[0-9a-f]{16}ffff$/.test(hex) ? "<time>" : hex;
-}
-
 function contentsOf(db: Db): string[] {
   return db.view((tx) => {
     const lines: string[] = [];
     tx.forEach((name, bucket) => {
-      lines.push(...linesOf(bucket, Buffer.from(name).toString()));
+      lines.push(...bucketLines(bucket, Buffer.from(name).toString()));
     });
     return lines;
   });

@@ -50,6 +50,10 @@ export interface DaemonOptions {
   readonly disabledPlugins?: readonly string[];
 }
 
+/** More lines of config.toml: no garbage collection, which removes whatever a test has not rooted, at a moment of its own. */
+export const WITHOUT_COLLECTION =
+  '[plugins."io.containerd.gc.v1.scheduler"]\nstartup_delay = "1h"\nschedule_delay = "1h"';
+
 export const DATABASE = "io.containerd.metadata.v1.bolt/meta.db";
 
 /** CRI listens on a port, NRI on a socket of the machine, opt makes a folder in /opt. */

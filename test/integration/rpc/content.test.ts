@@ -9,6 +9,7 @@ import {
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Namespaces } from "#gen/containerd/services/namespaces/v1/namespaces_pb.ts";
 import { compareSteps, departs, fatal, mask, none, type Step, step } from "../../support/comparison.ts";
+import { WITHOUT_COLLECTION } from "../../support/daemons.ts";
 import { inNamespace } from "../../support/grpc.ts";
 
 type Request = MessageInitShape<typeof WriteContentRequestSchema>;
@@ -307,4 +308,4 @@ const leases: readonly Step[] = [
   step(Leases, "listResources", { id: "l" }),
 ];
 
-compareSteps([...basics, ...sessions, ...reading, ...sharing, ...leases]);
+compareSteps([...basics, ...sessions, ...reading, ...sharing, ...leases], WITHOUT_COLLECTION);
