@@ -34,6 +34,12 @@ async function statusOf(call: Promise<unknown>): Promise<string> {
     : `no status: ${String(error)}`;
 }
 
+/** A shim may be gone before its answer has left, which containerd takes for one too: `core/runtime/v2/shim.go`. */
+async function shutdown(call: Promise<unknown>): Promise<void> {
+  const status = await statusOf(call);
+  if (status !== "Unavailable: ttrpc: closed") expect(status).toBe("no status: undefined");
+}
+
 for (const [version, Task] of SHIMS) {
   test(`the shim of ${version} answers Connect, State, Wait and Shutdown, then closes`, async () => {
     await using shim = await startShim(version);
@@ -49,7 +55,7 @@ for (const [version, Task] of SHIMS) {
     expect((await Promise.all(many)).every(({ shimPid }) => shimPid === shim.pid)).toBe(true);
     const large = task.connect({ id: "x".repeat(4_000_000) }, options);
     expect((await large).shimPid).toBe(shim.pid);
-    await task.shutdown({ id: shim.id }, options);
+    await shutdown(task.shutdown({ id: shim.id }, options));
     expect(await transport.closed).toBeUndefined();
     expect(await statusOf(task.connect({ id: shim.id }, options))).toBe("Unavailable: ttrpc: closed");
   });
@@ -74,7 +80,7 @@ for (const [version, Task] of SHIMS) {
       await task.delete({ id }, options);
       const deleted = await next(events, "/tasks/delete", TaskDeleteSchema);
       expect(deleted).toMatchObject({ namespace: shim.namespace, event: { containerId: id, pid } });
-      await task.shutdown({ id }, options);
+      await shutdown(task.shutdown({ id }, options));
       await transport.closed;
       await events.return?.();
     } finally {
