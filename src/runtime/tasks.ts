@@ -1,5 +1,5 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
-import { type Any, anyPack } from "@bufbuild/protobuf/wkt";
+import { type Any, anyPack, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { CheckpointOptionsSchema, OptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import {
@@ -39,8 +39,6 @@ const RUNC_OPTIONS = OptionsSchema.typeName;
 const CHECKPOINT_OPTIONS = CheckpointOptionsSchema.typeName;
 /** Names, on a checkpoint's descriptor, a folder to restore from. */
 const RESTORE_FROM_PATH = "RestoreFromPath";
-/** Go's zero time, as shims send it for a process that has not ended. */
-const NO_TIME_SECONDS = -62135596800n;
 
 /** Tasks as shims run them: containerd's `plugins/services/tasks/local.go` and `core/runtime/v2/task_manager.go`. */
 export class Tasks implements TaskStore {
@@ -189,7 +187,9 @@ export class Tasks implements TaskStore {
     } catch (error) {
       throw within(`invalid exec id ${unquoted(execId)}`, error);
     }
-    const message = { id, execId, terminal, stdin, stdout, stderr, ...(spec && { spec }) };
+    // The shim would end of it, and its containers with it.
+    if (spec === undefined) throw new BunkerdError("InvalidArgument", "exec spec cannot be empty");
+    const message = { id, execId, terminal, stdin, stdout, stderr, spec };
     await shim.call((task, call) => task.exec(message, call), scope);
   }
 
@@ -198,7 +198,10 @@ export class Tasks implements TaskStore {
     await this.#call(scope, id, (task, call) => task.resizePty({ id, execId, width, height }, call));
   }
 
-  async closeStdin(scope: Scope, { containerId: id, execId }: ProcessName): Promise<void> {
+  async closeStdin(scope: Scope, name: ProcessName): Promise<void> {
+    const { containerId: id, execId } = name;
+    // runc's shim tells of an exec that is not there without the class.
+    if (execId !== "") await this.get(scope, name);
     await this.#call(scope, id, (task, call) => task.closeIO({ id, execId, stdin: true }, call));
   }
 
@@ -227,9 +230,13 @@ export class Tasks implements TaskStore {
     return create(CheckpointTaskResponseSchema);
   }
 
-  async update(scope: Scope, { containerId: id, resources, annotations }: UpdateTaskRequest): Promise<void> {
-    const message = { id, annotations, ...(resources && { resources }) };
-    await this.#call(scope, id, (task, call) => task.update(message, call));
+  async update(scope: Scope, request: UpdateTaskRequest): Promise<void> {
+    const { containerId: id, resources, annotations } = request;
+    const shim = await this.#shim(scope, id);
+    // As an exec's spec: runc's shim ends of it.
+    if (resources === undefined)
+      throw new BunkerdError("InvalidArgument", "update resources cannot be empty");
+    await shim.call((task, call) => task.update({ id, resources, annotations }, call), scope);
   }
 
   async metrics(scope: Scope, filters: readonly string[]): Promise<Metric[]> {
@@ -328,8 +335,9 @@ function exitOf({ pid, exitStatus, exitedAt }: Exit): Exit {
   return { pid, exitStatus, exitedAt: timeOf(exitedAt) };
 }
 
+/** Shims send Go's zero time for a process that has not ended; without any the reference answers 1970. */
 function timeOf(time: Exit["exitedAt"]): Exit["exitedAt"] {
-  return time?.seconds === NO_TIME_SECONDS ? undefined : time;
+  return time ?? create(TimestampSchema);
 }
 
 function hasValue(options: Any | undefined): options is Any {
