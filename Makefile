@@ -20,7 +20,7 @@ node_modules/.installed: package.json package-lock.json
 
 dist/bunkerd: node_modules/.installed $(SOURCES)
 	@mkdir -p dist
-	$(BUN) build --compile --minify-syntax --minify-whitespace --bytecode --define BUNKERD_REVISION='"$(COMMIT)"' src/main.ts --outfile $@
+	$(BUN) build --compile --minify-syntax --minify-whitespace --bytecode --define BUNKERD_REVISION='"$(COMMIT)"' src/main.ts src/diff/worker.ts --outfile $@
 
 build: dist/bunkerd ## compile dist/bunkerd, one executable
 

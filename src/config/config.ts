@@ -1,6 +1,6 @@
 import { BunkerdError } from "../model/errors.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
-import { NATIVE, OVERLAYFS, PLUGINS, RUNTIME_TASK, SHIM_MANAGER } from "./plugins.ts";
+import { DIFF_SERVICE, NATIVE, OVERLAYFS, PLUGINS, RUNTIME_TASK, SHIM_MANAGER } from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
 import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
@@ -32,6 +32,11 @@ export interface Config {
   readonly snapshotters: {
     readonly overlayfs: OverlayfsConfig;
     readonly native: { readonly rootPath: string };
+  };
+  readonly diff: {
+    /** Differs in the order of preference. */
+    readonly differs: readonly string[];
+    readonly syncFs: boolean;
   };
 }
 
@@ -143,7 +148,12 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       overlayfs: overlayfsConfig(plugin("io.containerd.snapshotter.v1.overlayfs", OVERLAYFS)),
       native: { rootPath: plugin("io.containerd.snapshotter.v1.native", NATIVE).root_path },
     },
+    diff: diffConfig(plugin("io.containerd.service.v1.diff-service", DIFF_SERVICE)),
   };
+}
+
+function diffConfig(read: ValueOf<typeof DIFF_SERVICE>): Config["diff"] {
+  return { differs: read.default, syncFs: read.sync_fs };
 }
 
 function overlayfsConfig(read: ValueOf<typeof OVERLAYFS>): OverlayfsConfig {

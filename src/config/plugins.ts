@@ -95,11 +95,11 @@ const TASKS: Readonly<Record<string, Field>> = {
   ),
 };
 
+/** Unlike containerd's, layers are on the disk before they are committed unless `sync_fs = false` says otherwise. */
+export const DIFF_SERVICE = table({ default: strings(["walking"]), sync_fs: boolean(true) });
+
 const CONTENT: Readonly<Record<string, Field>> = {
-  "io.containerd.service.v1.diff-service": unbuilt(
-    "diff",
-    table({ default: strings(["walking"]), sync_fs: boolean() }),
-  ),
+  "io.containerd.service.v1.diff-service": DIFF_SERVICE,
   "io.containerd.differ.v1.erofs": unbuilt(
     "diff",
     table({ mkfs_options: strings(), enable_tar_index: boolean(), enable_dmverity: boolean() }),

@@ -19,6 +19,7 @@ const metadata = {
 } as unknown as Metadata;
 
 const tasks = {} as unknown as TaskStore;
+const diff = { differs: [], syncFs: true };
 
 async function bindingsOf(disabled: readonly string[], served: Metadata | null = metadata) {
   const parts = new Parts({ disabled: new Set(disabled) });
@@ -28,6 +29,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     exchange,
     metadata: served ?? undefined,
     tasks: served === null ? undefined : tasks,
+    diff: served === null ? undefined : diff,
     health: new HealthStatus(),
     root: "/",
     version: "",

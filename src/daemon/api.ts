@@ -1,6 +1,7 @@
 import type { DescService } from "@bufbuild/protobuf";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { Content } from "#gen/containerd/services/content/v1/content_pb.ts";
+import { Diff } from "#gen/containerd/services/diff/v1/diff_pb.ts";
 import { Events } from "#gen/containerd/services/events/v1/events_pb.ts";
 import { Images } from "#gen/containerd/services/images/v1/images_pb.ts";
 import { Introspection } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
@@ -18,6 +19,7 @@ export const API_SERVICES: readonly DescService[] = [
   Content,
   Images,
   Snapshots,
+  Diff,
   Namespaces,
   Leases,
   Store,

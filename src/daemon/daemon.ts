@@ -8,6 +8,7 @@ import type { Logger } from "../lib/log.ts";
 import { type Metadata, openMetadata } from "../metadata/metadata.ts";
 import { HealthStatus } from "../transport/health.ts";
 import { openDatabase } from "./database.ts";
+import { startDiff } from "./diff.ts";
 import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
 import { Parts, PluginType } from "./parts.ts";
@@ -54,8 +55,9 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   );
   const metadata = await startMetadata({ parts, config, logger, clock, exchange, metrics, stack });
   const tasks = await startRuntime({ parts, config, logger, clock, exchange, metadata, version, stack });
+  const diff = await startDiff(parts, config, metadata);
   const bindings = await startServices({
-    ...{ parts, exchange, metadata, tasks, health },
+    ...{ parts, exchange, metadata, diff, tasks, health },
     ...{ root, version, revision },
   });
   metrics?.addServices(bindings);

@@ -6,6 +6,7 @@ export const PluginType = {
   event: "io.containerd.event.v1",
   content: "io.containerd.content.v1",
   snapshotter: "io.containerd.snapshotter.v1",
+  differ: "io.containerd.differ.v1",
   metadata: "io.containerd.metadata.v1",
   lease: "io.containerd.lease.v1",
   shim: "io.containerd.shim.v1",

@@ -4,6 +4,7 @@ import type { Metadata } from "../metadata/metadata.ts";
 import type { TaskStore } from "../model/tasks.ts";
 import { containersService } from "../services/containers.ts";
 import { contentService } from "../services/content.ts";
+import { type DiffService, diffService } from "../services/diff.ts";
 import { eventsService } from "../services/events.ts";
 import { imagesService } from "../services/images.ts";
 import { introspectionService } from "../services/introspection.ts";
@@ -24,6 +25,7 @@ export interface ServicesDependencies {
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
   readonly tasks: TaskStore | undefined;
+  readonly diff: DiffService | undefined;
   readonly health: HealthStatus;
   readonly root: string;
   readonly version: string;
@@ -32,7 +34,7 @@ export interface ServicesDependencies {
 
 /** Starts the stores' and services' parts, named as containerd's plugins, and answers what the listeners serve. */
 export async function startServices(dependencies: ServicesDependencies): Promise<readonly ServiceBinding[]> {
-  const { parts, exchange, metadata, tasks, health, root, version, revision } = dependencies;
+  const { parts, exchange, metadata, tasks, diff, health, root, version, revision } = dependencies;
   const bindings: ServiceBinding[] = [];
   const add = async <N extends Readonly<Record<string, object | undefined>>>(
     id: string,
@@ -86,6 +88,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("content", { content }, contentService);
   await add("images", { images }, imagesService);
   await add("snapshots", { snapshotters }, snapshotsService);
+  await add("diff", { diff }, diffService);
   await add("namespaces", { namespaces }, namespacesService);
   await add("leases", { leases }, leasesService);
   await add("sandboxes", { sandboxes }, sandboxStoreService);

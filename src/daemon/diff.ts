@@ -1,0 +1,34 @@
+import { create } from "@bufbuild/protobuf";
+import { PlatformSchema } from "#gen/containerd/types/platform_pb.ts";
+import type { Config } from "../config/config.ts";
+import { openDiffer } from "../diff/differ.ts";
+import type { Metadata } from "../metadata/metadata.ts";
+import type { Differ } from "../model/diff.ts";
+import { BunkerdError } from "../model/errors.ts";
+import type { DiffService } from "../services/diff.ts";
+import { inUserNamespace } from "../snapshots/overlay-support.ts";
+import { type Parts, PluginType } from "./parts.ts";
+
+/** The differ, and the service's choice of differs. A differ that is not there is passed over, as long as one
+ * is. @throws InvalidArgument otherwise */
+export async function startDiff(
+  parts: Parts,
+  config: Config,
+  metadata: Metadata | undefined,
+): Promise<DiffService | undefined> {
+  const architecture = process.arch === "x64" ? "amd64" : process.arch;
+  const platforms = [create(PlatformSchema, { os: "linux", architecture })];
+  const walking = await parts.start(
+    { type: PluginType.differ, id: "walking", platforms },
+    { metadata },
+    (given) => openDiffer({ content: given.metadata.content, inUserNamespace: inUserNamespace() }),
+  );
+  const running: ReadonlyMap<string, Differ | undefined> = new Map([["walking", walking]]);
+  return parts.start({ type: PluginType.service, id: "diff-service" }, { walking }, () => {
+    const { differs: wanted, syncFs } = config.diff;
+    const differs = wanted.flatMap((name) => running.get(name) ?? []);
+    if (differs.length === 0)
+      throw new BunkerdError("InvalidArgument", `needed differ not loaded: ${wanted.join(", ")}`);
+    return { differs, syncFs };
+  });
+}

@@ -1,0 +1,99 @@
+import { create } from "@bufbuild/protobuf";
+import { type Descriptor, DescriptorSchema } from "#gen/containerd/types/descriptor_pb.ts";
+import type { Mount } from "#gen/containerd/types/mount_pb.ts";
+import type { BlobReader, ContentStore } from "../model/content.ts";
+import { type ApplyOptions, LAYER_MEDIA_TYPE } from "../model/diff.ts";
+import { BunkerdError, fail, unquoted, within } from "../model/errors.ts";
+import type { Scope } from "../model/scope.ts";
+import type { LayerTarget } from "./layer.ts";
+import { layerReading } from "./media-types.ts";
+import { withMounts } from "./mounts.ts";
+import { overlayLayers } from "./overlay-options.ts";
+import type { FromWorker } from "./protocol.ts";
+import type { Job, Workers } from "./workers.ts";
+
+/** Pieces of the blob, and how many of them are on the way to the thread. */
+const PIECE_BYTES = 1 << 20;
+const PIECES_AHEAD = 4;
+
+export interface ApplyDependencies {
+  readonly content: ContentStore;
+  readonly workers: Workers;
+  /** True in a user namespace: no devices, no overlay marks. */
+  readonly inUserNamespace: boolean;
+}
+
+/** See {@link Applier.apply}. */
+export async function applyLayer(
+  dependencies: ApplyDependencies,
+  scope: Scope,
+  layer: Descriptor,
+  mounts: readonly Mount[],
+  { syncFs = false }: ApplyOptions,
+): Promise<Descriptor> {
+  const blob = await dependencies.content.open(scope, layer.digest).catch((error: unknown) => {
+    throw within("failed to get reader from content store", error);
+  });
+  try {
+    const reading = layerReading(layer.mediaType);
+    if (reading === undefined) {
+      const type = unquoted(layer.mediaType);
+      const message = `failed to get stream processor for ${type}: no processor for media-type`;
+      throw new BunkerdError("Unknown", message);
+    }
+    return await withTarget(dependencies, mounts, (target) =>
+      dependencies.workers.run(async (job) => {
+        job.send({ kind: "apply", target, reading, syncFs });
+        const { digest, sizeBytes } = await feed(job, blob, layer.digest, scope.signal);
+        const size = BigInt(sizeBytes);
+        return create(DescriptorSchema, { mediaType: LAYER_MEDIA_TYPE, digest, size });
+      }),
+    );
+  } finally {
+    await blob.close();
+  }
+}
+
+/** An overlay's upper folder is written without mounting it, deletions as its marks; anything else through a mount. */
+function withTarget<T>(
+  { inUserNamespace }: ApplyDependencies,
+  mounts: readonly Mount[],
+  work: (target: LayerTarget) => Promise<T>,
+): Promise<T> {
+  const makesDevices = !inUserNamespace;
+  const [first] = mounts;
+  const isOverlay = mounts.length === 1 && first?.type === "overlay" && !inUserNamespace;
+  const layers = isOverlay ? overlayLayers(first.options) : undefined;
+  if (layers !== undefined) {
+    const { upper, lowers } = layers;
+    return work({ root: upper, lowers, whiteouts: "overlay", makesDevices });
+  }
+  return withMounts(mounts, "write", (root) => work({ root, lowers: [], whiteouts: "remove", makesDevices }));
+}
+
+/** Sends the blob, some pieces ahead of what the thread has taken, until the thread answers. */
+async function feed(
+  job: Job,
+  blob: BlobReader,
+  digest: string,
+  signal: AbortSignal | undefined,
+): Promise<FromWorker & { kind: "applied" }> {
+  let position = 0;
+  let ahead = 0;
+  for (;;) {
+    if (signal?.aborted === true) throw fail("Canceled", `apply layer ${digest}`);
+    if (position < blob.sizeBytes && ahead < PIECES_AHEAD) {
+      const bytes = new Uint8Array(Math.min(PIECE_BYTES, blob.sizeBytes - position));
+      const count = await blob.read(bytes, position);
+      if (count === 0) throw fail("DataLoss", `blob ${digest} ends at byte ${position}`);
+      position += count;
+      ahead += 1;
+      job.send({ kind: "bytes", bytes: bytes.subarray(0, count) }, [bytes.buffer]);
+      if (position === blob.sizeBytes) job.send({ kind: "end" });
+      continue;
+    }
+    const message = await job.receive();
+    if (message.kind === "applied") return message;
+    if (message.kind === "taken") ahead -= 1;
+  }
+}

@@ -1,0 +1,24 @@
+import type { ContentStore } from "../model/content.ts";
+import type { Differ } from "../model/diff.ts";
+import { applyLayer } from "./apply.ts";
+import { compareMounts } from "./compare.ts";
+import { Workers } from "./workers.ts";
+
+export interface DifferDependencies {
+  readonly content: ContentStore;
+  /** True if ids here are not the machine's own. */
+  readonly inUserNamespace: boolean;
+}
+
+/**
+ * The differ that containerd calls `walking`: it reads and writes files, whatever the file system. Each job has a thread of its own.
+ */
+export function openDiffer({ content, inUserNamespace }: DifferDependencies): Differ {
+  const workers = new Workers();
+  return {
+    apply: (scope, layer, mounts, options = {}) =>
+      applyLayer({ content, workers, inUserNamespace }, scope, layer, mounts, options),
+    compare: (scope, lower, upper, options = {}) =>
+      compareMounts({ content, workers }, scope, lower, upper, options),
+  };
+}

@@ -1,0 +1,33 @@
+import { BunkerdError, type ErrorCode, fail, isError, messageOf } from "../model/errors.ts";
+
+const CODES: Readonly<Record<string, ErrorCode>> = {
+  ENOSPC: "ResourceExhausted",
+  EDQUOT: "ResourceExhausted",
+  EMFILE: "ResourceExhausted",
+  ENFILE: "ResourceExhausted",
+  ENOMEM: "ResourceExhausted",
+};
+
+/** The errno's name, empty if `error` is no system error. */
+export function errnoOf(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return typeof code === "string" && !isError(error) ? code : "";
+}
+
+/** A failure told from further out. System errors have no class, as in containerd, but for what ran out. */
+export function diffFailure(context: string, error: unknown): unknown {
+  if (isError(error)) return new BunkerdError(error.code, `${context}: ${error.message}`, { cause: error });
+  const errno = errnoOf(error);
+  if (errno === "") return error;
+  const code = CODES[errno];
+  const message = `${context}: ${messageOf(error)}`;
+  return code === undefined
+    ? new BunkerdError("Unknown", message, { cause: error })
+    : fail(code, message, { cause: error });
+}
+
+/** Bytes of a name for a message: one line, quoted, cut. */
+export function shownName(name: string): string {
+  const bytes = Buffer.from(name.slice(0, 256), "latin1");
+  return `${JSON.stringify(bytes.toString())}${name.length > 256 ? `... (${name.length} bytes)` : ""}`;
+}

@@ -1,0 +1,44 @@
+import type { ErrorCode } from "../model/errors.ts";
+import type { LayerTarget } from "./layer.ts";
+
+/*
+ * What the daemon and the threads that apply and compare layers say to each other. A thread does one job and ends.
+ */
+
+/** To a thread: the job first; of an apply the blob follows in pieces. */
+export type ToWorker =
+  | {
+      readonly kind: "apply";
+      readonly target: LayerTarget;
+      readonly reading: "plain" | "sniffed";
+      readonly syncFs: boolean;
+    }
+  | { readonly kind: "compare"; readonly job: CompareJob }
+  | { readonly kind: "bytes"; readonly bytes: Uint8Array }
+  | { readonly kind: "end" }
+  /** Nothing more comes: the job is to be given up. */
+  | { readonly kind: "cancel" };
+
+export interface CompareJob {
+  readonly lower: string;
+  readonly upper: string;
+  /** Upper bound of modification times, seconds since 1970. */
+  readonly latestSeconds: number | undefined;
+  /** One int32 each: {@link Credit}. */
+  readonly credits: SharedArrayBuffer;
+}
+
+/** Pieces of a layer that the thread may still send before it waits, and whether the job was given up. */
+export const Credit = { pieces: 0, cancelled: 1 } as const;
+export const PIECE_CREDITS = 8;
+
+export type FromWorker =
+  /** A piece of the blob has been taken: another may be sent. */
+  | { readonly kind: "taken" }
+  /** Of the uncompressed layer. */
+  | { readonly kind: "applied"; readonly digest: string; readonly sizeBytes: number }
+  /** A piece of the layer made. */
+  | { readonly kind: "piece"; readonly bytes: Uint8Array }
+  | { readonly kind: "compared" }
+  /** Without a code it is a defect, and `message` holds its stack. */
+  | { readonly kind: "failed"; readonly code: ErrorCode | undefined; readonly message: string };
