@@ -4,15 +4,13 @@ import type { Any } from "@bufbuild/protobuf/wkt";
 import { unmountBelow } from "../linux/mountinfo.ts";
 import { fail, within } from "../model/errors.ts";
 import { validateIdentifier } from "../model/ids.ts";
-import { parseSpec, remappedGroup } from "./spec.ts";
+import { isSpec, parseSpec, remappedGroup } from "./spec.ts";
 
 /** Others may pass through, which a container in a user namespace must, but not list. */
 const PASSABLE_MODE = 0o711;
 const PRIVATE_MODE = 0o700;
 /** The remapped root may pass as the group. */
 const GROUP_MODE = 0o710;
-
-const SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
 /** The folders of all bundles: `<state>/io.containerd.runtime.v2.task` and, for what a shim keeps, the same below root. */
 export interface BundleFolders {
@@ -54,7 +52,7 @@ export async function createBundle(
     throw within(`invalid task id ${id}`, error);
   }
   const bundle = bundleAt(folders, namespace, id);
-  const group = spec?.typeUrl === SPEC_TYPE ? remappedGroup(parseSpec(spec.value)) : 0;
+  const group = isSpec(spec) ? remappedGroup(parseSpec(spec.value)) : 0;
   await mkdir(dirname(bundle.path), { recursive: true, mode: PASSABLE_MODE });
   await mkdir(dirname(bundle.work), { recursive: true, mode: PASSABLE_MODE });
   await makeEmpty(bundle.path, PRIVATE_MODE, () => deleteBundle(bundle));

@@ -25,6 +25,13 @@ interface SpecMount {
   readonly gidMappings?: unknown;
 }
 
+const SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+
+/** False for what a runtime of its own may take instead of an OCI spec. */
+export function isSpec(spec: Any | undefined): spec is Any {
+  return spec?.typeUrl === SPEC_TYPE;
+}
+
 /** @throws InvalidArgument if the spec is no JSON object */
 export function parseSpec(bytes: Uint8Array): SpecParts {
   let parsed: unknown;

@@ -26,7 +26,7 @@ import { resolveRuntime } from "./runtime-path.ts";
 import { type CallLimits, isLost, type Shim } from "./shim.ts";
 import { askShim } from "./shim-command.ts";
 import { type Shims, timestamp } from "./shims.ts";
-import { checkFeatures, parseSpec, usesIdMappedMounts } from "./spec.ts";
+import { checkFeatures, isSpec, parseSpec, usesIdMappedMounts } from "./spec.ts";
 
 export interface TasksDependencies {
   readonly containers: ContainerStore;
@@ -61,6 +61,7 @@ export class Tasks implements TaskStore {
     const id = request.containerId;
     const container = await this.#containers.get(scope, id);
     const checkpoint = checkpointPath(container, request);
+    if (container.spec === undefined) throw fail("InvalidArgument", `container ${id} without a spec`);
     const key = `${scope.namespace}/${id}`;
     if (this.#creating.has(key) || this.#shims.get(scope.namespace, id) !== undefined) {
       throw fail("AlreadyExists", `task ${id}`);
@@ -364,7 +365,7 @@ async function checkRuntime(
   options: Any | undefined,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  if (spec === undefined || spec.value.length === 0 || !usesIdMappedMounts(parseSpec(spec.value))) return;
+  if (!isSpec(spec) || !usesIdMappedMounts(parseSpec(spec.value))) return;
   try {
     checkFeatures((await askShim(resolve(runtime), options, signal)).features);
   } catch (error) {
