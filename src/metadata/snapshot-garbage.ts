@@ -6,14 +6,18 @@ import { bucketNames, KEY, textOf } from "./schema.ts";
 import { snapshotsBucket } from "./snapshot-buckets.ts";
 import type { SnapshotDependencies } from "./snapshots.ts";
 
+/** Removals that come within this time are freed together: whoever removes one snapshot often removes many. */
+const GATHER_MS = 500;
+
 /** Frees what a snapshotter keeps and the database does not name any more. */
 export class SnapshotGarbage {
   readonly #dependencies: SnapshotDependencies;
   readonly #lock: SharedLock;
   /** The end of what is being freed in the background. */
   #freeing: Promise<void> = Promise.resolve();
-  /** Keys that wait for it. */
+  /** Keys that wait for it, in the order in which they were let go. */
   #discarded: string[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(dependencies: SnapshotDependencies, lock: SharedLock) {
     this.#dependencies = dependencies;
@@ -23,21 +27,31 @@ export class SnapshotGarbage {
   /** Frees one snapshot of which the database has durably let go, in the background. What fails is left to {@link collect}. */
   discard(backendKey: string): void {
     this.#discarded.push(backendKey);
-    if (this.#discarded.length > 1) return;
-    this.#freeing = this.#freeing.then(() => this.#free());
+    if (this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => this.#flush(), GATHER_MS);
+    this.#timer.unref();
+  }
+
+  /** Frees what waits; resolves when it is done. */
+  #flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#discarded.length > 0) this.#freeing = this.#freeing.then(() => this.#free());
+    return this.#freeing;
   }
 
   async #free(): Promise<void> {
     const { snapshotter, name, logger } = this.#dependencies;
     const keys = this.#discarded;
     this.#discarded = [];
-    for (const key of keys) {
-      await snapshotter.remove(key).catch((error: unknown) => {
+    const removals = keys.map((key) =>
+      snapshotter.remove(key).catch((error: unknown) => {
         // A child that is just being made or freed: it is garbage too, or will be collected with it.
         if (isError(error, "FailedPrecondition") || isError(error, "NotFound")) return;
         logger.warn("failed to remove snapshot", { snapshotter: name, key, error });
-      });
-    }
+      }),
+    );
+    await Promise.all(removals);
     await snapshotter.cleanup().catch((error: unknown) => {
       if (!isError(error, "Unimplemented")) logger.warn("failed to clean up", { snapshotter: name, error });
     });
@@ -48,7 +62,7 @@ export class SnapshotGarbage {
    * @throws what the snapshotter throws
    */
   async collect(): Promise<void> {
-    await this.#freeing;
+    await this.#flush();
     await this.#collect();
   }
 
@@ -84,9 +98,9 @@ export class SnapshotGarbage {
     });
   }
 
-  /** Waits for what is being freed. */
+  /** Frees what waits. */
   close(): Promise<void> {
-    return this.#freeing;
+    return this.#flush();
   }
 }
 

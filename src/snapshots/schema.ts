@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
-import { type Info, InfoSchema, Kind } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
+import { type Info, Kind } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import type { Bucket } from "../bolt/bucket.ts";
 import { setOwn } from "../lib/record.ts";
 import { decodeUvarint, decodeVarint, encodeUvarint, encodeVarint } from "../lib/varint.ts";
@@ -58,19 +58,21 @@ export function readInfo(name: string, bucket: Bucket): Info {
   bucket.bucket(KEY.labels)?.forEach((key, value) => {
     setOwn(labels, textOf(key), textOf(value));
   });
-  return create(InfoSchema, {
+  // Literals where lists are made: `create` takes ten times as long.
+  return {
+    $typeName: "containerd.services.snapshots.v1.Info",
     name,
     parent: textOf(bucket.get(KEY.parent)),
     kind: readKind(bucket),
     createdAt: readTime(bucket, KEY.createdAt),
     updatedAt: readTime(bucket, KEY.updatedAt),
     labels,
-  });
+  };
 }
 
 function readTime(bucket: Bucket, key: Uint8Array): Timestamp {
   const { seconds, nanos } = decodeGoTime(bucket.get(key));
-  return create(TimestampSchema, { seconds: BigInt(seconds), nanos });
+  return { $typeName: "google.protobuf.Timestamp", seconds: BigInt(seconds), nanos };
 }
 
 export function timestampOf(nanoseconds: bigint): Timestamp {
