@@ -13,6 +13,7 @@ import type { Scope } from "../model/scope.ts";
 import type { Exit } from "../model/tasks.ts";
 import { type Bootstrap, parseBootstrap, readBootstrap, writeBootstrap } from "./bootstrap.ts";
 import { type Bundle, type BundleFolders, deleteBundle } from "./bundle.ts";
+import { removeDeadSocket } from "./dead-socket.ts";
 import { isRuncShim, resolveRuntime } from "./runtime-path.ts";
 import { isLost, Shim } from "./shim.ts";
 import { deleteByShim, type LegacyPrograms, type ShimSettings, startShim } from "./shim-command.ts";
@@ -159,6 +160,7 @@ export class Shims {
    */
   async clear(bundle: Bundle): Promise<Exit> {
     const logger = this.#loggerOf(bundle);
+    const bootstrap = await readBootstrap(bundle.path).catch(() => undefined);
     const program = (await readText(join(bundle.path, BINARY_FILE))) ?? (await this.#programOf(bundle));
     const exit = program === undefined ? undefined : await this.#deleteByProgram(bundle, program, logger);
     if (exit !== undefined || program === undefined) {
@@ -166,8 +168,17 @@ export class Shims {
         logger.error("failed to delete bundle", { error: messageOf(error) }),
       );
     }
+    if (bootstrap !== undefined) {
+      await removeDeadSocket(bootstrap).catch((error: unknown) =>
+        logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
+      );
+    }
     return (
-      exit ?? { pid: 0, exitStatus: UNKNOWN_EXIT_STATUS, exitedAt: timestamp(this.#dependencies.clock.now()) }
+      exit ?? {
+        pid: 0,
+        exitStatus: UNKNOWN_EXIT_STATUS,
+        exitedAt: timestamp(this.#dependencies.clock.now()),
+      }
     );
   }
 

@@ -1,5 +1,5 @@
 /** Containers without images: a root file system of Debian's busybox, and what must be gone when they are. */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import {
   copyFileSync,
   existsSync,
@@ -75,7 +75,7 @@ export function ctrIn(version: Version, daemon: Daemon, namespace: string) {
 }
 
 /**
- * Everything that a namespace's containers may leave behind on the machine: processes, mounts, cgroups, runc's state, bundles.
+ * Everything that a namespace's containers may leave behind on the machine: processes, mounts, cgroups, runc's state, bundles, sockets.
  * Zombies do not count: this machine's init may be slow.
  */
 export function leftovers(folder: string, namespace: string): string[] {
@@ -89,24 +89,37 @@ export function leftovers(folder: string, namespace: string): string[] {
     entries(join(folder, part, "io.containerd.runtime.v2.task", namespace)).map((name) => `${part} ${name}`),
   );
   const runc = entries(join("/run/containerd/runc", namespace)).map((name) => `runc ${name}`);
+  const sockets = IDS.map((id) => socketOf(join(folder, "d.sock"), namespace, id)).filter(existsSync);
   return [
     ...shimsOf(namespace).map(({ pid, command }) => `${pid} ${command}`),
     ...mounts,
     ...cgroups,
     ...bundles,
     ...runc,
+    ...sockets,
   ];
 }
 
+/** Of the containers in the tests. */
+const IDS = ["one", "web", "late", "tty", "runs", "paused", "ends", "a", "b", "c", "hangs", "works"];
+
+/** containerd's `pkg/shim/util_unix.go`, `SocketAddress`. */
+function socketOf(address: string, namespace: string, id: string): string {
+  const name = createHash("sha256")
+    .update(join(address, namespace, id))
+    .digest("hex");
+  return join("/run/containerd/s", name);
+}
+
 /** Shims that live, by their command line. */
-export function shimsOf(namespace: string): { pid: number; id: string; command: string }[] {
+export function shimsOf(namespace: string): { pid: number; id: string; address: string; command: string }[] {
   return entries("/proc").flatMap((name) => {
     if (!/^\d+$/.test(name)) return [];
     try {
       const words = readFileSync(`/proc/${name}/cmdline`, "utf8").split("\0");
       const after = (flag: string): string => words[words.indexOf(flag) + 1] ?? "";
       if (!(words[0] ?? "").includes("containerd-shim") || after("-namespace") !== namespace) return [];
-      return [{ pid: Number(name), id: after("-id"), command: words.join(" ") }];
+      return [{ pid: Number(name), id: after("-id"), address: after("-address"), command: words.join(" ") }];
     } catch {
       return [];
     }
@@ -119,7 +132,10 @@ export function endNamespaces(): void {
 }
 
 function endNamespace(namespace: string): void {
-  for (const { pid } of shimsOf(namespace)) kill(pid);
+  for (const { pid, id, address } of shimsOf(namespace)) {
+    kill(pid);
+    rmSync(socketOf(address, namespace, id), { force: true });
+  }
   for (const controller of ["", ...entries("/sys/fs/cgroup")]) {
     const parent = join("/sys/fs/cgroup", controller, namespace);
     for (const id of entries(parent)) for (const pid of processesIn(join(parent, id))) kill(pid);
