@@ -9,24 +9,44 @@ export interface Finished {
   readonly stderr: string;
 }
 
-const folders = new Set<string>();
 const children = new Set<Bun.Subprocess>();
+let janitor: Bun.Subprocess<"pipe", "ignore", "ignore"> | undefined;
 
 process.on("exit", () => {
   for (const child of children) child.kill("SIGKILL");
-  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
 });
+
+/**
+ * Reads folders, a line each, and removes them when its input ends: when we do, however that comes about. What is mounted
+ * in them is unmounted first, or left alone with them: what lies behind a mount is not ours.
+ */
+const SWEEP = `
+  while read -r path; do set -- "$@" "$path"; done
+  mounts() { awk -v below="$1/" 'index($2, below) == 1 { print $2 }' /proc/self/mounts; }
+  for path; do
+    mounts "$path" | sort -r | xargs -r umount --lazy
+    [ -n "$(mounts "$path")" ] || rm -rf --one-file-system "$path" || { sleep 1; rm -rf --one-file-system "$path"; }
+  done`;
+
+/** `bun test` ends without an exit event, and may be killed: a process of its own session does what is left to do. */
+function sweepAtEnd(folder: string): void {
+  if (janitor === undefined) {
+    janitor = Bun.spawn(["setsid", "sh", "-c", SWEEP], { stdin: "pipe", stdout: "ignore", stderr: "ignore" });
+    janitor.unref();
+  }
+  janitor.stdin.write(`${folder}\n`);
+  void janitor.stdin.flush();
+}
 
 /** An empty folder with a short name (a socket's path has 107 bytes), removed when the test process ends. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), "bkt-"));
-  folders.add(folder);
+  sweepAtEnd(folder);
   return folder;
 }
 
 export function removeFolder(folder: string): void {
   rmSync(folder, { recursive: true, force: true });
-  folders.delete(folder);
 }
 
 /** Starts a process that the kernel kills when we die. Output goes to files or pipes as Bun.spawn's options say. */
