@@ -135,7 +135,7 @@ describe.each([
       code: "failed_precondition",
       message: "namespace is required: failed precondition",
     });
-    const unbuilt = await callJson(daemon, `${API}.tasks.v1.Tasks/List`, {}, { namespace, http2 });
+    const unbuilt = await callJson(daemon, `${API}.nothing.v1.Nothing/List`, {}, { namespace, http2 });
     expect(unbuilt.status).toBe(404);
     expect(JSON.parse(unbuilt.body)).toMatchObject({ code: "unimplemented" });
   });
