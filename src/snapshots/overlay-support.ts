@@ -1,18 +1,30 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
 import { tellsFileTypes } from "../linux/directory.ts";
 import { mount, UnmountFlag, unmount } from "../linux/mount.ts";
 import { messageOf } from "../model/errors.ts";
+import { errnoOf } from "./faults.ts";
 
 const TMPFS_MAGIC = 0x01021994;
+const CHECK_PREFIX = "overlay-check-";
 
 /**
  * Why overlayfs cannot be used below `root`, undefined if it can: the file system must tell entries' types and the kernel mount two
  * lower layers, an upper and a work folder. containerd asks only the first when it starts; the second fails there at the first mount.
  */
 export function overlayProblem(root: string): string | undefined {
-  const folder = mkdtempSync(join(root, "overlay-check-"));
+  removeOldChecks(root);
+  const folder = mkdtempSync(join(root, CHECK_PREFIX));
   const at = (name: string): string => join(folder, name);
   try {
     writeFileSync(at("entry"), "");
@@ -30,6 +42,20 @@ export function overlayProblem(root: string): string | undefined {
   } catch (error) {
     return `failed to mount overlay: ${messageOf(error)}`;
   } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** A daemon that was killed in the middle of its check left a folder, perhaps with the mount on it. */
+function removeOldChecks(root: string): void {
+  for (const name of readdirSync(root)) {
+    if (!name.startsWith(CHECK_PREFIX)) continue;
+    const folder = join(root, name);
+    try {
+      unmount(join(folder, "merged"), UnmountFlag.detach);
+    } catch (error) {
+      if (errnoOf(error) !== "EINVAL" && errnoOf(error) !== "ENOENT") throw error;
+    }
     rmSync(folder, { recursive: true, force: true });
   }
 }

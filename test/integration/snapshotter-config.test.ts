@@ -134,10 +134,17 @@ test("leftovers of a killed daemon are gone after the next start", async () => {
   mkdirSync(join(root, "snapshots/17/fs"), { recursive: true });
   mkdirSync(join(root, "snapshots/new-123/fs"), { recursive: true });
   mkdirSync(join(root, "snapshots/rm-9/fs"), { recursive: true });
+  for (const name of ["lower", "upper", "work", "merged"]) {
+    mkdirSync(join(root, "overlay-check-1", name), { recursive: true });
+  }
+  const at = (name: string): string => join(root, "overlay-check-1", name);
+  const data = `lowerdir=${at("lower")},upperdir=${at("upper")},workdir=${at("work")}`;
+  mount({ source: "overlay", target: at("merged"), type: "overlay", flags: 0, data });
   await withSnapshots(overlayfs(`root_path = ${JSON.stringify(root)}`), async ({ snapshots }) => {
     await snapshots.prepare({ snapshotter: "overlayfs", key: "a", parent: "" }, options);
     await snapshots.cleanup({ snapshotter: "overlayfs" }, options);
     expect(readdirSync(join(root, "snapshots"))).toEqual(["1"]);
+    expect(readdirSync(root).sort()).toEqual(["metadata.db", "snapshots"]);
   });
 });
 
