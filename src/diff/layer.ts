@@ -30,6 +30,7 @@ const { O_WRONLY, O_CREAT, O_EXCL, S_IFMT, S_IFDIR, S_IFLNK, S_IFREG, S_IFCHR, S
 /** The largest int64 of nanoseconds since 1970, in seconds; a time beyond it, or before 1970, becomes 1970 (containerd `pkg/archive/time.go`). */
 const MAX_SECONDS = 9_223_372_036;
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
+const MAX_ID = 0xffffffff;
 const MAX_DEVICE = 0xffffffff;
 
 export interface LayerTarget {
@@ -147,6 +148,10 @@ export class LayerWriter implements TarSink {
     for (const path of [header.name, header.linkName]) {
       if (path.length > MAX_PATH_BYTES)
         throw fail("Unknown", `path of ${path.length} bytes: file name too long`);
+    }
+    for (const id of [header.uid, header.gid]) {
+      // -1 would mean: leave it as it is.
+      if (id < 0 || id >= MAX_ID) throw fail("Unknown", `uid or gid ${id} out of range`);
     }
     const isDevice = header.type === TarType.characterDevice || header.type === TarType.blockDevice;
     if (isDevice && !this.#target.makesDevices) return;
