@@ -1,6 +1,5 @@
 /** Mounts as a client of a snapshotter makes them, and what is to be seen below them. */
 import { constants, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { join } from "node:path";
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import { MountFlag, mount, UnmountFlag, unmount } from "../../src/linux/mount.ts";
 import { listXattrs } from "../../src/linux/xattr.ts";
@@ -82,8 +81,10 @@ const TYPES: ReadonlyMap<number, string> = new Map([
 /** Every entry of a tree by its path from the root, which is "". */
 export function treeOf(root: string): Record<string, Entry> {
   const tree: Record<string, Entry> = {};
-  const look = (name: string): void => {
-    const path = join(root, name);
+  /** Names are bytes, one character each: they need not be UTF-8. */
+  const look = (bytes: string): void => {
+    const name = Buffer.from(bytes, "latin1").toString();
+    const path = Buffer.concat([Buffer.from(root), Buffer.from("/"), Buffer.from(bytes, "latin1")]);
     const stats = lstatSync(path, { bigint: true });
     const type = TYPES.get(Number(stats.mode) & constants.S_IFMT) ?? "unknown";
     tree[name] = {
@@ -97,7 +98,9 @@ export function treeOf(root: string): Record<string, Entry> {
       ...(type === "link" ? { content: readlinkSync(path) } : {}),
       ...(type.endsWith("device") ? { device: String(stats.rdev) } : {}),
     };
-    if (type === "folder") for (const child of readdirSync(path).sort()) look(join(name, child));
+    if (type !== "folder") return;
+    const children = readdirSync(path, { encoding: "buffer" }).map((child) => child.toString("latin1"));
+    for (const child of children.sort()) look(bytes === "" ? child : `${bytes}/${child}`);
   };
   look("");
   return tree;
