@@ -1,5 +1,5 @@
 import type { Timespec } from "../../linux/at.ts";
-import { BLOCK_BYTES } from "./header.ts";
+import { BLOCK_BYTES, TarType } from "./header.ts";
 
 /*
  * Headers of tar in the PAX form, byte for byte as Go's `archive/tar` writes them: a layer made here has the digest that
@@ -30,7 +30,7 @@ export function encodeHeader(entry: EntryToWrite): Buffer {
   const pax = encodeBlock({
     name: paxHeaderName(entry.name),
     linkName: "",
-    type: "x",
+    type: TarType.pax,
     mode: 0,
     uid: 0,
     gid: 0,
@@ -85,8 +85,11 @@ function encodeBlock(entry: EntryToWrite): Buffer {
   block.write(entry.type, 156, "latin1");
   writeText(block, entry.linkName, 157);
   block.write("ustar\u000000", 257, "latin1");
-  writeOctal(block, entry.major, 329, 8);
-  writeOctal(block, entry.minor, 337, 8);
+  // A header of records has no device numbers, not even zeros.
+  if (entry.type !== TarType.pax) {
+    writeOctal(block, entry.major, 329, 8);
+    writeOctal(block, entry.minor, 337, 8);
+  }
   block.fill(0x20, 148, 156);
   const sum = block.reduce((total, byte) => total + byte, 0);
   block.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");
