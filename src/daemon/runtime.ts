@@ -55,7 +55,7 @@ export async function startRuntime(given: RuntimeParts): Promise<Tasks | undefin
     for (const folder of [folders.root, folders.state])
       mkdirSync(folder, { recursive: true, mode: PASSABLE_MODE });
     const { containers, sandboxes } = needed.metadata;
-    await recoverShims({ shims: needed.shims, sandboxes, logger });
+    await recoverShims({ shims: needed.shims, containers, sandboxes, logger });
     return new Tasks({ containers, shims: needed.shims, clock, logger });
   });
   const service = { type: PluginType.service, id: "tasks-service" };

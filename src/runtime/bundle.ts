@@ -12,6 +12,8 @@ const PRIVATE_MODE = 0o700;
 /** The remapped root may pass as the group. */
 const GROUP_MODE = 0o710;
 
+export const SPEC_FILE = "config.json";
+
 /** The folders of all bundles: `<state>/io.containerd.runtime.v2.task` and, for what a shim keeps, the same below root. */
 export interface BundleFolders {
   readonly state: string;
@@ -64,7 +66,7 @@ export async function createBundle(
     await mkdir(rootfsOf(bundle), { mode: PASSABLE_MODE });
     await makeEmpty(bundle.work, PASSABLE_MODE, () => rm(bundle.work, { recursive: true, force: true }));
     await symlink(bundle.work, join(bundle.path, "work"));
-    if (spec !== undefined) await writeFile(join(bundle.path, "config.json"), spec.value);
+    if (spec !== undefined) await writeFile(join(bundle.path, SPEC_FILE), spec.value);
     return bundle;
   } catch (error) {
     await deleteBundle(bundle);

@@ -1,14 +1,19 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { Status } from "#gen/containerd/v1/types/task_pb.ts";
 import type { Logger } from "../lib/log.ts";
+import type { ContainerStore } from "../model/containers.ts";
 import { isError, messageOf } from "../model/errors.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
+import { killAbandonedStart } from "./abandoned.ts";
 import { type Bundle, bundleAt, deleteBundle } from "./bundle.ts";
 import { isLost, type Shim } from "./shim.ts";
 import type { Shims } from "./shims.ts";
 
 export interface RecoveryDependencies {
   readonly shims: Shims;
+  readonly containers: ContainerStore;
   readonly sandboxes: SandboxStore;
   readonly logger: Logger;
 }
@@ -73,36 +78,81 @@ async function recover(bundle: Bundle, dependencies: RecoveryDependencies): Prom
   }
 }
 
-async function takeOver(bundle: Bundle, { shims, sandboxes, logger }: RecoveryDependencies): Promise<void> {
+async function takeOver(bundle: Bundle, dependencies: RecoveryDependencies): Promise<void> {
+  const { shims, sandboxes, logger } = dependencies;
   let shim: Shim;
   try {
     shim = await shims.adopt(bundle);
   } catch (error) {
     // Of a shim that is there and cannot be talked to, the container lives on.
     if (!isError(error, "NotFound")) throw error;
-    logger.warn("cleaning up a bundle without a shim", { error: messageOf(error) });
+    // Twice: `start` may just have made the shim.
+    const processes = killAbandonedStart(bundle) + killAbandonedStart(bundle);
+    logger.warn("cleaning up a bundle without a shim", { error: messageOf(error), processes });
     await shims.clear(bundle);
     return;
   }
-  const { id, namespace } = bundle;
   try {
-    const timeoutMs = shims.timeouts.shimLoadMs;
-    await shim.call((task, call) => task.state({ id }, call), { timeoutMs });
-    logger.debug("took over a task");
-  } catch (error) {
-    if (isLost(error)) await shim.buried;
-    else if (!isError(error, "NotFound")) {
-      logger.warn("failed to query shim, keeping its task", { error: messageOf(error) });
-    } else if (!(await isSandbox(sandboxes, namespace, id))) {
+    const status = await statusOf(shim, shims.timeouts.shimLoadMs);
+    const sandbox = (): Promise<object> => sandboxes.get({ namespace: bundle.namespace }, bundle.id);
+    if (status === undefined) {
+      if (await exists(sandbox)) return;
       logger.info("cleaning leaked shim process");
       await shims.discard(shim);
+      return;
     }
+    const alive = status !== Status.STOPPED && status !== Status.CREATED;
+    // Nobody can reach the task any more, and it does nothing.
+    if (!alive && !(await isKnown(dependencies, bundle))) await shims.discard(shim);
+    else logger.debug("took over a task");
+  } catch (error) {
+    if (isLost(error)) await shim.buried;
+    else logger.warn("failed to query shim, keeping its task", { error: messageOf(error) });
   }
 }
 
-async function isSandbox(sandboxes: SandboxStore, namespace: string, id: string): Promise<boolean> {
+/** The state of the shim's task, undefined if it has none. One whose creation was under way is waited for. */
+async function statusOf(shim: Shim, timeoutMs: number): Promise<Status | undefined> {
+  const { id } = shim.bundle;
+  const deadline = performance.now() + timeoutMs;
+  const ask = (): Promise<Status | undefined> =>
+    shim
+      .call((task, call) => task.state({ id }, call), { timeoutMs: deadline - performance.now() })
+      .then(({ status }) => status, undefinedIfNotFound);
+  const status = await ask();
+  if (status !== undefined) return status;
+  const { shimPid } = await shim.call((task, call) => task.connect({ id }, call), { timeoutMs });
+  // runc, while it is at work. Cut off, it would leave cgroups that nobody knows of.
+  while (hasChildren(shimPid) && performance.now() < deadline) await Bun.sleep(CHILDREN_POLL_MS);
+  return await ask();
+}
+
+function undefinedIfNotFound(error: unknown): undefined {
+  if (!isError(error, "NotFound")) throw error;
+}
+
+const CHILDREN_POLL_MS = 10;
+
+function hasChildren(pid: number): boolean {
   try {
-    await sandboxes.get({ namespace }, id);
+    return readdirSync(`/proc/${pid}/task`).some((thread) => {
+      return readFileSync(`/proc/${pid}/task/${thread}/children`, "utf8").trim() !== "";
+    });
+  } catch {
+    return false;
+  }
+}
+
+async function isKnown(stores: RecoveryDependencies, { namespace, id }: Bundle): Promise<boolean> {
+  return (
+    (await exists(() => stores.containers.get({ namespace }, id))) ||
+    (await exists(() => stores.sandboxes.get({ namespace }, id)))
+  );
+}
+
+async function exists(get: () => Promise<object>): Promise<boolean> {
+  try {
+    await get();
     return true;
   } catch (error) {
     if (isError(error, "NotFound")) return false;

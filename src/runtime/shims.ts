@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
@@ -12,12 +13,14 @@ import type { SandboxStore } from "../model/sandboxes.ts";
 import type { Scope } from "../model/scope.ts";
 import type { Exit } from "../model/tasks.ts";
 import { type Bootstrap, parseBootstrap, readBootstrap, writeBootstrap } from "./bootstrap.ts";
-import { type Bundle, type BundleFolders, deleteBundle } from "./bundle.ts";
+import { type Bundle, type BundleFolders, deleteBundle, SPEC_FILE } from "./bundle.ts";
+import { removeEmptyCgroups } from "./cgroup.ts";
 import { removeDeadSocket } from "./dead-socket.ts";
 import { isRuncShim, resolveRuntime } from "./runtime-path.ts";
 import { isLost, Shim } from "./shim.ts";
 import { deleteByShim, type LegacyPrograms, type ShimSettings, startShim } from "./shim-command.ts";
 import { openShimLog, type ShimLog } from "./shim-log.ts";
+import { parseSpec } from "./spec.ts";
 
 /** Milliseconds; `[timeouts]` of config.toml, `io.containerd.timeout.*`. */
 export interface RuntimeTimeouts {
@@ -160,19 +163,18 @@ export class Shims {
    */
   async clear(bundle: Bundle): Promise<Exit> {
     const logger = this.#loggerOf(bundle);
-    const bootstrap = await readBootstrap(bundle.path).catch(() => undefined);
+    const bootstrap = (await readBootstrap(bundle.path).catch(() => undefined)) ?? this.#unsaid(bundle);
     const program = (await readText(join(bundle.path, BINARY_FILE))) ?? (await this.#programOf(bundle));
     const exit = program === undefined ? undefined : await this.#deleteByProgram(bundle, program, logger);
     if (exit !== undefined || program === undefined) {
+      await removeEmptyCgroups(await cgroupsPathOf(bundle));
       await deleteBundle(bundle).catch((error: unknown) =>
         logger.error("failed to delete bundle", { error: messageOf(error) }),
       );
     }
-    if (bootstrap !== undefined) {
-      await removeDeadSocket(bootstrap).catch((error: unknown) =>
-        logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
-      );
-    }
+    await removeDeadSocket(bootstrap).catch((error: unknown) =>
+      logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
+    );
     return (
       exit ?? {
         pid: 0,
@@ -264,6 +266,19 @@ export class Shims {
     }
   }
 
+  /** Where runc's shim listens, of one that could not answer it any more: `pkg/shim/util_unix.go`, `CreateSocketAddress`. */
+  #unsaid({ namespace, id }: Bundle): Bootstrap {
+    const { address, socketDir } = this.#settings;
+    const name = createHash("sha256")
+      .update(join(address, namespace, id))
+      .digest("hex");
+    return {
+      version: 2,
+      protocol: "ttrpc",
+      address: `unix://${join(socketDir || "/run/containerd/s", name)}`,
+    };
+  }
+
   /** Bundles of containerd before 1.6 do not name their shim. */
   async #programOf({ namespace, id }: Bundle): Promise<string | undefined> {
     try {
@@ -308,6 +323,15 @@ export class Shims {
 export function timestamp(nanoseconds: bigint): Timestamp {
   const second = 1_000_000_000n;
   return create(TimestampSchema, { seconds: nanoseconds / second, nanos: Number(nanoseconds % second) });
+}
+
+/** Empty if there is no spec, or none that can be read: whoever wrote it has been told. */
+async function cgroupsPathOf(bundle: Bundle): Promise<string> {
+  try {
+    return parseSpec(await readFile(join(bundle.path, SPEC_FILE))).linux?.cgroupsPath ?? "";
+  } catch {
+    return "";
+  }
 }
 
 async function readText(path: string): Promise<string | undefined> {

@@ -3,7 +3,10 @@ import { BunkerdError, messageOf } from "../model/errors.ts";
 
 /** What is read of an OCI spec; everything else goes to the runtime as it is. */
 interface SpecParts {
-  readonly linux?: { readonly gidMappings?: readonly IdMapping[] | null } | null;
+  readonly linux?: {
+    readonly gidMappings?: readonly IdMapping[] | null;
+    readonly cgroupsPath?: string;
+  } | null;
   readonly mounts?: readonly SpecMount[] | null;
 }
 

@@ -101,7 +101,23 @@ export function leftovers(folder: string, namespace: string): string[] {
 }
 
 /** Of the containers in the tests. */
-const IDS = ["one", "web", "late", "tty", "runs", "paused", "ends", "a", "b", "c", "hangs", "works"];
+const IDS = [
+  "one",
+  "web",
+  "late",
+  "tty",
+  "runs",
+  "paused",
+  "ends",
+  "a",
+  "b",
+  "c",
+  "hangs",
+  "works",
+  "w0",
+  "w1",
+  "w2",
+];
 
 /** containerd's `pkg/shim/util_unix.go`, `SocketAddress`. */
 function socketOf(address: string, namespace: string, id: string): string {
@@ -140,6 +156,10 @@ function endNamespace(namespace: string): void {
     const parent = join("/sys/fs/cgroup", controller, namespace);
     for (const id of entries(parent)) for (const pid of processesIn(join(parent, id))) kill(pid);
     for (const folder of [...entries(parent).map((id) => join(parent, id)), parent]) removeCgroup(folder);
+  }
+  const mounted = readFileSync("/proc/self/mountinfo", "utf8").matchAll(/^(?:\S+ ){4}(\S+)/gm);
+  for (const [, point = ""] of mounted) {
+    if (point.includes(`/${namespace}/`)) Bun.spawnSync(["umount", "-l", point]);
   }
   rmSync(join("/run/containerd/runc", namespace), { recursive: true, force: true });
 }
