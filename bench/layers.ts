@@ -1,0 +1,65 @@
+/** Import and unpack of an image of 200 MB (gzip) with 10,000 files: bunkerd beside containerd 2.1, medians and their ratio. */
+import { randomBytes } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { ctr } from "../test/support/commands.ts";
+import { type DaemonKind, startDaemon } from "../test/support/daemons.ts";
+import { removeFolder, temporaryFolder } from "../test/support/processes.ts";
+import { buildImage, type TarEntry, tar } from "../test/support/tar.ts";
+
+const FILES = 10_000;
+const RUNS = Number(process.env["RUNS"] ?? 5);
+const REFERENCE = "docker.io/library/bench:1";
+const KINDS: readonly DaemonKind[] = ["containerd-2.1", "bunkerd"];
+
+/** Half of each file does not compress: 40 kB that become some 20 kB. */
+function files(count: number): TarEntry[] {
+  const entries: TarEntry[] = [];
+  for (let n = 0; n < count; n++) {
+    if (n % 100 === 0) entries.push({ name: `d${n / 100}/`, type: "5", mode: 0o755 });
+    const data = Buffer.alloc(40_000, `file ${n} `);
+    randomBytes(20_000).copy(data);
+    entries.push({ name: `d${Math.floor(n / 100)}/f${n}`, data, mode: 0o644 });
+  }
+  return entries;
+}
+
+function residentPeakKb(pid: number): number {
+  return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+}
+
+const folder = temporaryFolder();
+try {
+  const archive = join(folder, "image.tar");
+  const pack = (layer: Buffer) => ({
+    blob: gzipSync(layer),
+    mediaType: "application/vnd.oci.image.layer.v1.tar+gzip",
+  });
+  const image = buildImage(REFERENCE, [tar(files(FILES))], pack);
+  writeFileSync(archive, image.archive);
+  process.stdout.write(`image of ${(image.archive.length / 1e6).toFixed(0)} MB, ${FILES} files\n`);
+  const medians: number[] = [];
+  for (const kind of KINDS) {
+    const seconds: number[] = [];
+    let peakKb = 0;
+    for (let run = 0; run <= RUNS; run++) {
+      await using daemon = await startDaemon(kind, { config: process.env["BENCH_CONFIG"] ?? "" });
+      const startedAt = performance.now();
+      const { code, stderr } = await ctr("2.1", daemon, "images", "import", "--local", archive);
+      if (code !== 0) throw new Error(stderr);
+      // The first warms up.
+      if (run > 0) seconds.push((performance.now() - startedAt) / 1000);
+      peakKb = residentPeakKb(daemon.pid);
+    }
+    const median = seconds.sort((a, b) => a - b)[RUNS >> 1] ?? Number.NaN;
+    medians.push(median);
+    const times = seconds.map((time) => time.toFixed(2)).join(" ");
+    process.stdout.write(
+      `${kind}: ${median.toFixed(2)} s (${times}), peak ${(peakKb / 1024).toFixed(0)} MB\n`,
+    );
+  }
+  process.stdout.write(`ours/containerd ${((medians[1] ?? 0) / (medians[0] ?? 0)).toFixed(2)}\n`);
+} finally {
+  removeFolder(folder);
+}
