@@ -18,23 +18,29 @@ export interface RecoveryDependencies {
   readonly logger: Logger;
 }
 
-/** A start waits no longer for shims that do not answer; they are taken over all the same. */
+/** A start waits no longer for a shim that does not answer; it is taken over all the same. */
 const GRACE_MS = 1000;
 
 /**
  * Takes over the tasks that an earlier daemon left: shims that live are connected to, what dead ones left is removed, so are shims
- * that never got a task. All at once; resolves when each has answered, or has been given a second to.
+ * that never got a task. All at once; resolves when each is done, but for those that do not answer within a second.
  * Source: `core/runtime/v2/shim_load.go`. Unlike there, a shim that hangs keeps its task, and one whose task has ended keeps its exit status.
  */
 export async function recoverShims(dependencies: RecoveryDependencies): Promise<void> {
   const { shims, logger } = dependencies;
   const bundles = await bundlesBelow(shims.folders.state, shims, logger);
-  const recovered = Promise.all(bundles.map((bundle) => recover(bundle, dependencies)));
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const grace = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, GRACE_MS);
+  const grace = new Promise<"hangs">((resolve) => {
+    timer = setTimeout(resolve, GRACE_MS, "hangs");
   });
-  await Promise.race([recovered, grace]);
+  await Promise.all(
+    bundles.map(async (bundle) => {
+      const answered = Promise.withResolvers<"answered">();
+      const recovered = recover(bundle, dependencies, () => answered.resolve("answered"));
+      const first = await Promise.race([recovered, answered.promise, grace]);
+      if (first === "answered") await recovered;
+    }),
+  );
   clearTimeout(timer);
   await removeWorkFolders(bundles, dependencies);
 }
@@ -68,17 +74,25 @@ async function foldersIn(path: string): Promise<string[]> {
 }
 
 /** Never rejects: what fails concerns one bundle. */
-async function recover(bundle: Bundle, dependencies: RecoveryDependencies): Promise<void> {
+async function recover(
+  bundle: Bundle,
+  dependencies: RecoveryDependencies,
+  answered: () => void,
+): Promise<void> {
   const logger = dependencies.logger.with({ namespace: bundle.namespace, id: bundle.id });
   try {
     if ((await readdir(bundle.path)).length === 0) await deleteBundle(bundle);
-    else await takeOver(bundle, { ...dependencies, logger });
+    else await takeOver(bundle, { ...dependencies, logger }, answered);
   } catch (error) {
     logger.error("failed to load shim", { path: bundle.path, error: messageOf(error) });
   }
 }
 
-async function takeOver(bundle: Bundle, dependencies: RecoveryDependencies): Promise<void> {
+async function takeOver(
+  bundle: Bundle,
+  dependencies: RecoveryDependencies,
+  answered: () => void,
+): Promise<void> {
   const { shims, sandboxes, logger } = dependencies;
   let shim: Shim;
   try {
@@ -89,11 +103,12 @@ async function takeOver(bundle: Bundle, dependencies: RecoveryDependencies): Pro
     // Twice: `start` may just have made the shim.
     const processes = killAbandonedStart(bundle) + killAbandonedStart(bundle);
     logger.warn("cleaning up a bundle without a shim", { error: messageOf(error), processes });
+    answered();
     await shims.clear(bundle);
     return;
   }
   try {
-    const status = await statusOf(shim, shims.timeouts.shimLoadMs);
+    const status = await statusOf(shim, shims.timeouts.shimLoadMs, answered);
     const sandbox = (): Promise<object> => sandboxes.get({ namespace: bundle.namespace }, bundle.id);
     if (status === undefined) {
       if (await exists(sandbox)) return;
@@ -106,24 +121,30 @@ async function takeOver(bundle: Bundle, dependencies: RecoveryDependencies): Pro
     if (!alive && !(await isKnown(dependencies, bundle))) await shims.discard(shim);
     else logger.debug("took over a task");
   } catch (error) {
+    answered();
     if (isLost(error)) await shim.buried;
     else logger.warn("failed to query shim, keeping its task", { error: messageOf(error) });
   }
 }
 
 /** The state of the shim's task, undefined if it has none. One whose creation was under way is waited for. */
-async function statusOf(shim: Shim, timeoutMs: number): Promise<Status | undefined> {
+async function statusOf(shim: Shim, timeoutMs: number, answered: () => void): Promise<Status | undefined> {
   const { id } = shim.bundle;
   const deadline = performance.now() + timeoutMs;
   const ask = (): Promise<Status | undefined> =>
     shim
-      .call((task, call) => task.state({ id }, call), { timeoutMs: deadline - performance.now() })
+      .call((task, call) => task.state({ id }, call), { timeoutMs })
       .then(({ status }) => status, undefinedIfNotFound);
-  const status = await ask();
+  let status = await ask();
+  answered();
   if (status !== undefined) return status;
   const { shimPid } = await shim.call((task, call) => task.connect({ id }, call), { timeoutMs });
-  // runc, while it is at work. Cut off, it would leave cgroups that nobody knows of.
-  while (hasChildren(shimPid) && performance.now() < deadline) await Bun.sleep(CHILDREN_POLL_MS);
+  // While it has a child, runc is at work. Cut off, that would leave cgroups that nobody knows of.
+  while (hasChildren(shimPid) && performance.now() < deadline) {
+    await Bun.sleep(CHILDREN_POLL_MS);
+    status = await ask();
+    if (status !== undefined) return status;
+  }
   return await ask();
 }
 

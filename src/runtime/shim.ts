@@ -54,6 +54,8 @@ export class Shim {
   readonly bootstrap: Bootstrap;
   /** Resolves when the connection has ended, whoever ended it. */
   readonly closed: Promise<void>;
+  /** Taken over from an earlier daemon. */
+  adopted = false;
   readonly #log: ShimLog;
   readonly #close: () => void;
   readonly #transport: Transport;

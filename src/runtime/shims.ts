@@ -121,7 +121,9 @@ export class Shims {
 
   /** Reaches for the shim of a bundle that an earlier daemon left. @throws NotFound if nothing tells where it is */
   async adopt(bundle: Bundle): Promise<Shim> {
-    return await this.#register(bundle, await readBootstrap(bundle.path));
+    const shim = await this.#register(bundle, await readBootstrap(bundle.path));
+    shim.adopted = true;
+    return shim;
   }
 
   /** The task has been deleted: ends its shim, and removes the bundle. What fails is logged, for the task is gone. */
@@ -155,6 +157,20 @@ export class Shims {
     }
     await this.#shutdown(shim, false, logger);
     await this.clear(bundle);
+  }
+
+  /** Ends a shim that has no task, once, unless it is a sandbox's. */
+  async reap(shim: Shim): Promise<void> {
+    const { namespace, id } = shim.bundle;
+    const { sandboxes } = this.#dependencies;
+    const isSandbox = await sandboxes.get({ namespace }, id).then(
+      () => true,
+      (error: unknown) => {
+        if (isError(error, "NotFound")) return false;
+        throw error;
+      },
+    );
+    if (!isSandbox && this.get(namespace, id) === shim) await this.discard(shim);
   }
 
   /**

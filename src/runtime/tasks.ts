@@ -46,8 +46,8 @@ export class Tasks implements TaskStore {
   readonly #shims: Shims;
   readonly #clock: Clock;
   readonly #logger: Logger;
-  /** Tasks that are being created, by `<namespace>/<id>`. */
-  readonly #creating = new Set<string>();
+  /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
+  readonly #changing = new Set<string>();
   readonly #stopping = new AbortController();
 
   constructor({ containers, shims, clock, logger }: TasksDependencies) {
@@ -63,14 +63,14 @@ export class Tasks implements TaskStore {
     const checkpoint = checkpointPath(container, request);
     if (container.spec === undefined) throw fail("InvalidArgument", `container ${id} without a spec`);
     const key = `${scope.namespace}/${id}`;
-    if (this.#creating.has(key) || this.#shims.get(scope.namespace, id) !== undefined) {
+    if (this.#changing.has(key) || this.#shims.get(scope.namespace, id) !== undefined) {
       throw fail("AlreadyExists", `task ${id}`);
     }
-    this.#creating.add(key);
+    this.#changing.add(key);
     try {
       return await this.#create(scope, container, request, checkpoint);
     } finally {
-      this.#creating.delete(key);
+      this.#changing.delete(key);
     }
   }
 
@@ -128,6 +128,8 @@ export class Tasks implements TaskStore {
 
   async delete(scope: Scope, containerId: string): Promise<Exit> {
     const shim = await this.#shim(scope, containerId);
+    const key = `${scope.namespace}/${containerId}`;
+    this.#changing.add(key);
     try {
       const exit = await shim.call((task, call) => task.delete({ id: containerId }, call), scope);
       await this.#shims.retire(shim);
@@ -137,6 +139,8 @@ export class Tasks implements TaskStore {
       // The shim runs without its task: an earlier delete was cut off before it could end.
       if (isError(error, "NotFound")) await this.#shims.retire(shim);
       throw within("failed to delete task", error);
+    } finally {
+      this.#changing.delete(key);
     }
   }
 
@@ -312,8 +316,18 @@ export class Tasks implements TaskStore {
         ...(exitedAt && { exitedAt }),
       });
     } catch (error) {
+      if (execId === "" && isError(error, "NotFound")) this.#reapEmpty(shim);
       throw isLost(error) ? fail("NotFound", `task ${unquoted(id)}`, { cause: error }) : error;
     }
+  }
+
+  /** An earlier daemon died while it deleted the task: its shim has done so after we took it over. */
+  #reapEmpty(shim: Shim): void {
+    const { namespace, id } = shim.bundle;
+    if (!shim.adopted || this.#changing.has(`${namespace}/${id}`)) return;
+    this.#shims.reap(shim).catch((error: unknown) => {
+      this.#logger.error("failed to end a shim without a task", { namespace, id, error: messageOf(error) });
+    });
   }
 
   async #metric(shim: Shim, { signal }: Scope): Promise<Metric | undefined> {

@@ -57,14 +57,14 @@ export function newNamespace(): string {
 
 /** Waits until `found` answers something, by asking it. */
 export async function until<T>(
-  what: string,
+  what: string | (() => string),
   found: () => Promise<T | undefined | false> | T | undefined | false,
 ): Promise<T> {
   const deadline = performance.now() + 30_000;
   for (;;) {
     const answer = await found();
     if (answer !== undefined && answer !== false) return answer;
-    if (performance.now() > deadline) throw new Error(`never: ${what}`);
+    if (performance.now() > deadline) throw new Error(`never: ${typeof what === "string" ? what : what()}`);
     await Bun.sleep(20);
   }
 }
