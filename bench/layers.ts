@@ -10,6 +10,8 @@ import { buildImage, type TarEntry, tar } from "../test/support/tar.ts";
 
 const FILES = 10_000;
 const RUNS = Number(process.env["RUNS"] ?? 5);
+/** More flags of `ctr images import`, such as `--no-unpack`. */
+const FLAGS = process.env["IMPORT_FLAGS"]?.split(" ") ?? [];
 const REFERENCE = "docker.io/library/bench:1";
 const KINDS: readonly DaemonKind[] = ["containerd-2.1", "bunkerd"];
 
@@ -29,6 +31,12 @@ function residentPeakKb(pid: number): number {
   return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
 }
 
+/** User and system time since the process began, in seconds. */
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
 const folder = temporaryFolder();
 try {
   const archive = join(folder, "image.tar");
@@ -43,21 +51,22 @@ try {
   for (const kind of KINDS) {
     const seconds: number[] = [];
     let peakKb = 0;
+    let cpu = 0;
     for (let run = 0; run <= RUNS; run++) {
       await using daemon = await startDaemon(kind, { config: process.env["BENCH_CONFIG"] ?? "" });
       const startedAt = performance.now();
-      const { code, stderr } = await ctr("2.1", daemon, "images", "import", "--local", archive);
+      const { code, stderr } = await ctr("2.1", daemon, "images", "import", "--local", ...FLAGS, archive);
       if (code !== 0) throw new Error(stderr);
       // The first warms up.
       if (run > 0) seconds.push((performance.now() - startedAt) / 1000);
       peakKb = residentPeakKb(daemon.pid);
+      cpu = cpuSeconds(daemon.pid);
     }
     const median = seconds.sort((a, b) => a - b)[RUNS >> 1] ?? Number.NaN;
     medians.push(median);
     const times = seconds.map((time) => time.toFixed(2)).join(" ");
-    process.stdout.write(
-      `${kind}: ${median.toFixed(2)} s (${times}), peak ${(peakKb / 1024).toFixed(0)} MB\n`,
-    );
+    const cost = `peak ${(peakKb / 1024).toFixed(0)} MB, ${cpu.toFixed(2)} s of CPU`;
+    process.stdout.write(`${kind}: ${median.toFixed(2)} s (${times}), ${cost}\n`);
   }
   process.stdout.write(`ours/containerd ${((medians[1] ?? 0) / (medians[0] ?? 0)).toFixed(2)}\n`);
 } finally {

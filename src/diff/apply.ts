@@ -13,7 +13,7 @@ import type { FromWorker } from "./protocol.ts";
 import type { Job, Workers } from "./workers.ts";
 
 /** Pieces of the blob, and how many of them are on the way to the thread. */
-const PIECE_BYTES = 1 << 20;
+const PIECE_BYTES = 256 << 10;
 const PIECES_AHEAD = 4;
 
 export interface ApplyDependencies {
