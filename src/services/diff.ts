@@ -1,8 +1,10 @@
 import { create } from "@bufbuild/protobuf";
+import type { HandlerContext } from "@connectrpc/connect";
 import { Diff } from "#gen/containerd/services/diff/v1/diff_pb.ts";
 import { DescriptorSchema } from "#gen/containerd/types/descriptor_pb.ts";
 import type { Differ } from "../model/diff.ts";
-import { fail, isError } from "../model/errors.ts";
+import { fail, isError, within } from "../model/errors.ts";
+import type { Scope } from "../model/scope.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
 import { bind } from "../transport/registry.ts";
 import { scopeOf } from "./scope.ts";
@@ -31,7 +33,7 @@ export function diffService({ diff }: { readonly diff: DiffService }): ServiceBi
   };
   return bind(Diff, {
     async apply({ diff: layer = create(DescriptorSchema), mounts, payloads, syncFs }, context) {
-      const scope = scopeOf(context);
+      const scope = readingScope(context);
       const options = { payloads, syncFs: syncFs || diff.syncFs };
       return { applied: await firstOf((differ) => differ.apply(scope, layer, mounts, options)) };
     },
@@ -41,4 +43,13 @@ export function diffService({ diff }: { readonly diff: DiffService }): ServiceBi
       return { diff: await firstOf((differ) => differ.compare(scope, left, right, options)) };
     },
   });
+}
+
+/** containerd asks for the namespace when it opens the blob, and its error says so. */
+function readingScope(context: HandlerContext): Scope {
+  try {
+    return scopeOf(context);
+  } catch (error) {
+    throw within("failed to get reader from content store", error);
+  }
 }
