@@ -271,6 +271,8 @@ export class Db {
       const cost = await this.#write(plan);
       freelist.commit(transaction.freed);
       this.#install(plan);
+      // Only a reader of the old state may ask for them again; kept, they would crowd out pages that are alive.
+      this.#store.forget(transaction.freed.map((run) => run.id));
       this.#report({ ...cost, batchSize, totalSeconds: (performance.now() - started) / 1000 });
     } catch (error) {
       freelist.rollback();
