@@ -6,10 +6,11 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { ConnectError } from "@connectrpc/connect";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { Remote } from "../../src/client/remote.ts";
 import { any } from "../support/comparison.ts";
 import { endNamespaces, leftovers, makeRootfs, newNamespace, until } from "../support/containers.ts";
 import { type Daemon, startDaemon } from "../support/daemons.ts";
-import { connectGrpc, inNamespace } from "../support/grpc.ts";
+import { inNamespace } from "../support/grpc.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
 import { randomFrom, testSeed } from "../support/random.ts";
 
@@ -58,17 +59,17 @@ class Workload {
   #stopped = false;
 
   constructor(daemon: Daemon, namespace: string) {
-    this.#connection = connectGrpc(daemon.socket);
+    this.#connection = new Remote(daemon.socket);
     this.#options = inNamespace(namespace);
     this.#namespace = namespace;
   }
 
   get tasks() {
-    return this.#connection.client(Tasks);
+    return this.#connection.service(Tasks);
   }
 
   get containers() {
-    return this.#connection.client(Containers);
+    return this.#connection.service(Containers);
   }
 
   /** Makes a container and starts it; its pid. */

@@ -8,6 +8,8 @@ need jq jq
 need make make
 need git git
 need strace strace
+need runc runc
+need script bsdutils
 need h2load nghttp2-client
 if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -q

@@ -1,0 +1,20 @@
+import { expect, test } from "bun:test";
+import { mountPointsBelow } from "./mountinfo.ts";
+
+const TABLE = `22 28 0:20 / /sys rw shared:7 - sysfs sysfs rw
+30 28 8:1 / /run/a rw - ext4 /dev/sda rw
+31 30 8:1 / /run/a/rootfs rw - overlay overlay rw
+32 31 8:1 / /run/a/rootfs/with\\040space\\134x rw - tmpfs tmpfs rw
+33 31 8:1 / /run/a/rootfs rw - overlay overlay rw
+34 28 8:1 / /run/ab rw - ext4 /dev/sda rw
+`;
+
+test("mounts below a path, the deepest first, names unescaped, neighbours left alone", () => {
+  expect(mountPointsBelow("/run/a", TABLE)).toEqual([
+    "/run/a/rootfs/with space\\x",
+    "/run/a/rootfs",
+    "/run/a/rootfs",
+    "/run/a",
+  ]);
+  expect(mountPointsBelow("/run/a/b", TABLE)).toEqual([]);
+});
