@@ -47,27 +47,27 @@ try {
   const image = buildImage(REFERENCE, [tar(files(FILES))], pack);
   writeFileSync(archive, image.archive);
   process.stdout.write(`image of ${(image.archive.length / 1e6).toFixed(0)} MB, ${FILES} files\n`);
-  const medians: number[] = [];
-  for (const kind of KINDS) {
-    const seconds: number[] = [];
-    let peakKb = 0;
-    let cpu = 0;
-    for (let run = 0; run <= RUNS; run++) {
+  const samples = new Map(KINDS.map((kind) => [kind, { seconds: [] as number[], peakKb: 0, cpu: 0 }]));
+  // In turn, the first of each to warm up, so that a busy disk is everybody's.
+  for (let run = 0; run <= RUNS; run++) {
+    for (const [kind, sample] of samples) {
+      Bun.spawnSync(["sync"]);
       await using daemon = await startDaemon(kind, { config: process.env["BENCH_CONFIG"] ?? "" });
       const startedAt = performance.now();
       const { code, stderr } = await ctr("2.1", daemon, "images", "import", "--local", ...FLAGS, archive);
       if (code !== 0) throw new Error(stderr);
-      // The first warms up.
-      if (run > 0) seconds.push((performance.now() - startedAt) / 1000);
-      peakKb = residentPeakKb(daemon.pid);
-      cpu = cpuSeconds(daemon.pid);
+      if (run > 0) sample.seconds.push((performance.now() - startedAt) / 1000);
+      sample.peakKb = residentPeakKb(daemon.pid);
+      sample.cpu = cpuSeconds(daemon.pid);
     }
-    const median = seconds.sort((a, b) => a - b)[RUNS >> 1] ?? Number.NaN;
-    medians.push(median);
+  }
+  const medians = [...samples].map(([kind, { seconds, peakKb, cpu }]) => {
     const times = seconds.map((time) => time.toFixed(2)).join(" ");
+    const median = seconds.sort((a, b) => a - b)[RUNS >> 1] ?? Number.NaN;
     const cost = `peak ${(peakKb / 1024).toFixed(0)} MB, ${cpu.toFixed(2)} s of CPU`;
     process.stdout.write(`${kind}: ${median.toFixed(2)} s (${times}), ${cost}\n`);
-  }
+    return median;
+  });
   process.stdout.write(`ours/containerd ${((medians[1] ?? 0) / (medians[0] ?? 0)).toFixed(2)}\n`);
 } finally {
   removeFolder(folder);
