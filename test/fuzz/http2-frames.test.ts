@@ -86,13 +86,13 @@ function overWindows(data: ReadonlyMap<number, number>, bytes: Buffer): string |
 }
 
 async function check(bytes: Buffer, random: Random, from: object): Promise<Exchange> {
-  const whole = await exchange([bytes], LIMITS);
+  const whole = await exchange([bytes], { limits: LIMITS });
   const wrong = wrongIn(whole, bytes);
-  const parts = await exchange(cut(bytes, random), LIMITS);
+  const parts = await exchange(cut(bytes, random), { limits: LIMITS });
   if (wrong !== undefined || JSON.stringify(whole) !== JSON.stringify(parts)) {
-    expect({ ...from, bytes: bytes.toString("hex"), wrong, ...parts }).toEqual({
+    expect({ ...from, sent: bytes.toString("hex"), wrong, ...parts }).toEqual({
       ...from,
-      bytes: bytes.toString("hex"),
+      sent: bytes.toString("hex"),
       wrong: undefined,
       ...whole,
     });
@@ -115,7 +115,7 @@ test(`${INPUTS} connections`, async () => {
   const random = randomFrom(seed);
   let [begun, survived] = [0, 0];
   for (let input = 0; input < INPUTS; input++) {
-    const result = await check(randomConnection(random), random, { seed, input });
+    const result = await check(randomConnection(random).bytes, random, { seed, input });
     begun += result.begun;
     if (!result.closed) survived += 1;
   }

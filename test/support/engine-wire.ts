@@ -1,6 +1,7 @@
 /** The HTTP/2 engine without a socket: bytes in, frames out, in one turn, as often as a fuzzer likes. */
 import { EventEmitter } from "node:events";
 import type { Socket } from "node:net";
+import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { type Logger, silentLogger } from "../../src/lib/log.ts";
 import { OK_TRAILERS, RESPONSE_HEADERS } from "../../src/transport/grpc/answers.ts";
 import type { GrpcStream } from "../../src/transport/grpc/stream.ts";
@@ -53,6 +54,14 @@ export interface Exchange {
   readonly open: number;
   readonly cancelled: readonly string[];
   readonly errors: readonly string[];
+  /** All that was sent. */
+  readonly bytes: Buffer;
+}
+
+export interface ExchangeOptions {
+  readonly limits?: Partial<Http2Limits>;
+  /** Answer every request but `/hold` with "hi" when all bytes have come, instead of what the path says. */
+  readonly late?: boolean;
 }
 
 /**
@@ -61,24 +70,32 @@ export interface Exchange {
  */
 export async function exchange(
   chunks: Iterable<Buffer>,
-  changed: Partial<Http2Limits> = {},
+  { limits, late }: ExchangeOptions = {},
 ): Promise<Exchange> {
+  const answers: (() => void)[] = [];
   const wire = new Wire();
   const errors: string[] = [];
   const cancelled: string[] = [];
   let begun = 0;
+  let universal = 0;
   const logger: Logger = {
     ...silentLogger,
     error: (message, fields) => errors.push(`${message} ${fields?.["error"]}`),
   };
   const connection = new Connection(wire as unknown as Socket, {
-    limits: { ...DEFAULT_HTTP2_LIMITS, lingerMs: 1_000_000, ...changed },
+    limits: { ...DEFAULT_HTTP2_LIMITS, lingerMs: 1_000_000, ...limits },
     handlers: {
       grpc: (stream) => {
         begun += 1;
-        serve(stream, cancelled);
+        if (late === true) serveLate(stream, answers, cancelled);
+        else serve(stream, cancelled);
       },
-      universal: () => Promise.resolve({ status: 404, header: new Headers({ "x-none": "such" }) }),
+      universal: async ({ body, url }): Promise<UniversalServerResponse> => {
+        universal += 1;
+        if (late === true) for await (const _ of body as AsyncIterable<Uint8Array>);
+        if (late === true && url.endsWith("/hold")) await new Promise(() => undefined);
+        return { status: 404, header: new Headers({ "x-none": "such" }), body: hi() };
+      },
       logger,
       limits: DEFAULT_LIMITS,
     },
@@ -88,11 +105,19 @@ export async function exchange(
   connection.start(Buffer.alloc(0));
   for (const chunk of chunks) wire.emit("data", chunk);
   // What answers by promises gets its turns.
-  for (let turn = 0; turn < 10; turn++) await undefined;
+  for (let turn = 0; turn < 30; turn++) await undefined;
+  if (universal > 0) await new Promise(setImmediate);
+  for (const answer of answers) answer();
+  for (let turn = 0; turn < 30; turn++) await undefined;
   const closed = wire.ended;
-  const frames = framesOf(wire.chunks);
+  const bytes = Buffer.concat(wire.chunks);
+  const frames = framesOf(bytes);
   connection.destroy();
-  return { frames, closed, begun, open: connection.openStreams, cancelled, errors };
+  return { frames, closed, begun, open: connection.openStreams, cancelled, errors, bytes };
+}
+
+async function* hi(): AsyncIterable<Uint8Array> {
+  yield Buffer.from("\0\0\0\0\x02hi");
 }
 
 function serve(stream: GrpcStream, cancelled: string[]): void {
@@ -115,18 +140,28 @@ function serve(stream: GrpcStream, cancelled: string[]): void {
   if (kind === "/ear") answer();
 }
 
+function serveLate(stream: GrpcStream, answers: (() => void)[], cancelled: string[]): void {
+  stream.receive({
+    data: () => undefined,
+    end: () => {
+      if (stream.path !== "/hold") answers.push(() => stream.respond([], Buffer.from("hi"), OK_TRAILERS));
+    },
+    cancelled: (reason) => void cancelled.push(reason),
+  });
+}
+
 function spread(stream: GrpcStream): void {
   stream.sendHeaders(RESPONSE_HEADERS);
   for (const length of [0, 20_000, 7]) stream.writeMessage(new Uint8Array(length), false);
   stream.end(OK_TRAILERS);
 }
 
-/** @throws if the bytes do not end with a frame */
-function framesOf(chunks: readonly Buffer[]): SentFrame[] {
-  const bytes = Buffer.concat(chunks);
+/** @throws if the bytes do not end with a frame, unless they may be `cut` */
+export function framesOf(bytes: Buffer, cut = false): SentFrame[] {
   const frames: SentFrame[] = [];
   let at = 0;
   while (at < bytes.length) {
+    if (cut && (bytes.length - at < 9 || at + 9 + bytes.readUIntBE(at, 3) > bytes.length)) break;
     if (bytes.length - at < 9) throw new Error("part of a frame was sent");
     const length = bytes.readUIntBE(at, 3);
     const end = at + 9 + length;

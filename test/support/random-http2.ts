@@ -38,6 +38,7 @@ function literal(pattern: number, name: string, value: string): Buffer {
 function requestBlock(random: Random): Buffer {
   const path = random.pick(["/echo", "/echo", "/spread", "/early", "/hold", "/pause"]);
   const fields = [Buffer.of(0x83, 0x86), literal(random.pick([0, 0x10, 0x40]), ":path", path)];
+  fields.push(literal(random.pick([0, 0x40]), ":authority", "a"));
   if (random.below(30) > 0) fields.push(literal(random.pick([0, 0x40]), "content-type", "application/grpc"));
   if (random.below(20) === 0) fields.push(literal(0, "content-length", String(random.below(50))));
   if (random.below(20) === 0) fields.push(literal(0x40, "x", "y".repeat(random.pick([1, 100, 126]))));
@@ -48,7 +49,6 @@ function requestBlock(random: Random): Buffer {
       ["te", "gzip"],
       ["connection", "close"],
       [":path", "/"],
-      ["a", "b\0"],
       [":status", "200"],
     ] as const);
     fields.push(literal(0, name, value));
@@ -185,8 +185,14 @@ function sendOther(client: Client): void {
   }
 }
 
-/** The bytes of a whole connection, the preface included. */
-export function randomConnection(random: Random): Buffer {
+export interface RandomConnection {
+  /** All of it, the preface included. */
+  readonly bytes: Buffer;
+  /** A byte was changed somewhere, or the end cut off. */
+  readonly damaged: boolean;
+}
+
+export function randomConnection(random: Random): RandomConnection {
   const client: Client = { random, frames: [], nextStream: 1, open: [] };
   for (let count = 1 + random.below(20); count > 0; count--) {
     const kind = random.below(20);
@@ -196,8 +202,9 @@ export function randomConnection(random: Random): Buffer {
     else sendOther(client);
   }
   const bytes = Buffer.concat([PREFACE, frame(4, 0, 0, Buffer.alloc(0)), ...client.frames]);
-  // One in eight is damaged somewhere.
-  if (random.below(8) === 0) bytes[24 + random.below(bytes.length - 24)] = random.below(256);
-  if (random.below(16) === 0) return bytes.subarray(0, 24 + random.below(bytes.length - 24));
-  return bytes;
+  // One in eight is damaged somewhere, one in sixteen cut.
+  const damaged = random.below(8) === 0;
+  if (damaged) bytes[24 + random.below(bytes.length - 24)] = random.below(256);
+  if (random.below(16) > 0) return { bytes, damaged };
+  return { bytes: bytes.subarray(0, 24 + random.below(bytes.length - 24)), damaged: true };
 }
