@@ -179,16 +179,17 @@ export class Shims {
    */
   async clear(bundle: Bundle): Promise<Exit> {
     const logger = this.#loggerOf(bundle);
-    const bootstrap = (await readBootstrap(bundle.path).catch(() => undefined)) ?? this.#unsaid(bundle);
+    const bootstrap = await readBootstrap(bundle.path).catch(() => undefined);
     const program = (await readText(join(bundle.path, BINARY_FILE))) ?? (await this.#programOf(bundle));
     const exit = program === undefined ? undefined : await this.#deleteByProgram(bundle, program, logger);
-    if (exit !== undefined || program === undefined) {
+    // A shim that never told its address never got a container.
+    if (exit !== undefined || program === undefined || bootstrap === undefined) {
       await removeEmptyCgroups(await cgroupsPathOf(bundle));
       await deleteBundle(bundle).catch((error: unknown) =>
         logger.error("failed to delete bundle", { error: messageOf(error) }),
       );
     }
-    await removeDeadSocket(bootstrap).catch((error: unknown) =>
+    await removeDeadSocket(bootstrap ?? this.#unsaid(bundle)).catch((error: unknown) =>
       logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
     );
     return (
