@@ -1,23 +1,35 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import type { Bundle } from "./bundle.ts";
 
+/** `start` may just be making the shim, and what was killed holds its socket a moment longer. */
+const TRIES = 100;
+const RETRY_MS = 10;
+
 /**
- * Kills the processes of a shim's start that a daemon's death cut off: nothing tells how to reach that shim, and it has no
- * container yet. Shims are started in their bundle and stay there. Answers how many there were.
+ * Kills the processes of a shim's start that a daemon's death cut off, until there is none: nothing tells how to reach that
+ * shim, and it has no container yet. Shims are started in their bundle and stay there. Answers how many there were.
  */
-export function killAbandonedStart({ path }: Bundle): number {
-  const abandoned = readdirSync("/proc").filter(
-    (name) => /^\d+$/.test(name) && workingDirectoryOf(name) === path,
-  );
-  for (const pid of abandoned) kill(Number(pid));
-  return abandoned.length;
+export async function killAbandonedStart({ path }: Bundle): Promise<number> {
+  const killed = new Set<string>();
+  for (let tries = 0; tries < TRIES; tries++) {
+    const found = readdirSync("/proc").filter(
+      (name) => /^\d+$/.test(name) && workingDirectoryOf(name) === path,
+    );
+    if (found.length === 0) break;
+    for (const pid of found) {
+      kill(Number(pid));
+      killed.add(pid);
+    }
+    await Bun.sleep(RETRY_MS);
+  }
+  return killed.size;
 }
 
 function workingDirectoryOf(pid: string): string | undefined {
   try {
     return readlinkSync(`/proc/${pid}/cwd`);
   } catch {
-    // Ended meanwhile, or a kernel thread.
+    // Ended, reaped or not, or a kernel thread.
     return undefined;
   }
 }

@@ -100,8 +100,7 @@ async function takeOver(
   } catch (error) {
     // Of a shim that is there and cannot be talked to, the container lives on.
     if (!isError(error, "NotFound")) throw error;
-    // Twice: `start` may just have made the shim.
-    const processes = killAbandonedStart(bundle) + killAbandonedStart(bundle);
+    const processes = await killAbandonedStart(bundle);
     logger.warn("cleaning up a bundle without a shim", { error: messageOf(error), processes });
     answered();
     await shims.clear(bundle);
