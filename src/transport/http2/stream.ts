@@ -5,6 +5,9 @@ import { fieldOf, type RequestHead } from "./header-block.ts";
 import type { ReceiveState, ReceiveWindow } from "./receive-window.ts";
 import type { Sender, SendState } from "./sender.ts";
 
+/** What a request that is no gRPC may still bring when it has been answered, before it is reset. */
+const MAX_DISCARDED_BYTES = 32 << 20;
+
 /** What a stream needs of its connection. */
 export interface StreamOwner {
   readonly sender: Sender;
@@ -30,6 +33,8 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
   #headersSent = false;
   /** `end`, `respond` or `reset` was called: the receiver hears no more of a cancellation. */
   #answered = false;
+  /** END_STREAM has left, and so much of the request may still be thrown away. */
+  #discardableBytes: number | undefined;
   #drainWaiters: (() => void)[] | undefined;
 
   sendWindow: number;
@@ -150,6 +155,10 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
 
   /** For the connection: data of a DATA frame. False if it is more than content-length said. */
   deliver(bytes: Uint8Array): boolean {
+    if (this.#discardableBytes !== undefined) {
+      this.#discard(bytes.length, this.#discardableBytes);
+      return true;
+    }
     this.#receivedBytes += bytes.length;
     const { contentLength } = this.head;
     if (contentLength !== undefined && this.#receivedBytes > contentLength) return false;
@@ -164,6 +173,11 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
 
   /** For the connection: END_STREAM has come. False if content-length said that there is more. */
   deliverEnd(): boolean {
+    if (this.#discardableBytes !== undefined) {
+      this.remoteEnded = true;
+      this.#owner.finished(this);
+      return true;
+    }
     const { contentLength } = this.head;
     if (contentLength !== undefined && contentLength !== this.#receivedBytes) return false;
     this.remoteEnded = true;
@@ -191,8 +205,15 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
   /** {@link SendState} */
   ended(): void {
     if (this.remoteEnded) this.#owner.finished(this);
-    // RFC 9113 section 8.1: the rest of the request is not needed.
-    else this.#owner.sendReset(this, ErrorCode.noError);
+    // RFC 9113 section 8.1: the rest of the request is not needed. gRPC clients know what the reset means; curl before 8
+    // takes it for a failure while it uploads, and so may finish.
+    else if (this.head.grpc) this.#owner.sendReset(this, ErrorCode.noError);
+    else this.#discardableBytes = MAX_DISCARDED_BYTES;
+  }
+
+  #discard(bytes: number, left: number): void {
+    this.#discardableBytes = left - bytes;
+    if (left < bytes) this.#owner.sendReset(this, ErrorCode.noError);
   }
 
   #wake(): void {

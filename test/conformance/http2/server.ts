@@ -26,7 +26,8 @@ export interface EngineServer extends AsyncDisposable {
 
 /**
  * gRPC paths: `/echo` answers the request's first message; `/hold` reads and never answers; `/paused` pauses at once; `/spread/N/SIZE`
- * writes N messages of SIZE bytes as fast as it may; `/throw` is a broken handler. Others: the body, or as many bytes as the last `x-size` says.
+ * writes N messages of SIZE bytes as fast as it may; `/throw` is a broken handler. Others: the body, or as many bytes as the last `x-size` says, or with
+ * `x-early` 413 at once.
  */
 export async function startEngine(changed: Partial<Http2Limits> = {}): Promise<EngineServer> {
   const limits = { minPingIntervalMs: 0, minIdlePingIntervalMs: 0, ...changed };
@@ -45,6 +46,7 @@ export async function startEngine(changed: Partial<Http2Limits> = {}): Promise<E
     {
       grpc: (stream) => handle(stream, server),
       universal: async ({ body, header, signal }) => {
+        if (header.has("x-early")) return { status: 413, body: once(Buffer.from("too large")) };
         signal.addEventListener("abort", () => server.cancelled.push(String(signal.reason)));
         const chunks: Uint8Array[] = [];
         for await (const chunk of body as AsyncIterable<Uint8Array>) chunks.push(chunk);

@@ -147,6 +147,43 @@ describe("8.1 message framing", () => {
     }));
 });
 
+describe("8.1 an early answer to a request that is no gRPC", () => {
+  const EARLY = request("/", [["x-early", "1"]]);
+  test("lets the client finish, whatever content-length said", () =>
+    served(async (client, server) => {
+      client.headers(
+        1,
+        request("/", [
+          ["x-early", "1"],
+          ["content-length", "7"],
+        ]),
+      );
+      expect(bodyOf(await client.answer(1)).toString()).toBe("too large");
+      client.frame(T.data, 0, 1, "abc");
+      expect((await client.settle()).filter((got) => got.id === 1)).toEqual([]);
+      expect(server.engine.openStreams).toBe(1);
+      client.frame(T.data, F.endStream, 1, "");
+      await client.settle();
+      expect(server.engine.openStreams).toBe(0);
+    }));
+  test("but takes no more than 32 MiB of it", () =>
+    served(async (client) => {
+      client.headers(1, EARLY);
+      await client.answer(1);
+      let [sent, reset] = [0, undefined as number | undefined];
+      while (reset === undefined && sent <= 33 << 20) {
+        for (let frames = 0; frames < 8; frames++) client.frame(T.data, 0, 1, Buffer.alloc(16_384));
+        sent += 8 * 16_384;
+        for (const got of await client.settle()) {
+          if (got.type === T.ping && got.flags === 0) client.frame(T.ping, F.ack, 0, got.payload);
+          if (got.type === T.reset) reset = got.payload.readUInt32BE(0);
+        }
+      }
+      expect(reset).toBe(E.none);
+      expect(sent).toBeGreaterThan(32 << 20);
+    }));
+});
+
 /** HEADERS with END_STREAM of these fields are malformed. */
 function malformed(name: string, fields: readonly (readonly [string, string])[]): void {
   resets(name, 1, E.protocol, (client) => client.headers(1, block(fields), F.endStream));
