@@ -1,4 +1,5 @@
 import {
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -21,9 +22,12 @@ const CHECK_PREFIX = "overlay-check-";
 /**
  * Why overlayfs cannot be used below `root`, undefined if it can: the file system must tell entries' types and the kernel mount two
  * lower layers, an upper and a work folder. containerd asks only the first when it starts; the second fails there at the first mount.
+ * Where a snapshotter has kept its database before, the trial has been passed: it is not made again, because an unmount takes the
+ * kernel as long as half of the daemon's start.
  */
 export function overlayProblem(root: string): string | undefined {
   removeOldChecks(root);
+  if (existsSync(join(root, "metadata.db"))) return undefined;
   const folder = mkdtempSync(join(root, CHECK_PREFIX));
   const at = (name: string): string => join(folder, name);
   try {
