@@ -79,7 +79,10 @@ export class Exchange implements EventPublisher {
    */
   forward(envelope: Envelope): void {
     const { namespace, topic, timestamp, event } = envelope;
-    validated("event envelope has invalid namespace", () => validateIdentifier(namespace));
+    validated(
+      () => "event envelope has invalid namespace",
+      () => validateIdentifier(namespace),
+    );
     validateTopic(topic);
     if (timestamp === undefined || isZeroTime(timestamp)) {
       throw fail("InvalidArgument", "timestamp must be set on forwarded event");
@@ -145,16 +148,19 @@ function timestampOf(nanoseconds: bigint): Timestamp {
   return create(TimestampSchema, { seconds: nanoseconds / NANOSECONDS_PER_SECOND, nanos });
 }
 
-function validated<T>(context: string, check: () => T): T {
+function validated<T>(context: () => string, check: () => T): T {
   try {
     return check();
   } catch (error) {
-    throw within(context, error);
+    throw within(context(), error);
   }
 }
 
 function validatePublication(namespace: string, topic: string): void {
-  validated("failed publishing event", () => requireNamespace(namespace));
+  validated(
+    () => "failed publishing event",
+    () => requireNamespace(namespace),
+  );
   validateTopic(topic);
 }
 
@@ -164,9 +170,9 @@ function validateTopic(topic: string): void {
   if (!topic.startsWith("/")) throw invalid("must start with '/'");
   if (topic === "/") throw invalid("must have at least one component");
   for (const component of topic.slice(1).split("/")) {
-    validated(`envelope topic ${quote(topic)}: failed validation on component ${quote(component)}`, () =>
-      validateIdentifier(component),
-    );
+    const context = () =>
+      `envelope topic ${quote(topic)}: failed validation on component ${quote(component)}`;
+    validated(context, () => validateIdentifier(component));
   }
 }
 
