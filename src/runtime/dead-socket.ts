@@ -3,6 +3,10 @@ import { connect } from "node:net";
 import { shimSocketPath } from "../transport/ttrpc/address.ts";
 import type { Bootstrap } from "./bootstrap.ts";
 
+/** A shim that ends holds its socket a moment longer than its connections. */
+const TRIES = 25;
+const RETRY_MS = 20;
+
 /**
  * Removes the socket of a shim that was killed, which shims before containerd 2.3 leave; never one that somebody listens on, nor
  * anything but a socket.
@@ -11,8 +15,11 @@ export async function removeDeadSocket({ address }: Bootstrap): Promise<void> {
   if (!address.startsWith("unix://")) return;
   const path = shimSocketPath(address);
   try {
-    if (!(await lstat(path)).isSocket() || (await isListenedOn(path))) return;
-    await unlink(path);
+    for (let tries = 1; (await lstat(path)).isSocket(); tries++) {
+      if (!(await isListenedOn(path))) await unlink(path);
+      else if (tries === TRIES) return;
+      else await Bun.sleep(RETRY_MS);
+    }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }

@@ -129,7 +129,7 @@ async function takeOver(
 /** The state of the shim's task, undefined if it has none. One whose creation was under way is waited for. */
 async function statusOf(shim: Shim, timeoutMs: number, answered: () => void): Promise<Status | undefined> {
   const { id } = shim.bundle;
-  const deadline = performance.now() + timeoutMs;
+  const deadline = performance.now() + Math.min(CHILDREN_WAIT_MS, timeoutMs);
   const ask = (): Promise<Status | undefined> =>
     shim
       .call((task, call) => task.state({ id }, call), { timeoutMs })
@@ -152,6 +152,7 @@ function undefinedIfNotFound(error: unknown): undefined {
 }
 
 const CHILDREN_POLL_MS = 10;
+const CHILDREN_WAIT_MS = 1000;
 
 function hasChildren(pid: number): boolean {
   try {

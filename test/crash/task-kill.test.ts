@@ -56,9 +56,11 @@ class Workload {
   readonly #connection;
   readonly #options;
   readonly #namespace: string;
+  readonly #daemon: Daemon;
   #stopped = false;
 
   constructor(daemon: Daemon, namespace: string) {
+    this.#daemon = daemon;
     this.#connection = new Remote(daemon.socket);
     this.#options = inNamespace(namespace);
     this.#namespace = namespace;
@@ -100,7 +102,8 @@ class Workload {
         lives++;
       }
     } catch (error) {
-      if (!this.#stopped || !(error instanceof ConnectError)) throw error;
+      if (this.#stopped && error instanceof ConnectError) return lives;
+      throw new Error(`a call failed of itself: ${this.#daemon.log().slice(-3000)}`, { cause: error });
     }
     return lives;
   }
@@ -163,7 +166,10 @@ test(`${ROUNDS} rounds`, async () => {
       const left = (): string[] =>
         leftovers(daemon.folder, namespace).filter((what) => !what.includes("anchor-"));
       await until(
-        () => `nothing is left of seed ${random.seed} round ${round}: ${left().join("\n")}`,
+        () => {
+          const log = daemon.log().split("\n").slice(-30).join("\n");
+          return `nothing is left of seed ${random.seed} round ${round}: ${left().join("\n")}\n${log}`;
+        },
         async () => {
           await workload.pids();
           return left().length === 0;
