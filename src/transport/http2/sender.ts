@@ -11,7 +11,7 @@ export interface SendState {
   /** May be negative: RFC 9113 section 6.9.2. */
   sendWindow: number;
   /** Chunks that wait; `firstOffset` bytes of the first have left. */
-  readonly waiting: Uint8Array[];
+  waiting: Uint8Array[] | undefined;
   firstOffset: number;
   unsentBytes: number;
   /** Stands in the queue of streams that may send. */
@@ -76,16 +76,12 @@ export class Sender {
     const prefix = Buffer.allocUnsafe(PREFIX_BYTES);
     prefix[0] = compressed ? 1 : 0;
     prefix.writeUInt32BE(message.length, 1);
-    stream.waiting.push(prefix);
-    this.#wait(stream, PREFIX_BYTES);
+    this.#wait(stream, prefix);
     this.data(stream, message);
   }
 
   data(stream: SendState, bytes: Uint8Array): void {
-    if (bytes.length > 0) {
-      stream.waiting.push(bytes);
-      this.#wait(stream, bytes.length);
-    }
+    if (bytes.length > 0) this.#wait(stream, bytes);
     this.#enqueue(stream);
     this.pump();
   }
@@ -107,8 +103,7 @@ export class Sender {
   forget(stream: SendState): void {
     this.#unsentBytes -= stream.unsentBytes;
     stream.unsentBytes = 0;
-    stream.waiting.length = 0;
-    stream.firstOffset = 0;
+    stream.waiting = undefined;
   }
 
   /** WINDOW_UPDATE of the connection. */
@@ -180,9 +175,11 @@ export class Sender {
     this.#sent.sent();
   }
 
-  #wait(stream: SendState, bytes: number): void {
-    stream.unsentBytes += bytes;
-    this.#unsentBytes += bytes;
+  #wait(stream: SendState, bytes: Uint8Array): void {
+    stream.waiting ??= [];
+    stream.waiting.push(bytes);
+    stream.unsentBytes += bytes.length;
+    this.#unsentBytes += bytes.length;
   }
 
   #enqueue(stream: SendState): void {
@@ -208,7 +205,7 @@ export class Sender {
   }
 
   #copy(stream: SendState, length: number): void {
-    const { waiting } = stream;
+    const waiting = stream.waiting ?? [];
     let left = length;
     let taken = 0;
     while (left > 0) {

@@ -38,7 +38,7 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
   #drainWaiters: (() => void)[] | undefined;
 
   sendWindow: number;
-  readonly waiting: Uint8Array[] = [];
+  waiting: Uint8Array[] | undefined;
   firstOffset = 0;
   unsentBytes = 0;
   queued = false;
