@@ -34,6 +34,11 @@ export class EnvelopeDecoder {
     return this.#prefixBytes === 0;
   }
 
+  /** Memory that the message under way takes. */
+  get heldBytes(): number {
+    return this.#buffer?.length ?? 0;
+  }
+
   /** @throws ResourceExhausted, Internal: worded as grpc-go's `rpc_util.go`; nothing may be pushed after that */
   push(chunk: Uint8Array): void {
     let at = 0;

@@ -32,6 +32,8 @@ export interface StreamReceiver {
    * most once, and not after `end(trailers)`, `respond` or `reset` was called by our side.
    */
   cancelled(reason: string): void;
+  /** Bytes kept of a message that has not come whole: an engine bounds what a connection makes us keep. */
+  readonly heldBytes?: number;
 }
 
 export interface GrpcStream {

@@ -23,6 +23,10 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
     this.decoder = new EnvelopeDecoder(this, server.limits.maxReceiveBytes);
   }
 
+  get heldBytes(): number {
+    return this.decoder.heldBytes;
+  }
+
   abstract message(bytes: Uint8Array, compressed: boolean): boolean;
 
   protected decode(bytes: Uint8Array, compressed: boolean): Message | Promise<Message> {

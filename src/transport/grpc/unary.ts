@@ -17,6 +17,10 @@ export class UnaryCall extends Call implements EnvelopeSink {
     this.#decoder = new EnvelopeDecoder(this, server.limits.maxReceiveBytes);
   }
 
+  get heldBytes(): number {
+    return this.#decoder.heldBytes;
+  }
+
   data(chunk: Uint8Array): void {
     if (this.ended || this.#received) return;
     try {

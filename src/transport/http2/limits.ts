@@ -20,6 +20,8 @@ export interface Http2Limits {
   readonly maxWindowBytes: number;
   /** Bytes delivered to paused streams of a connection before the window of the whole connection is held back. */
   readonly maxHeldBytes: number;
+  /** Memory of messages that have not come whole, all calls of a connection; the call that asks for more is reset. */
+  readonly maxPartialBytes: number;
 
   /** Bytes that one stream may have waiting for its peer before its producer is told to stop. */
   readonly maxUnsentBytes: number;
@@ -71,6 +73,7 @@ export const DEFAULT_HTTP2_LIMITS: Http2Limits = {
   connectionWindowBytes: 1 << 20,
   maxWindowBytes: 16 << 20,
   maxHeldBytes: 32 << 20,
+  maxPartialBytes: 512 << 20,
 
   maxUnsentBytes: 256 << 10,
   maxConnectionUnsentBytes: 256 << 20,

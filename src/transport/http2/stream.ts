@@ -45,6 +45,8 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
   ending: Uint8Array | "data" | undefined;
   closed = false;
 
+  /** What of `heldBytes` the connection has counted. */
+  countedBytes = 0;
   receiveWindow: number;
   unreturnedBytes = 0;
   paused = false;
@@ -169,6 +171,11 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
       this.#early.push(bytes);
     }
     return true;
+  }
+
+  /** What the receiver keeps of a message that is not whole. */
+  get heldBytes(): number {
+    return this.#receiver?.heldBytes ?? 0;
   }
 
   /** For the connection: END_STREAM has come. False if content-length said that there is more. */

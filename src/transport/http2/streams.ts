@@ -48,6 +48,8 @@ export class Streams implements StreamOwner {
   #current: Http2Stream | undefined;
   /** That frame has brought data. */
   #moved = false;
+  /** Memory of messages that have not come whole. */
+  #partialBytes = 0;
   /** New streams are refused: the second GOAWAY has left. */
   refusing = false;
 
@@ -176,12 +178,24 @@ export class Streams implements StreamOwner {
     this.#moved = true;
     if (stream === undefined || stream.closed) return;
     try {
-      if (stream.deliver(bytes)) return;
+      if (stream.deliver(bytes)) {
+        this.#countHeld(stream);
+        return;
+      }
     } catch (error) {
       this.#failed(stream, error);
       return;
     }
     this.error(stream.id, ErrorCode.protocolError, "data is longer than content-length");
+  }
+
+  #countHeld(stream: Http2Stream): void {
+    const { heldBytes } = stream;
+    if (heldBytes === stream.countedBytes || stream.closed) return;
+    this.#partialBytes += heldBytes - stream.countedBytes;
+    stream.countedBytes = heldBytes;
+    if (this.#partialBytes <= this.#context.limits.maxPartialBytes) return;
+    this.error(stream.id, ErrorCode.enhanceYourCalm, "too many large messages at once");
   }
 
   /** @throws ConnectionError */
@@ -293,6 +307,7 @@ export class Streams implements StreamOwner {
   #remove(stream: Http2Stream, ending: Ending, reason: string | undefined): void {
     if (!this.#open.delete(stream.id)) return;
     this.#closed.add(stream.id, ending);
+    this.#partialBytes -= stream.countedBytes;
     stream.close(reason);
     if (this.#open.size === 0) this.#context.emptied();
   }

@@ -1,5 +1,8 @@
 /** Every limit of `limits.ts`: what is at it passes, what is over it costs the least that keeps the others safe. */
 import { describe, expect, test } from "bun:test";
+import { Http2Server } from "../../../src/transport/http2/engine.ts";
+import { startServer } from "../grpc/server.ts";
+import { pathOf } from "../grpc/service.ts";
 import { alive, breaks, passes, resets, served } from "./cases.ts";
 import { E, F, frame, grpcRequest, integer, RawClient, request, T, u32 } from "./raw-client.ts";
 import { startEngine } from "./server.ts";
@@ -44,6 +47,43 @@ describe("streams", () => {
       },
       { maxConnectionUnsentBytes: 100_000 },
     ));
+});
+
+describe("messages", () => {
+  test("maxPartialBytes: the call that makes us keep more is reset, and what it kept is free again", () =>
+    served(
+      async (client, server) => {
+        for (const id of [1, 3]) {
+          client.headers(id, grpcRequest("/hold"));
+          client.frame(T.data, 0, id, Buffer.alloc(5000));
+        }
+        await client.settle();
+        client.frame(T.data, 0, 3, Buffer.alloc(1));
+        expect(await client.streamError(3)).toBe(E.calm);
+        client.frame(T.data, 0, 1, Buffer.alloc(5000));
+        await client.settle();
+        expect(server.engine.openStreams).toBe(1);
+      },
+      { maxPartialBytes: 10_000 },
+    ));
+
+  for (const method of ["Echo", "Collect", "Chat", "Spread"]) {
+    test(`maxPartialBytes counts what ${method} keeps`, async () => {
+      const limits = { maxPartialBytes: 300_000, minIdlePingIntervalMs: 0, minPingIntervalMs: 0 };
+      await using server = await startServer((handlers) => new Http2Server(handlers, limits));
+      await using client = await RawClient.open(server.path);
+      const prefix = Buffer.from([0, 0, 16, 0, 0]);
+      // A buffer begins with 256 KiB.
+      for (const id of [1, 3]) {
+        client.headers(id, grpcRequest(pathOf(method)));
+        client.frame(T.data, 0, id, Buffer.concat([prefix, Buffer.alloc(1000)]));
+      }
+      expect(await client.streamError(3)).toBe(E.calm);
+      client.frame(T.data, 0, 1, Buffer.alloc(1000));
+      client.frame(T.reset, 0, 1, u32(8));
+      await client.settle();
+    });
+  }
 });
 
 describe("header lists", () => {

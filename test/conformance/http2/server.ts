@@ -98,8 +98,14 @@ function handle(
   if (what === "paused") stream.pause();
   if (what === "spread") void spread(stream, Number(count), Number(size), server);
   const chunks: Uint8Array[] = [];
+  let heldBytes = 0;
   stream.receive({
+    get heldBytes() {
+      return heldBytes;
+    },
     data(chunk) {
+      // As if all of a request were one message that never ends.
+      if (what === "hold") heldBytes += chunk.length;
       server.receivedBytes += chunk.length;
       if (what === "echo") chunks.push(chunk);
       if (what === "throw-data") throw new Error("broken receiver");
