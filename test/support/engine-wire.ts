@@ -19,7 +19,7 @@ export interface SentFrame {
 }
 
 /** What a socket does as far as the engine uses it. */
-class Wire extends EventEmitter {
+export class Wire extends EventEmitter {
   readonly chunks: Buffer[] = [];
   readonly writableLength = 0;
   destroyed = false;
