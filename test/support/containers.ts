@@ -9,6 +9,7 @@ import {
   rmdirSync,
   rmSync,
   symlinkSync,
+  writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { ctr } from "./commands.ts";
@@ -154,6 +155,7 @@ function endNamespace(namespace: string): void {
   }
   for (const controller of ["", ...entries("/sys/fs/cgroup")]) {
     const parent = join("/sys/fs/cgroup", controller, namespace);
+    for (const id of entries(parent)) thaw(join(parent, id));
     for (const id of entries(parent)) for (const pid of processesIn(join(parent, id))) kill(pid);
     for (const folder of [...entries(parent).map((id) => join(parent, id)), parent]) removeCgroup(folder);
   }
@@ -162,6 +164,12 @@ function endNamespace(namespace: string): void {
     if (point.includes(`/${namespace}/`)) Bun.spawnSync(["umount", "-l", point]);
   }
   rmSync(join("/run/containerd/runc", namespace), { recursive: true, force: true });
+}
+
+/** What is paused does not die before it runs again. */
+function thaw(cgroup: string): void {
+  const state = join(cgroup, "freezer.state");
+  if (existsSync(state)) writeFileSync(state, "THAWED");
 }
 
 function kill(pid: number): void {
