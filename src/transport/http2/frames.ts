@@ -141,11 +141,11 @@ export class FrameReader {
         throw new ConnectionError(ErrorCode.protocolError, "padding is longer than its DATA frame");
       }
     }
+    // Negative within the padding.
     const data = Math.min(this.#left - this.#padding, chunk.length - at);
     if (data > 0) this.#sink.data(data === chunk.length ? chunk : chunk.subarray(at, at + data));
     const taken = Math.min(this.#left, chunk.length - at);
     this.#left -= taken;
-    if (this.#padding > this.#left) this.#padding = this.#left;
     if (this.#left === 0) {
       this.#headerBytes = 0;
       this.#sink.dataEnd(this.#flags);

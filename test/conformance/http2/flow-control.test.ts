@@ -43,6 +43,12 @@ describe("6.9.1 what the peer's windows allow", () => {
     await client.answer(3);
     await alive(client);
   });
+  test("it binds messages that fit a frame", async () => {
+    await using server = await startEngine();
+    await using client = await RawClient.open(server.path, [[4, 1 << 20]]);
+    client.headers(1, grpcRequest("/spread/10/10000"), F.endStream);
+    expect(bodyOf(await client.settle()).length).toBe(65_535);
+  });
   breaks("the connection's window over 2^31-1", E.flowControl, (client) => {
     client.frame(T.window, 0, 0, u32(2 ** 31 - 1));
     client.frame(T.window, 0, 0, u32(2 ** 31 - 1));

@@ -34,19 +34,24 @@ describe("streams", () => {
     expect(pairs).toContainEqual([3, 7]);
     expect(pairs).toContainEqual([6, 9999]);
   });
-  test("maxConnectionUnsentBytes: no new stream while so much waits for the peer's windows", () =>
-    served(
-      async (client) => {
-        client.headers(1, grpcRequest("/spread/1/200000"), F.endStream);
-        client.headers(3, GET, F.endStream);
-        expect(await client.streamError(3)).toBe(E.refused);
-        client.frame(T.window, 0, 0, u32(1 << 20));
-        client.frame(T.window, 0, 1, u32(1 << 20));
-        await client.answer(1);
-        await alive(client);
-      },
-      { maxConnectionUnsentBytes: 100_000 },
-    ));
+  for (const [name, end] of [
+    ["the peer gives windows", (client: RawClient) => client.frame(T.window, 0, 1, u32(1 << 20))],
+    ["the stream is reset", (client: RawClient) => client.frame(T.reset, 0, 1, u32(8))],
+  ] as const) {
+    test(`maxConnectionUnsentBytes: no new stream while so much waits, until ${name}`, () =>
+      served(
+        async (client) => {
+          client.headers(1, grpcRequest("/spread/1/200000"), F.endStream);
+          client.headers(3, GET, F.endStream);
+          expect(await client.streamError(3)).toBe(E.refused);
+          client.frame(T.window, 0, 0, u32(1 << 20));
+          end(client);
+          await client.settle();
+          await alive(client);
+        },
+        { maxConnectionUnsentBytes: 100_000 },
+      ));
+  }
 });
 
 describe("messages", () => {
@@ -146,6 +151,16 @@ describe("header lists", () => {
     },
     { maxHeaderBlockBytes: 20_000 },
   );
+  passes(
+    "maxHeaderBlockBytes of each block, not of all",
+    (client) => {
+      for (const id of [1, 3, 5]) {
+        client.frame(T.headers, F.endStream, id, request("/", [["x", "y".repeat(10_000)]]));
+        client.frame(T.continuation, F.endHeaders, id);
+      }
+    },
+    { maxHeaderBlockBytes: 20_000 },
+  );
   breaks(
     "maxContinuations",
     E.calm,
@@ -158,9 +173,11 @@ describe("header lists", () => {
   passes(
     "maxContinuations, not one more",
     (client) => {
-      client.frame(T.headers, F.endStream, 1, GET);
-      for (let sent = 0; sent < 9; sent++) client.frame(T.continuation, 0, 1);
-      client.frame(T.continuation, F.endHeaders, 1);
+      for (const id of [1, 3]) {
+        client.frame(T.headers, F.endStream, id, GET);
+        for (let sent = 0; sent < 9; sent++) client.frame(T.continuation, 0, id);
+        client.frame(T.continuation, F.endHeaders, id);
+      }
     },
     { maxContinuations: 10 },
   );
