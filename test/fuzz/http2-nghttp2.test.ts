@@ -12,7 +12,11 @@ import { randomConnection } from "../support/random-http2.ts";
 const INPUTS = process.env["BUNKERD_TEST_LONG"] === undefined ? 3_000 : 1_000_000;
 const BATCH = 500;
 const REFERENCE = join(import.meta.dir, "..", "support", "nghttp2-reference.mjs");
-const OPTIONS: ExchangeOptions = { late: true, limits: { maxConcurrentStreams: 100 } };
+/** Where limits are each server's to choose, those of nghttp2. */
+const OPTIONS: ExchangeOptions = {
+  late: true,
+  limits: { maxConcurrentStreams: 100, minPingIntervalMs: 0, minIdlePingIntervalMs: 0 },
+};
 
 const [DATA, HEADERS, PRIORITY, RESET, SETTINGS] = [0, 1, 2, 3, 4];
 const [PING, GOAWAY, WINDOW, CONTINUATION] = [6, 7, 8, 9];
