@@ -80,14 +80,14 @@ describe("errors", () => {
     }
   });
 
-  test("a defect of the server comes as Internal", async () => {
+  test("a defect of the server comes as Unknown", async () => {
     await serve(
       getIs(async () => {
         throw new TypeError("x is not a function");
       }),
     );
     const error = await failureOf(client.containers().get(scope, "web"));
-    expect([error.code, error.message]).toEqual(["Internal", "x is not a function"]);
+    expect([error.code, error.message]).toEqual(["Unknown", "x is not a function"]);
   });
 
   test("where nobody listens it is Unavailable, naming the address", async () => {

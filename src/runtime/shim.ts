@@ -8,8 +8,9 @@ import {
 } from "@connectrpc/connect";
 import { Task as TaskV2 } from "#gen/containerd/task/v2/shim_pb.ts";
 import { Task as TaskV3 } from "#gen/containerd/task/v3/shim_pb.ts";
-import { BunkerdError, type ErrorCode, fail, unquoted } from "../model/errors.ts";
+import { BunkerdError, fail, unquoted } from "../model/errors.ts";
 import type { Exit } from "../model/tasks.ts";
+import { codeName } from "../transport/status.ts";
 import { shimSocketPath } from "../transport/ttrpc/address.ts";
 import { ttrpcTransport } from "../transport/ttrpc/client.ts";
 import type { Bootstrap } from "./bootstrap.ts";
@@ -27,26 +28,6 @@ export interface CallLimits {
 
 /** containerd `pkg/namespaces/ttrpc.go`. */
 const NAMESPACE_METADATA = "containerd-namespace-ttrpc";
-
-/** containerd: `errdefs/pkg/errgrpc`, `ToNative`. */
-const ERROR_CODES: Readonly<Record<Code, ErrorCode>> = {
-  [Code.Canceled]: "Canceled",
-  [Code.Unknown]: "Unknown",
-  [Code.InvalidArgument]: "InvalidArgument",
-  [Code.DeadlineExceeded]: "DeadlineExceeded",
-  [Code.NotFound]: "NotFound",
-  [Code.AlreadyExists]: "AlreadyExists",
-  [Code.PermissionDenied]: "PermissionDenied",
-  [Code.ResourceExhausted]: "ResourceExhausted",
-  [Code.FailedPrecondition]: "FailedPrecondition",
-  [Code.Aborted]: "Aborted",
-  [Code.OutOfRange]: "OutOfRange",
-  [Code.Unimplemented]: "Unimplemented",
-  [Code.Internal]: "Internal",
-  [Code.Unavailable]: "Unavailable",
-  [Code.DataLoss]: "DataLoss",
-  [Code.Unauthenticated]: "Unauthenticated",
-};
 
 /** The connection to one task's shim, from its start or the daemon's to its end. */
 export class Shim {
@@ -157,7 +138,7 @@ function clientOf(transport: Transport, version: number): TaskClient {
 /** Words and code as they came. What is no status is a defect and stays as it is. */
 function fromShim(error: unknown): unknown {
   return error instanceof ConnectError
-    ? new BunkerdError(ERROR_CODES[error.code], error.rawMessage, { cause: error })
+    ? new BunkerdError(codeName(error.code), error.rawMessage, { cause: error })
     : error;
 }
 

@@ -38,10 +38,12 @@ const CODES: Readonly<Record<ErrorCode, Code>> = {
   Unknown: Code.Unknown,
 };
 
-const NAMES = new Map<Code, string>(Object.entries(CODES).map(([name, code]) => [code, name] as const));
+const NAMES = new Map<Code, ErrorCode>(
+  Object.entries(CODES).map(([name, code]) => [code, name as ErrorCode] as const),
+);
 
-/** The name of a code as {@link ObservedCall} and logs carry it. */
-export function codeName(code: Code): string {
+/** The class of an error that came with this code (`ToNative` there), and its name in logs and in {@link ObservedCall}. */
+export function codeName(code: Code): ErrorCode {
   return NAMES.get(code) ?? "Unknown";
 }
 
