@@ -31,8 +31,9 @@ export class Session {
     const tellLost = (): void => {
       if (!responded && stream.listenerCount("error") > 0) stream.emit("error", lost(this.#path));
     };
-    // Later than Connect's own listener, which tells a reset by its code and then ignores this.
-    stream.once("close", () => queueMicrotask(tellLost));
+    // A reset is for Connect's own listener, which comes after this one and tells it by its code. A lost connection closes its
+    // streams as if they had been reset with CANCEL, which no server did: that must be told first.
+    stream.once("close", () => (session.destroyed ? tellLost() : queueMicrotask(tellLost)));
     return stream;
   }
 
