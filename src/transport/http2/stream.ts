@@ -157,14 +157,12 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
 
   /** For the connection: data of a DATA frame. False if it is more than content-length said. */
   deliver(bytes: Uint8Array): boolean {
-    if (this.#discardableBytes !== undefined) {
-      this.#discard(bytes.length, this.#discardableBytes);
-      return true;
-    }
     this.#receivedBytes += bytes.length;
     const { contentLength } = this.head;
     if (contentLength !== undefined && this.#receivedBytes > contentLength) return false;
-    if (this.#receiver !== undefined) {
+    if (this.#discardableBytes !== undefined) {
+      this.#discard(bytes.length, this.#discardableBytes);
+    } else if (this.#receiver !== undefined) {
       this.#receiver.data(bytes);
     } else {
       this.#early ??= [];
@@ -180,15 +178,11 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
 
   /** For the connection: END_STREAM has come. False if content-length said that there is more. */
   deliverEnd(): boolean {
-    if (this.#discardableBytes !== undefined) {
-      this.remoteEnded = true;
-      this.#owner.finished(this);
-      return true;
-    }
     const { contentLength } = this.head;
     if (contentLength !== undefined && contentLength !== this.#receivedBytes) return false;
     this.remoteEnded = true;
-    this.#receiver?.end();
+    if (this.#discardableBytes === undefined) this.#receiver?.end();
+    else this.#owner.finished(this);
     return true;
   }
 

@@ -149,13 +149,31 @@ describe("8.1 message framing", () => {
 
 describe("8.1 an early answer to a request that is no gRPC", () => {
   const EARLY = request("/", [["x-early", "1"]]);
-  test("lets the client finish, whatever content-length said", () =>
+  test("does not excuse a body that is not as long as content-length", () =>
+    served(async (client) => {
+      for (const [id, body] of [
+        [1, "four"],
+        [3, "sixsix"],
+      ] as const) {
+        client.headers(
+          id,
+          request("/", [
+            ["x-early", "1"],
+            ["content-length", "5"],
+          ]),
+        );
+        await client.answer(id);
+        client.frame(T.data, F.endStream, id, body);
+        expect(await client.streamError(id)).toBe(E.protocol);
+      }
+    }));
+  test("lets the client finish", () =>
     served(async (client, server) => {
       client.headers(
         1,
         request("/", [
           ["x-early", "1"],
-          ["content-length", "7"],
+          ["content-length", "3"],
         ]),
       );
       expect(bodyOf(await client.answer(1)).toString()).toBe("too large");
