@@ -29,11 +29,14 @@ export class Session {
       responded = true;
     });
     const tellLost = (): void => {
-      if (!responded && stream.listenerCount("error") > 0) stream.emit("error", lost(this.#path));
+      if (stream.listenerCount("error") > 0) stream.emit("error", lost(this.#path));
     };
     // A reset is for Connect's own listener, which comes after this one and tells it by its code. A lost connection closes its
     // streams as if they had been reset with CANCEL, which no server did: that must be told first.
-    stream.once("close", () => (session.destroyed ? tellLost() : queueMicrotask(tellLost)));
+    stream.once("close", () => {
+      if (session.destroyed) tellLost();
+      else if (!responded) queueMicrotask(tellLost);
+    });
     return stream;
   }
 
