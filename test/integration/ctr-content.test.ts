@@ -8,6 +8,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { CTR_VERSIONS } from "../support/commands.ts";
 import {
+  COLLECTION_WHEN_ASKED,
   containerdProgram,
   type Daemon,
   daemonKinds,
@@ -161,7 +162,7 @@ describe.each(CTR_VERSIONS.map((version) => [version] as const))("ctr %s", (vers
   const daemons: Daemon[] = [];
   beforeAll(async () => {
     for (const kind of daemonKinds("containerd-2.1", "bunkerd")) {
-      const daemon = await startDaemon(kind);
+      const daemon = await startDaemon(kind, { config: COLLECTION_WHEN_ASKED });
       await writeImage(daemon.folder);
       daemons.push(daemon);
     }

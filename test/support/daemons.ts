@@ -54,6 +54,9 @@ export interface DaemonOptions {
 export const WITHOUT_COLLECTION =
   '[plugins."io.containerd.gc.v1.scheduler"]\nstartup_delay = "1h"\nschedule_delay = "1h"';
 
+/** The same, but that a collection that is asked for (`prune`, a synchronous removal) runs at once. */
+export const COLLECTION_WHEN_ASKED = '[plugins."io.containerd.gc.v1.scheduler"]\nstartup_delay = "1h"';
+
 export const DATABASE = "io.containerd.metadata.v1.bolt/meta.db";
 
 /** CRI listens on a port, NRI on a socket of the machine, opt makes a folder in /opt. */
