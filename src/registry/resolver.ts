@@ -1,0 +1,37 @@
+import type { Logger } from "../lib/log.ts";
+import { fail } from "../model/errors.ts";
+import type { CredentialSource, Resolver } from "../model/remotes.ts";
+
+export interface ResolverOptions {
+  /** `certs.d`: a folder a host with its `hosts.toml` or certificates, read anew for each session. Absent or empty: defaults for every host. */
+  readonly hostsDirectory?: string | undefined;
+  /** `http` or `https` for hosts that no file names; absent: https, for loopback hosts with a port plain http with https tried first. */
+  readonly defaultScheme?: string | undefined;
+  readonly credentials?: CredentialSource | undefined;
+  /** Sent with every request to a registry; never to hosts that it redirects to. */
+  readonly headers?: Readonly<Record<string, string | readonly string[]>> | undefined;
+  /** Requests at once for one blob; below 2, or with pieces below 512 bytes: one. */
+  readonly maxConcurrentDownloads?: number | undefined;
+  /** Bytes of each ranged request; 0: a blob is one request. */
+  readonly concurrentLayerFetchBuffer?: number | undefined;
+  /** Waits for the right to one more request for content; the function returned gives it back. Shared with other sessions as the caller likes. */
+  readonly limit?: ((signal?: AbortSignal) => Promise<() => void>) | undefined;
+  /** Takes the heads of requests and answers, secrets left out: `ctr --http-dump`. */
+  readonly dump?: ((text: string) => void) | undefined;
+  readonly logger: Logger;
+}
+
+/**
+ * A session with registries, for one pull or push (or as long as its credentials hold):
+ *
+ *     const resolver = createResolver({ hostsDirectory: "/etc/containerd/certs.d", credentials, logger });
+ *     const { name, descriptor } = await resolver.resolve("docker.io/library/busybox:latest", signal);
+ *     const fetcher = await resolver.fetcher(name);
+ *     for await (const piece of fetcher.fetch(descriptor, { offsetBytes, verify: false, signal })) await writer.write(piece);
+ *     const pusher = await resolver.pusher(`${reference}@${descriptor.digest}`);
+ *     await pusher.push(descriptor, () => readBlob(descriptor), { signal });
+ *     resolver.close();
+ */
+export function createResolver(_options: ResolverOptions): Resolver {
+  throw fail("Unimplemented", "registry");
+}
