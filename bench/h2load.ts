@@ -3,11 +3,15 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { output } from "../test/support/processes.ts";
 
-export interface Load {
+export interface Load extends Target {
+  readonly message: Uint8Array;
+}
+
+/** What is asked, and how often. */
+export interface Target {
   readonly socket: string;
   readonly path: string;
   readonly namespace: string;
-  readonly message: Uint8Array;
   /** Requests in all. */
   readonly requests: number;
   readonly connections: number;
@@ -22,11 +26,16 @@ export interface Rate {
 }
 
 /** @throws if not every request was answered with HTTP status 200 */
-export async function h2load(folder: string, load: Load): Promise<Rate> {
+export function h2load(folder: string, load: Load): Promise<Rate> {
   const body = join(folder, "h2load-body");
   const head = Buffer.alloc(5);
   head.writeUInt32BE(load.message.length, 1);
   writeFileSync(body, Buffer.concat([head, load.message]));
+  return h2loadBody({ ...load, body });
+}
+
+/** The same with a file that holds the request's whole body, messages with their prefixes. */
+export async function h2loadBody(load: Target & { readonly body: string }): Promise<Rate> {
   const printed = await output([
     "h2load",
     ...[
@@ -41,7 +50,7 @@ export async function h2load(folder: string, load: Load): Promise<Rate> {
       "-W",
       "30",
     ],
-    ...["-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers"],
+    ...["-d", load.body, "-H", "content-type: application/grpc", "-H", "te: trailers"],
     ...[
       "-H",
       `containerd-namespace: ${load.namespace}`,

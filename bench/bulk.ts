@@ -1,0 +1,146 @@
+/**
+ * Bulk streams: bytes a second of Content's Read and Write with messages of 1 MiB, ours and containerd's in turn, by the same
+ * native client (nghttp2's h2load), and the processor time that the daemon spent on them. `bun bench/bulk.ts [MiB]`.
+ */
+import { createHash, randomFillSync } from "node:crypto";
+import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { create, toBinary } from "@bufbuild/protobuf";
+import {
+  Content,
+  ReadContentRequestSchema,
+  WriteAction,
+  WriteContentRequestSchema,
+} from "#gen/containerd/services/content/v1/content_pb.ts";
+import { type Daemon, startDaemon } from "../test/support/daemons.ts";
+import { connectGrpc, inNamespace } from "../test/support/grpc.ts";
+import { h2loadBody } from "./h2load.ts";
+import { median } from "./measurements.ts";
+
+const PATH = "/containerd.services.content.v1.Content";
+const NAMESPACE = "bulk";
+const MESSAGE_BYTES = 1 << 20;
+const TICKS_PER_SECOND = 100;
+
+export type BulkCall = "read" | "ingest" | "ingest and commit";
+
+/** Bodies of requests, as files that h2load sends. */
+export interface Bulk {
+  readonly sizeBytes: number;
+  readonly digest: string;
+  readonly bodies: Readonly<Record<BulkCall, string>>;
+}
+
+export interface BulkRate {
+  readonly mibPerSecond: number;
+  /** User and system time of the daemon, seconds a GiB. */
+  readonly cpuSecondsPerGib: number;
+}
+
+/** Writes the bodies into `folder`: a blob of random bytes in messages of 1 MiB, and the request that reads it. */
+export function makeBulk(folder: string, sizeMib: number): Bulk {
+  const sizeBytes = sizeMib * MESSAGE_BYTES;
+  const data = randomFillSync(Buffer.alloc(sizeBytes));
+  const digest = `sha256:${createHash("sha256").update(data).digest("hex")}`;
+  const bodies = {
+    read: join(folder, "body-read"),
+    ingest: join(folder, "body-ingest"),
+    "ingest and commit": join(folder, "body-commit"),
+  };
+  writeBody(bodies.read, [toBinary(ReadContentRequestSchema, create(ReadContentRequestSchema, { digest }))]);
+  for (const call of ["ingest", "ingest and commit"] as const) {
+    writeBody(bodies[call], writeRequests(data, call, call === "ingest" ? undefined : digest));
+  }
+  return { sizeBytes, digest, bodies };
+}
+
+function* writeRequests(data: Uint8Array, ref: string, commit: string | undefined): Iterable<Uint8Array> {
+  const encode = (fields: Parameters<typeof create<typeof WriteContentRequestSchema>>[1]): Uint8Array =>
+    toBinary(WriteContentRequestSchema, create(WriteContentRequestSchema, fields));
+  yield encode({ action: WriteAction.STAT, ref, total: BigInt(data.length) });
+  for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
+    const piece = data.subarray(at, at + MESSAGE_BYTES);
+    yield encode({ action: WriteAction.WRITE, ref, offset: BigInt(at), data: piece });
+  }
+  if (commit === undefined) return;
+  const total = BigInt(data.length);
+  yield encode({ action: WriteAction.COMMIT, ref, offset: total, total, expected: commit });
+}
+
+function writeBody(path: string, messages: Iterable<Uint8Array>): void {
+  const fd = openSync(path, "w");
+  for (const message of messages) {
+    const prefix = Buffer.alloc(5);
+    prefix.writeUInt32BE(message.length, 1);
+    writeSync(fd, prefix);
+    writeSync(fd, message);
+  }
+  closeSync(fd);
+}
+
+/** One stream of the whole blob. Reads want it committed; what an ingest leaves is removed. */
+export async function bulkRate(daemon: Daemon, bulk: Bulk, call: BulkCall): Promise<BulkRate> {
+  const path = `${PATH}/${call === "read" ? "Read" : "Write"}`;
+  const load = { socket: daemon.socket, path, namespace: NAMESPACE, requests: 1, connections: 1, streams: 1 };
+  const cpuBefore = cpuSeconds(daemon.pid);
+  const startedAt = performance.now();
+  const { answerBytes } = await h2loadBody({ ...load, body: bulk.bodies[call] });
+  const seconds = (performance.now() - startedAt) / 1000;
+  const cpu = cpuSeconds(daemon.pid) - cpuBefore;
+  const least = call === "read" ? bulk.sizeBytes : (bulk.sizeBytes / MESSAGE_BYTES) * 5;
+  if (answerBytes < least) throw new Error(`${daemon.kind} answered ${answerBytes} bytes to ${call}`);
+  return {
+    mibPerSecond: bulk.sizeBytes / MESSAGE_BYTES / seconds,
+    cpuSecondsPerGib: (cpu * 2 ** 30) / bulk.sizeBytes,
+  };
+}
+
+/** Takes away what an ingest left, so that the next one begins anew. */
+export async function clearBulk(daemon: Daemon, bulk: Bulk, call: BulkCall): Promise<void> {
+  await using connection = connectGrpc(daemon.socket);
+  const content = connection.client(Content);
+  if (call === "ingest") await content.abort({ ref: call }, inNamespace(NAMESPACE));
+  else await content.delete({ digest: bulk.digest }, inNamespace(NAMESPACE));
+}
+
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
+
+function peakMib(pid: number): number {
+  return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
+}
+
+async function main(): Promise<void> {
+  const rounds = Number(process.env["ROUNDS"] ?? 5);
+  const kinds = ["bunkerd", "containerd-2.1"] as const;
+  const daemons = {
+    bunkerd: await startDaemon("bunkerd"),
+    "containerd-2.1": await startDaemon("containerd-2.1"),
+  };
+  const bulk = makeBulk(daemons.bunkerd.folder, Number(process.argv[2] ?? 256));
+  for (const call of ["ingest and commit", "read", "ingest"] as const) {
+    const samples = { bunkerd: [] as BulkRate[], "containerd-2.1": [] as BulkRate[] };
+    // The first round warms up.
+    for (let round = 0; round <= rounds; round++) {
+      for (const kind of kinds) {
+        if (call !== "read") await clearBulk(daemons[kind], bulk, call).catch(() => undefined);
+        const rate = await bulkRate(daemons[kind], bulk, call);
+        if (round > 0) samples[kind].push(rate);
+      }
+    }
+    const of = (kind: (typeof kinds)[number], what: keyof BulkRate): number =>
+      median(samples[kind].map((rate) => rate[what]));
+    const [ours, theirs] = [of("bunkerd", "mibPerSecond"), of("containerd-2.1", "mibPerSecond")];
+    const [cpu, theirCpu] = [of("bunkerd", "cpuSecondsPerGib"), of("containerd-2.1", "cpuSecondsPerGib")];
+    const rates = `ours ${ours.toFixed(0)} MiB/s, containerd ${theirs.toFixed(0)} MiB/s, ${(ours / theirs).toFixed(2)}x`;
+    process.stdout.write(`${call}: ${rates}; CPU a GiB ${cpu.toFixed(2)} s, ${theirCpu.toFixed(2)} s\n`);
+  }
+  for (const kind of kinds) {
+    process.stdout.write(`${kind}: peak RSS ${peakMib(daemons[kind].pid).toFixed(0)} MiB\n`);
+    await daemons[kind].stop();
+  }
+}
+
+if (import.meta.main) await main();
