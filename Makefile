@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BUN := node_modules/.bin/bun
 BIN := node_modules/.bin
-SOURCES := $(shell find src gen -name '*.ts' 2>/dev/null)
+SOURCES := $(shell find src gen build -name '*.ts' 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ node_modules/.installed: package.json package-lock.json
 
 dist/bunkerd: node_modules/.installed $(SOURCES)
 	@mkdir -p dist
-	$(BUN) build --compile --minify-syntax --minify-whitespace --bytecode --define BUNKERD_REVISION='"$(COMMIT)"' src/main.ts src/diff/worker.ts --outfile $@
+	$(BUN) build/compile.ts $@ $(COMMIT)
 
 build: dist/bunkerd ## compile dist/bunkerd, one executable
 
@@ -45,10 +45,10 @@ proto-compat: node_modules/.installed ## proto/ against the upstream files of De
 	$(BUN) test/support/proto-compat.ts
 
 test: dist/bunkerd ## every test, with samples of the long ones
-	$(BUN) test/support/run.ts src test
+	$(BUN) test/support/run.ts build src test
 
 test-unit: node_modules/.installed ## the tests beside the code
-	$(BUN) test/support/run.ts src
+	$(BUN) test/support/run.ts build src
 
 test-integration: dist/bunkerd ## against ctr, curl and containerd (as root)
 	$(BUN) test/support/run.ts test/integration test/conformance

@@ -39,6 +39,28 @@ const EXCEPTIONS: Readonly<Record<string, string>> = {
   "src/main.ts -> src/cli": "argv's two halves share layer 6",
 };
 
+/**
+ * What the modules of a start may load besides each other. Anything else costs every start: load it by `await import()` or
+ * `process.getBuiltinModule()` where it is first used. (Generated code is cheap: `build/lazy-descriptors.ts`.)
+ */
+const LOADED_AT_START: ReadonlySet<string> = new Set([
+  "@bufbuild/protobuf",
+  "@bufbuild/protobuf/reflect",
+  "@bufbuild/protobuf/wire",
+  "@bufbuild/protobuf/wkt",
+  "@connectrpc/connect",
+  "bun:ffi",
+  "commander",
+  "node:crypto",
+  "node:fs",
+  "node:fs/promises",
+  "node:net",
+  "node:os",
+  "node:path",
+  "node:util",
+  "smol-toml",
+]);
+
 const MAX_FUNCTION_LINES = 70;
 const MAX_FILE_LINES = 600;
 
@@ -64,6 +86,16 @@ function localImportsOf(file: string): string[] {
   return importsOf(file)
     .filter((name) => name.startsWith("."))
     .map((name) => relative(root, normalize(join(root, dirname(file), name))));
+}
+
+/** Names that a file's statements import or re-export as values when it is loaded: not by `import()`, not as types. */
+function loadedBy(file: string): string[] {
+  const statements = textOf(file).matchAll(
+    /^(?:import|export)\s+(?!type\b)(?:([^"';]*?)\s+from\s+)?["']([^"']+)["']/gm,
+  );
+  return [...statements]
+    .filter(([, names]) => names === undefined || !/^\{(?:\s*type \w+(?: as \w+)?,?)+\s*\}$/.test(names))
+    .map(([, , name]) => name ?? "");
 }
 
 function roomOf(file: string): string {
@@ -139,6 +171,22 @@ describe("tidy", () => {
         .map((found) => `${file}:${found.line} (${found.lines} lines)`),
     );
     expect(long).toEqual([]);
+  });
+
+  test("a start loads nothing that a first call does not need", () => {
+    const reached = new Set<string>();
+    const wrong: string[] = [];
+    const queue = ["src/main.ts", "src/cli/serve.ts"];
+    for (let file = queue.pop(); file !== undefined; file = queue.pop()) {
+      if (reached.has(file)) continue;
+      reached.add(file);
+      for (const name of loadedBy(file)) {
+        if (name.startsWith(".")) queue.push(normalize(join(dirname(file), name)));
+        else if (!name.startsWith("#gen/") && !LOADED_AT_START.has(name)) wrong.push(`${file} loads ${name}`);
+      }
+    }
+    expect(reached.size).toBeGreaterThan(200);
+    expect(wrong).toEqual([]);
   });
 
   test("every file is reached from an entry point", () => {

@@ -1,10 +1,9 @@
-import { create } from "@bufbuild/protobuf";
-import { PlatformSchema } from "#gen/containerd/types/platform_pb.ts";
 import type { Config } from "../config/config.ts";
 import { openDiffer } from "../diff/differ.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { Differ } from "../model/diff.ts";
 import { BunkerdError } from "../model/errors.ts";
+import { platformOf } from "../model/platforms.ts";
 import type { DiffService } from "../services/diff.ts";
 import { inUserNamespace } from "../snapshots/overlay-support.ts";
 import { type Parts, PluginType } from "./parts.ts";
@@ -17,7 +16,7 @@ export async function startDiff(
   metadata: Metadata | undefined,
 ): Promise<DiffService | undefined> {
   const architecture = process.arch === "x64" ? "amd64" : process.arch;
-  const platforms = [create(PlatformSchema, { os: "linux", architecture })];
+  const platforms = [platformOf("linux", architecture)];
   const walking = await parts.start(
     { type: PluginType.differ, id: "walking", platforms },
     { metadata },

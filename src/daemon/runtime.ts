@@ -1,13 +1,12 @@
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { isAbsolute, join, normalize } from "node:path";
-import { create } from "@bufbuild/protobuf";
-import { PlatformSchema } from "#gen/containerd/types/platform_pb.ts";
 import type { Config } from "../config/config.ts";
 import type { Exchange } from "../events/exchange.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import { BunkerdError } from "../model/errors.ts";
+import { type Platform, platformOf } from "../model/platforms.ts";
 import { recoverShims } from "../runtime/recovery.ts";
 import { Shims } from "../runtime/shims.ts";
 import { Tasks } from "../runtime/tasks.ts";
@@ -48,7 +47,7 @@ export async function startRuntime(given: RuntimeParts): Promise<Tasks | undefin
       return built;
     },
   );
-  const platforms = config.runtime.platforms.map(platformOf);
+  const platforms = config.runtime.platforms.map(parsePlatform);
   const exports = { "log-uri-schemes": "fifo,binary,binary-v2,file" };
   const name = { type: PluginType.runtime, id: "task", exports, platforms, informs: true };
   const tasks = await parts.start(name, { shims, metadata }, async (needed) => {
@@ -104,7 +103,7 @@ function quoted(word: string): string {
   return `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-function platformOf(text: string) {
+function parsePlatform(text: string): Platform {
   const [os = "", architecture = "", variant = ""] = text.split("/");
-  return create(PlatformSchema, { os, architecture, variant });
+  return platformOf(os, architecture, variant);
 }

@@ -1,11 +1,10 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { create } from "@bufbuild/protobuf";
-import { PlatformSchema } from "#gen/containerd/types/platform_pb.ts";
 import type { Config } from "../config/config.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { BunkerdError } from "../model/errors.ts";
+import { platformOf } from "../model/platforms.ts";
 import type { Snapshotter } from "../model/snapshots.ts";
 import { openNative } from "../snapshots/native.ts";
 import { inUserNamespace, overlayProblem, supportsIdMappedMounts } from "../snapshots/overlay-support.ts";
@@ -32,7 +31,7 @@ export async function startSnapshotters(given: SnapshotterParts): Promise<Readon
     open: (root: string) => Snapshotter,
   ): Promise<void> => {
     const root = rootPath === "" ? join(config.root, `${PluginType.snapshotter}.${id}`) : rootPath;
-    const platforms = [create(PlatformSchema, { os: "linux", architecture: architecture() })];
+    const platforms = [platformOf("linux", architecture())];
     const name = { type: PluginType.snapshotter, id, exports: { root }, platforms, capabilities };
     const snapshotter = await parts.startOptional(name, {}, () => open(root));
     if (snapshotter === undefined) return;

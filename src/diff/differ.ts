@@ -1,7 +1,6 @@
 import type { ContentStore } from "../model/content.ts";
 import type { Differ } from "../model/diff.ts";
 import { applyLayer } from "./apply.ts";
-import { compareMounts } from "./compare.ts";
 import { Workers } from "./workers.ts";
 
 export interface DifferDependencies {
@@ -18,7 +17,10 @@ export function openDiffer({ content, inUserNamespace }: DifferDependencies): Di
   return {
     apply: (scope, layer, mounts, options = {}) =>
       applyLayer({ content, workers, inUserNamespace }, scope, layer, mounts, options),
-    compare: (scope, lower, upper, options = {}) =>
-      compareMounts({ content, workers }, scope, lower, upper, options),
+    async compare(scope, lower, upper, options = {}) {
+      // Loads the compressors, which a start does without.
+      const { compareMounts } = await import("./compare.ts");
+      return await compareMounts({ content, workers }, scope, lower, upper, options);
+    },
   };
 }

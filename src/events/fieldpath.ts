@@ -2,7 +2,7 @@
  * What a subscription's filter can see of an event. Source of the rules: containerd `core/events/events.go` and the code
  * that `cmd/protoc-gen-go-fieldpath` generates for `api/events/*.proto`.
  */
-import type { DescField } from "@bufbuild/protobuf";
+import type { DescField, Registry } from "@bufbuild/protobuf";
 import { createRegistry, fromBinary, ScalarType } from "@bufbuild/protobuf";
 import type { ReflectMessage } from "@bufbuild/protobuf/reflect";
 import { reflect } from "@bufbuild/protobuf/reflect";
@@ -17,15 +17,21 @@ import { file_containerd_services_images_v1_image_events } from "#gen/containerd
 import type { Envelope } from "#gen/containerd/types/event_pb.ts";
 
 /** The message types that have field paths: those of the files with `fieldpath_all`. */
-const eventTypes = createRegistry(
-  file_containerd_events_container,
-  file_containerd_events_content,
-  file_containerd_events_namespace,
-  file_containerd_events_sandbox,
-  file_containerd_events_snapshot,
-  file_containerd_events_task,
-  file_containerd_services_images_v1_image_events,
-);
+let eventTypes: Registry | undefined;
+
+/** Made when a filter first asks, because it decodes all of their descriptors. */
+function readEventTypes(): Registry {
+  eventTypes ??= createRegistry(
+    file_containerd_events_container,
+    file_containerd_events_content,
+    file_containerd_events_namespace,
+    file_containerd_events_sandbox,
+    file_containerd_events_snapshot,
+    file_containerd_events_task,
+    file_containerd_services_images_v1_image_events,
+  );
+  return eventTypes;
+}
 
 /** Looks a field path up; undefined where the field is absent, empty or not a string, bool or label. */
 export type FieldLookup = (path: readonly string[]) => string | undefined;
@@ -55,7 +61,7 @@ export function envelopeFields(envelope: Envelope): FieldLookup {
 /** The event inside an Any, if it is of a known type and well-formed. Type urls are full names, with or without a prefix. */
 function decodeEvent(event: Any | undefined): ReflectMessage | undefined {
   if (event === undefined) return undefined;
-  const schema = eventTypes.getMessage(event.typeUrl.slice(event.typeUrl.lastIndexOf("/") + 1));
+  const schema = readEventTypes().getMessage(event.typeUrl.slice(event.typeUrl.lastIndexOf("/") + 1));
   if (schema === undefined) return undefined;
   try {
     return reflect(schema, fromBinary(schema, event.value));

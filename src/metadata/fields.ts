@@ -1,5 +1,5 @@
-import { create, fromBinary } from "@bufbuild/protobuf";
-import { type Any, AnySchema, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
+import { fromBinary } from "@bufbuild/protobuf";
+import { type Any, AnySchema, type Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Bucket } from "../bolt/bucket.ts";
 import { setOwn } from "../lib/record.ts";
 import { WireWriter } from "../lib/wire.ts";
@@ -60,7 +60,7 @@ export function putLabel(bucketOfLabels: Bucket, key: string, value: string): vo
 /** A time field; an absent one is Go's zero time. @throws DataLoss */
 export function readTime(bucket: Bucket, key: Uint8Array): Timestamp {
   const { seconds, nanos } = decodeGoTime(bucket.get(key));
-  return create(TimestampSchema, { seconds: BigInt(seconds), nanos });
+  return { $typeName: "google.protobuf.Timestamp", seconds: BigInt(seconds), nanos };
 }
 
 export function writeTime(bucket: Bucket, key: Uint8Array, time: Timestamp): void {
@@ -70,7 +70,7 @@ export function writeTime(bucket: Bucket, key: Uint8Array, time: Timestamp): voi
 /** Nanoseconds since 1970 as protobuf has them. */
 export function timestampOf(nanoseconds: bigint): Timestamp {
   const nanos = Number(nanoseconds % 1_000_000_000n);
-  return create(TimestampSchema, { seconds: nanoseconds / 1_000_000_000n, nanos });
+  return { $typeName: "google.protobuf.Timestamp", seconds: nanoseconds / 1_000_000_000n, nanos };
 }
 
 /** An Any field, or undefined if it is absent. @throws DataLoss naming `what` */

@@ -1,5 +1,5 @@
 import type { Any } from "@bufbuild/protobuf/wkt";
-import type { Platform } from "#gen/containerd/types/platform_pb.ts";
+import type { Platform } from "./platforms.ts";
 
 /** One part of the daemon as containerd names parts: `io.containerd.grpc.v1` and `containers`. */
 export interface Plugin {

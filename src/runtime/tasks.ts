@@ -35,8 +35,8 @@ export interface TasksDependencies {
   readonly logger: Logger;
 }
 
-const RUNC_OPTIONS = OptionsSchema.typeName;
-const CHECKPOINT_OPTIONS = CheckpointOptionsSchema.typeName;
+const RUNC_OPTIONS: typeof OptionsSchema.typeName = "containerd.runc.v1.Options";
+const CHECKPOINT_OPTIONS: typeof CheckpointOptionsSchema.typeName = "containerd.runc.v1.CheckpointOptions";
 /** Names, on a checkpoint's descriptor, a folder to restore from. */
 const RESTORE_FROM_PATH = "RestoreFromPath";
 

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 
 /** Answers one request of HTTP/1.1; owns the response. */
@@ -19,8 +19,9 @@ interface Connection {
 
 /** HTTP/1.1 on sockets that the listener accepted, with the drain and the idle timeout that Bun's server lacks for them. */
 export class Http1Server {
-  readonly #server: Server;
   readonly #idleTimeoutMs: number;
+  readonly #handler: Http1Handler;
+  #server: Server | undefined;
   readonly #connections = new Map<Socket, Connection>();
   #draining = false;
   #drained: (() => void) | undefined;
@@ -28,17 +29,7 @@ export class Http1Server {
   /** @param idleTimeoutMs how long a connection may have no request whose headers are complete */
   constructor(idleTimeoutMs: number, handler: Http1Handler) {
     this.#idleTimeoutMs = idleTimeoutMs;
-    this.#server = createServer((request, response) => {
-      this.#begin(request.socket, response);
-      handler(request, response);
-    });
-    // Bun only announces it in `Keep-Alive`; so that clients hear what holds.
-    this.#server.keepAliveTimeout = idleTimeoutMs;
-    this.#server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
-      if (socket.writable && !NOT_HTTP1.has(error.code ?? ""))
-        socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-      else socket.destroy();
-    });
+    this.#handler = handler;
   }
 
   accept(socket: Socket, received: Buffer): void {
@@ -50,6 +41,7 @@ export class Http1Server {
       this.#connections.delete(socket);
       if (this.#connections.size === 0) this.#drained?.();
     });
+    this.#server ??= this.#createServer();
     this.#server.emit("connection", socket);
     socket.unshift(received);
   }
@@ -62,6 +54,22 @@ export class Http1Server {
     await new Promise<void>((resolve) => {
       this.#drained = resolve;
     });
+  }
+
+  /** `node:http` takes 2 ms to load, and clients of gRPC never need it. */
+  #createServer(): Server {
+    const server = process.getBuiltinModule("node:http").createServer((request, response) => {
+      this.#begin(request.socket, response);
+      this.#handler(request, response);
+    });
+    // Bun only announces it in `Keep-Alive`; so that clients hear what holds.
+    server.keepAliveTimeout = this.#idleTimeoutMs;
+    server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
+      if (socket.writable && !NOT_HTTP1.has(error.code ?? ""))
+        socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+      else socket.destroy();
+    });
+    return server;
   }
 
   #begin(socket: Socket, response: ServerResponse): void {

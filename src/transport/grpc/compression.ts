@@ -1,5 +1,4 @@
 import { promisify } from "node:util";
-import { gunzip, gzip } from "node:zlib";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 
 /** What a call answers as `grpc-accept-encoding` when its request's encoding is not known. */
@@ -8,8 +7,8 @@ export const ACCEPT_ENCODING = "identity,gzip";
 /** Smaller answers are not worth their gzip header. */
 const MIN_COMPRESSED_BYTES = 1024;
 
-const gunzipAsync = promisify(gunzip);
-const gzipAsync = promisify(gzip);
+/** Loaded when a message first needs it: few clients compress. */
+const zlib = () => process.getBuiltinModule("node:zlib");
 
 /** @throws Unimplemented, worded as grpc-go's `server.go` */
 export function checkEncoding(encoding: string): void {
@@ -30,7 +29,7 @@ export async function decompress(
     throw new BunkerdError("Internal", "grpc: compressed flag set with identity or empty encoding");
   }
   try {
-    return await gunzipAsync(message, { maxOutputLength: maxBytes });
+    return await promisify(zlib().gunzip)(message, { maxOutputLength: maxBytes });
   } catch (error) {
     if (error instanceof RangeError || (error as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
       throw new BunkerdError(
@@ -45,6 +44,6 @@ export async function decompress(
 /** Deflates one message; undefined if that is not worth it. */
 export async function compress(message: Uint8Array): Promise<Uint8Array | undefined> {
   if (message.length < MIN_COMPRESSED_BYTES) return undefined;
-  const compressed = await gzipAsync(message);
+  const compressed = await promisify(zlib().gzip)(message);
   return compressed.length < message.length ? compressed : undefined;
 }

@@ -7,7 +7,7 @@ import { refusal, UNKNOWN_ENCODING } from "./answers.ts";
 import type { Call, CallServer, CallSettings } from "./call.ts";
 import { checkEncoding } from "./compression.ts";
 import { isGrpcProto } from "./content-type.ts";
-import { type Method, methodTable, unknownPath } from "./methods.ts";
+import { type Method, MethodTable, unknownPath } from "./methods.ts";
 import type { GrpcStream, GrpcStreamHandler, HeaderList } from "./stream.ts";
 import { ClientStreamingCall, ServerStreamingCall } from "./streaming.ts";
 import { parseTimeout } from "./timeout.ts";
@@ -21,7 +21,7 @@ export interface GrpcHandler {
 
 /** gRPC over any {@link GrpcStream}: finds the method of the path and runs its call. */
 export function createGrpcHandler(options: TransportOptions): GrpcHandler {
-  const table = methodTable(options.bindings);
+  const table = new MethodTable(options.bindings);
   const server: CallServer = {
     limits: { ...DEFAULT_LIMITS, ...options.limits },
     logger: options.logger,
@@ -30,7 +30,7 @@ export function createGrpcHandler(options: TransportOptions): GrpcHandler {
     openCalls: 0,
   };
   const handle = (stream: GrpcStream): void => {
-    const method = table.methods.get(stream.path);
+    const method = table.find(stream.path);
     const settings = settingsOf(stream);
     if ("refusal" in settings) {
       refuse(stream, settings, method, server);

@@ -36,26 +36,44 @@ export interface BidiStreamingMethod extends MethodBase {
 export type StreamingMethod = ServerStreamingMethod | ClientStreamingMethod | BidiStreamingMethod;
 export type Method = UnaryMethod | StreamingMethod;
 
-/** Methods by `:path`, and the names of the services that have any. */
-export interface MethodTable {
-  readonly methods: ReadonlyMap<string, Method>;
-  readonly services: ReadonlySet<string>;
-}
+/**
+ * Finds methods by `:path`. A service's methods are looked at when it is first called: at the start most descriptors have not
+ * been decoded (`build/lazy-descriptors.ts`), and most services are never called.
+ */
+export class MethodTable {
+  readonly #bindings = new Map<string, ServiceBinding>();
+  readonly #opened = new Set<string>();
+  /** Of the services that were called. */
+  readonly #methods = new Map<string, Method>();
 
-/** @throws Error if a service is bound twice */
-export function methodTable(bindings: readonly ServiceBinding[]): MethodTable {
-  const methods = new Map<string, Method>();
-  const services = new Set<string>();
-  for (const binding of bindings) {
-    const { service } = binding;
-    if (services.has(service.typeName)) throw new Error(`service ${service.typeName} is bound twice`);
-    services.add(service.typeName);
-    for (const desc of service.methods) {
-      const method = methodOf(desc, binding);
-      if (method !== undefined) methods.set(`/${service.typeName}/${desc.name}`, method);
+  /** @throws Error if a service is bound twice */
+  constructor(bindings: readonly ServiceBinding[]) {
+    for (const binding of bindings) {
+      const name = binding.service.typeName;
+      if (this.#bindings.has(name)) throw new Error(`service ${name} is bound twice`);
+      this.#bindings.set(name, binding);
     }
   }
-  return { methods, services };
+
+  find(path: string): Method | undefined {
+    return this.#methods.get(path) ?? this.#open(path);
+  }
+
+  hasService(name: string): boolean {
+    return this.#bindings.has(name);
+  }
+
+  #open(path: string): Method | undefined {
+    const name = path.slice(1, path.lastIndexOf("/"));
+    const binding = this.#bindings.get(name);
+    if (binding === undefined || this.#opened.has(name)) return undefined;
+    this.#opened.add(name);
+    for (const desc of binding.service.methods) {
+      const method = methodOf(desc, binding);
+      if (method !== undefined) this.#methods.set(`/${name}/${desc.name}`, method);
+    }
+    return this.#methods.get(path);
+  }
 }
 
 /** The status of a path that the table lacks, worded as grpc-go's `server.go`, `handleStream`. */
@@ -65,7 +83,7 @@ export function unknownPath(path: string, table: MethodTable): BunkerdError {
     return new BunkerdError("Unimplemented", `malformed method name: ${quote(path)}`);
   }
   const [service, method] = [path.slice(1, at), path.slice(at + 1)];
-  const known = table.services.has(service);
+  const known = table.hasService(service);
   const message = known ? `unknown method ${method} for service ${service}` : `unknown service ${service}`;
   return new BunkerdError("Unimplemented", message);
 }

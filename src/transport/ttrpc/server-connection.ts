@@ -85,9 +85,9 @@ export class ServerConnection implements FrameSink {
     if (streamId <= this.#lastStreamId) throw invalid("StreamID cannot be re-used and must increment");
     this.#lastStreamId = streamId;
     const call = callOf(data);
-    const method = this.#table.methods.get(`/${call.service}/${call.method}`);
+    const method = this.#table.find(`/${call.service}/${call.method}`);
     if (method === undefined) {
-      const known = this.#table.services.has(call.service);
+      const known = this.#table.hasService(call.service);
       throw new BunkerdError("Unimplemented", known ? `method ${call.method}` : `service ${call.service}`);
     }
     if (this.#calls.size >= MAX_OPEN_CALLS) {

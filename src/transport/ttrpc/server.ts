@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from "node:net";
 import { peerCredentials } from "../../linux/peer-credentials.ts";
-import { methodTable } from "../grpc/methods.ts";
+import { MethodTable } from "../grpc/methods.ts";
 import { listen } from "../listen.ts";
 import type { TransportOptions } from "../registry.ts";
 import { removeSocket, type UnixAddress } from "../socket-path.ts";
@@ -25,7 +25,7 @@ export class TtrpcServer {
     this.#options = options;
     const { bindings, logger, observe, observeStart } = options;
     this.#calls = { logger, observe, observeStart, openCalls: 0 };
-    const table = methodTable(bindings);
+    const table = new MethodTable(bindings);
     this.#server = createServer((socket) => {
       if (!this.#admits(socket)) {
         socket.destroy();

@@ -21,21 +21,27 @@ const CODE_BITS = Uint8Array.from(
 const EOS = 256;
 const SYMBOLS = 257;
 
-const CODES = canonicalCodes();
+let codes: Uint32Array | undefined;
+
+/** Made at the first use, as the machine below. */
+function codeOf(symbol: number): number {
+  codes ??= canonicalCodes();
+  return codes[symbol] ?? 0;
+}
 
 function canonicalCodes(): Uint32Array {
   const symbols = Array.from({ length: SYMBOLS }, (_, symbol) => symbol);
   symbols.sort((a, b) => bitsOf(a) - bitsOf(b) || a - b);
-  const codes = new Uint32Array(SYMBOLS);
+  const found = new Uint32Array(SYMBOLS);
   let next = 0;
   let bits = bitsOf(symbols[0] ?? 0);
   for (const symbol of symbols) {
     next <<= bitsOf(symbol) - bits;
     bits = bitsOf(symbol);
-    codes[symbol] = next;
+    found[symbol] = next;
     next += 1;
   }
-  return codes;
+  return found;
 }
 
 function bitsOf(symbol: number): number {
@@ -48,13 +54,17 @@ function bitsOf(symbol: number): number {
  */
 const EMIT = 1 << 16;
 const INVALID = 1 << 17;
-const STEPS = new Int32Array(256 * 16);
-/** 1 where a string may end: at most 7 bits into a code, all of them ones (section 5.2). */
-const MAY_END = new Uint8Array(256);
+interface Machine {
+  readonly steps: Int32Array;
+  /** 1 where a string may end: at most 7 bits into a code, all of them ones (section 5.2). */
+  readonly mayEnd: Uint8Array;
+}
 
-buildMachine();
+let machine: Machine | undefined;
 
-function buildMachine(): void {
+function buildMachine(): Machine {
+  const steps = new Int32Array(256 * 16);
+  const mayEnd = new Uint8Array(256);
   // Two children a node: an inner node's number, or -1 - symbol.
   const children: [number, number][] = [[0, 0]];
   for (let symbol = 0; symbol < SYMBOLS; symbol++) {
@@ -62,20 +72,21 @@ function buildMachine(): void {
     for (let bit = bitsOf(symbol) - 1; bit >= 0; bit--) {
       const pair = children[node];
       if (pair === undefined) throw new Error("huffman tree is broken");
-      const side = ((CODES[symbol] ?? 0) >>> bit) & 1;
+      const side = (codeOf(symbol) >>> bit) & 1;
       if (bit === 0) pair[side] = -1 - symbol;
       else if (pair[side] === 0) pair[side] = children.push([0, 0]) - 1;
       node = pair[side] ?? 0;
     }
   }
   for (let state = 0; state < children.length; state++) {
-    for (let nibble = 0; nibble < 16; nibble++) STEPS[state * 16 + nibble] = stepOf(children, state, nibble);
+    for (let nibble = 0; nibble < 16; nibble++) steps[state * 16 + nibble] = stepOf(children, state, nibble);
   }
   let ones = 0;
   for (let bits = 0; bits <= 7; bits++) {
-    MAY_END[ones] = 1;
+    mayEnd[ones] = 1;
     ones = children[ones]?.[1] ?? 0;
   }
+  return { steps, mayEnd };
 }
 
 function stepOf(children: readonly [number, number][], state: number, nibble: number): number {
@@ -100,19 +111,21 @@ export function maxDecodedBytes(encoded: number): number {
  * one that is not of ones (section 5.2).
  */
 export function decodeHuffman(source: Uint8Array, start: number, end: number, target: Uint8Array): number {
+  machine ??= buildMachine();
+  const { steps, mayEnd } = machine;
   let state = 0;
   let length = 0;
   for (let at = start; at < end; at++) {
     const byte = source[at] ?? 0;
-    let step = STEPS[state * 16 + (byte >>> 4)] ?? INVALID;
+    let step = steps[state * 16 + (byte >>> 4)] ?? INVALID;
     if ((step & EMIT) !== 0) target[length++] = (step >>> 8) & 0xff;
     const high = step;
-    step = STEPS[(step & 0xff) * 16 + (byte & 15)] ?? INVALID;
+    step = steps[(step & 0xff) * 16 + (byte & 15)] ?? INVALID;
     if ((step & EMIT) !== 0) target[length++] = (step >>> 8) & 0xff;
     if (((step | high) & INVALID) !== 0) return -1;
     state = step & 0xff;
   }
-  return MAY_END[state] === 1 ? length : -1;
+  return mayEnd[state] === 1 ? length : -1;
 }
 
 /** Length of the encoded string in bytes. */
@@ -129,7 +142,7 @@ export function encodeHuffman(text: Uint8Array, target: Uint8Array, at: number):
   let bits = 0;
   for (const byte of text) {
     // At most 7 bits wait and 28 come: more than 32, so the code goes in as two halves.
-    const code = CODES[byte] ?? 0;
+    const code = codeOf(byte);
     const length = bitsOf(byte);
     for (const [part, size] of length > 16
       ? [[code >>> 16, length - 16] as const, [code & 0xffff, 16] as const]
