@@ -1,0 +1,62 @@
+/**
+ * Compiles the daemon to one executable: `bun build/compile.ts OUTFILE REVISION`. Beside what `bun build --compile` does, protobuf
+ * descriptors are decoded when they are first used instead of at the start: see `lazy-descriptors.ts`.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { BunPlugin } from "bun";
+
+const REPOSITORY = join(import.meta.dir, "..");
+const LAZY = JSON.stringify(join(import.meta.dir, "lazy-descriptors.ts"));
+
+/** What generated code calls (protobuf-es `codegenv2/`), by file: the function, its parameters, and the handle instead. */
+const HYDRATORS: Readonly<Record<string, { name: string; parameters: string; handle: string }>> = {
+  boot: { name: "boot", parameters: "boot", handle: "lazyDescriptor(" },
+  file: { name: "fileDesc", parameters: "b64, imports", handle: "lazyFile(b64, " },
+  message: { name: "messageDesc", parameters: "file, path, ...paths", handle: "lazyDescriptor(" },
+  enum: { name: "enumDesc", parameters: "file, path, ...paths", handle: "lazyDescriptor(" },
+  extension: { name: "extDesc", parameters: "file, path, ...paths", handle: "lazyDescriptor(" },
+  service: { name: "serviceDesc", parameters: "file, path, ...paths", handle: "lazyService(file, path, " },
+};
+
+/** The library's file with its function renamed, and one of the old name that answers a handle. @throws Error if it is not there */
+export function withHandles(source: string, file: string): string {
+  const hydrator = HYDRATORS[file];
+  const head = `export function ${hydrator?.name}(${hydrator?.parameters}) {`;
+  if (hydrator === undefined || !source.includes(head)) throw new Error(`${file}.js has no "${head}"`);
+  const { name, parameters, handle } = hydrator;
+  return [
+    `import { lazyDescriptor, lazyFile, lazyService } from ${LAZY};`,
+    source.replace(head, `function resolved_${name}(${parameters}) {`),
+    `export function ${name}(${parameters}) { return ${handle}() => resolved_${name}(${parameters})); }`,
+  ].join("\n");
+}
+
+const lazyDescriptors: BunPlugin = {
+  name: "lazy-descriptors",
+  setup(build) {
+    build.onLoad({ filter: /\/codegenv2\/(?:boot|file|message|enum|extension|service)\.js$/ }, ({ path }) => {
+      const file = /([a-z]+)\.js$/.exec(path)?.[1] ?? "";
+      return { contents: withHandles(readFileSync(path, "utf8"), file), loader: "js" };
+    });
+  },
+};
+
+/** @throws AggregateError with what the bundler says */
+async function compile(outfile: string, revision: string): Promise<void> {
+  await Bun.build({
+    entrypoints: ["src/main.ts", "src/diff/worker.ts"].map((file) => join(REPOSITORY, file)),
+    target: "bun",
+    bytecode: true,
+    minify: { syntax: true, whitespace: true, identifiers: false },
+    define: { BUNKERD_REVISION: JSON.stringify(revision) },
+    plugins: [lazyDescriptors],
+    compile: { outfile },
+  });
+}
+
+if (import.meta.main) {
+  const [outfile, revision = "unknown"] = process.argv.slice(2);
+  if (outfile === undefined) throw new Error("usage: bun build/compile.ts OUTFILE [REVISION]");
+  await compile(outfile, revision);
+}

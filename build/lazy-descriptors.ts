@@ -1,0 +1,73 @@
+/**
+ * Protobuf descriptors that cost nothing until they are looked at. Generated code decodes each of its descriptors when it is
+ * loaded, which for all services together takes longer than everything else that a start does. The executable has handles in their
+ * place (`compile.ts` puts them there); a handle becomes a copy of its descriptor when one of its properties is first read.
+ */
+import { wireFields } from "../src/lib/wire.ts";
+
+/** FileDescriptorProto and ServiceDescriptorProto of `google/protobuf/descriptor.proto`. */
+const FILE_PACKAGE = 2;
+const FILE_SERVICE = 6;
+const SERVICE_NAME = 1;
+
+/** Handles that nobody has looked at. */
+const resolvers = new WeakMap<object, () => object>();
+/** Base64 of the FileDescriptorProto behind a file's handle. */
+const encodedFiles = new WeakMap<object, string>();
+
+/** Every handle's prototype: it is asked for whatever a handle does not have itself, which at first is everything. */
+const prototype = new Proxy(Object.prototype, {
+  get: (target, key, handle: object) => {
+    return become(handle) ? Reflect.get(handle, key) : Reflect.get(target, key, handle);
+  },
+});
+
+/** An object that becomes what `resolve` answers when it is first read. Listing its keys before shows none. */
+export function lazyDescriptor(resolve: () => object): object {
+  const handle = Object.create(prototype) as object;
+  resolvers.set(handle, resolve);
+  return handle;
+}
+
+/** The handle of a file; `encoded` is its FileDescriptorProto in base64. */
+export function lazyFile(encoded: string, resolve: () => object): object {
+  const handle = lazyDescriptor(resolve);
+  encodedFiles.set(handle, encoded);
+  return handle;
+}
+
+/** The handle of a file's service. It tells its full name without more: routing needs no more of most services. */
+export function lazyService(file: object, index: number, resolve: () => object): object {
+  const handle = lazyDescriptor(resolve);
+  const encoded = encodedFiles.get(file);
+  if (encoded === undefined) throw new Error("a service's file was not declared by lazyFile");
+  Object.defineProperty(handle, "typeName", {
+    configurable: true,
+    enumerable: true,
+    get: () => serviceNames(Buffer.from(encoded, "base64"))[index],
+  });
+  return handle;
+}
+
+/** False if it is no handle, or one that was looked at before. */
+function become(handle: object): boolean {
+  const resolve = resolvers.get(handle);
+  if (resolve === undefined) return false;
+  resolvers.delete(handle);
+  Object.defineProperties(handle, Object.getOwnPropertyDescriptors(resolve()));
+  return true;
+}
+
+/** Full names of the services in a FileDescriptorProto. */
+function serviceNames(file: Uint8Array): string[] {
+  let scope = "";
+  const names: string[] = [];
+  for (const field of wireFields(file)) {
+    if (field?.number === FILE_PACKAGE) scope = `${Buffer.from(field.content)}.`;
+    if (field?.number !== FILE_SERVICE) continue;
+    for (const inner of wireFields(field.content)) {
+      if (inner?.number === SERVICE_NAME) names.push(String(Buffer.from(inner.content)));
+    }
+  }
+  return names.map((name) => scope + name);
+}
