@@ -140,14 +140,14 @@ describe("config", () => {
 
   test("check tells every problem and fails for an error", async () => {
     const path = config(
-      'version = 2\nrooot = 1\noom_score = "x"\n[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "p"\n',
+      'version = 2\nrooot = 1\noom_score = "x"\n[plugins."io.containerd.internal.v1.tracing"]\nservice_name = "p"\n',
     );
     const { code, stdout } = await bunkerd("config", "check", "--config", path);
     expect(code).toBe(1);
     expect(stdout.split("\n")).toEqual([
       `error: ${path}: rooot: unknown key "rooot", did you mean "root"?`,
       `error: ${path}: oom_score: expected an integer, found string "x"`,
-      `warning: ${path}: plugins."io.containerd.grpc.v1.cri".sandbox_image: no effect: cri is not built yet`,
+      `warning: ${path}: plugins."io.containerd.internal.v1.tracing".service_name: no effect: tracing is not built yet`,
       "1 file: 2 errors, 1 warning",
       "",
     ]);

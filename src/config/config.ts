@@ -1,4 +1,5 @@
 import { BunkerdError } from "../model/errors.ts";
+import { CRI_IMAGES, CRI_RUNTIME, CRI_STREAMING } from "./cri.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
 import { DIFF_SERVICE, NATIVE, OVERLAYFS, PLUGINS, RUNTIME_TASK, SHIM_MANAGER } from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
@@ -38,7 +39,18 @@ export interface Config {
     readonly differs: readonly string[];
     readonly syncFs: boolean;
   };
+  readonly cri: CriConfig;
 }
+
+/** Of the CRI plugins, by config.toml's own names: what is not milliseconds by its key's type is as written there. */
+export interface CriConfig {
+  readonly images: ValueOf<typeof CRI_IMAGES>;
+  readonly runtime: ValueOf<typeof CRI_RUNTIME>;
+  readonly streaming: ValueOf<typeof CRI_STREAMING>;
+}
+
+/** One entry of `runtimes`: what a RuntimeClass's handler names. */
+export type RuntimeHandlerConfig = CriConfig["runtime"]["containerd"]["runtimes"][string];
 
 export interface OverlayfsConfig {
   /** Empty: a folder of its own below the root. */
@@ -149,6 +161,11 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       native: { rootPath: plugin("io.containerd.snapshotter.v1.native", NATIVE).root_path },
     },
     diff: diffConfig(plugin("io.containerd.service.v1.diff-service", DIFF_SERVICE)),
+    cri: {
+      images: plugin("io.containerd.cri.v1.images", CRI_IMAGES),
+      runtime: plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),
+      streaming: plugin("io.containerd.grpc.v1.cri", CRI_STREAMING),
+    },
   };
 }
 

@@ -85,23 +85,27 @@ const cni = table({
   use_internal_loopback: boolean(),
 });
 
-const images = table({
+const unpulled = <T>(field: Field<T>): Field<T> => unbuilt("cri images", field);
+
+/** Read as `Config.cri.images`. */
+export const CRI_IMAGES = table({
   snapshotter: string("overlayfs"),
   disable_snapshot_annotations: boolean(true),
-  discard_unpacked_layers: boolean(),
+  discard_unpacked_layers: unpulled(boolean()),
   pinned_images: map(string(), { sandbox: "registry.k8s.io/pause:3.10.2" }),
-  runtime_platforms: map(table({ platform: string(), snapshotter: string() })),
-  registry,
-  image_decryption: table({ key_model: string("node") }),
-  max_concurrent_downloads: integer(3),
-  concurrent_layer_fetch_buffer: integer(0),
-  image_pull_progress_timeout: duration(300_000),
-  image_pull_with_sync_fs: boolean(),
-  stats_collect_period: integer(10),
-  use_local_image_pull: boolean(),
+  runtime_platforms: unpulled(map(table({ platform: string(), snapshotter: string() }))),
+  registry: unpulled(registry),
+  image_decryption: unpulled(table({ key_model: string("node") })),
+  max_concurrent_downloads: unpulled(integer(3)),
+  concurrent_layer_fetch_buffer: unpulled(integer(0)),
+  image_pull_progress_timeout: unpulled(duration(300_000)),
+  image_pull_with_sync_fs: unpulled(boolean()),
+  stats_collect_period: unpulled(integer(10)),
+  use_local_image_pull: unpulled(boolean()),
 });
 
-const runtimeService = table({
+/** Read as `Config.cri.runtime`. */
+export const CRI_RUNTIME = table({
   containerd,
   cni,
   enable_selinux: boolean(),
@@ -122,15 +126,16 @@ const runtimeService = table({
   cdi_spec_dirs: strings(["/etc/cdi", "/var/run/cdi"]),
   drain_exec_sync_io_timeout: duration(0),
   ignore_deprecation_warnings: strings(),
-  stats_collect_period: duration(1000),
-  stats_retention_period: duration(120_000),
-  enable_criu: boolean(true),
+  stats_collect_period: unbuilt("cri stats", duration(1000)),
+  stats_retention_period: unbuilt("cri stats", duration(120_000)),
+  enable_criu: unbuilt("cri checkpoints", boolean(true)),
   systemd_cgroup: removed("set SystemdCgroup in the runtime's options"),
   disable_cgroup: removed(),
   enable_tls_streaming: removed("it belongs to io.containerd.grpc.v1.cri"),
 });
 
-const server = table({
+/** Read as `Config.cri.streaming`. */
+export const CRI_STREAMING = table({
   disable_tcp_service: boolean(true),
   stream_server_address: string("127.0.0.1"),
   stream_server_port: string("0"),
@@ -140,7 +145,7 @@ const server = table({
 });
 
 export const CRI_PLUGINS: Readonly<Record<string, Field>> = {
-  "io.containerd.cri.v1.images": unbuilt("cri", images),
-  "io.containerd.cri.v1.runtime": unbuilt("cri", runtimeService),
-  "io.containerd.grpc.v1.cri": unbuilt("cri", server),
+  "io.containerd.cri.v1.images": CRI_IMAGES,
+  "io.containerd.cri.v1.runtime": CRI_RUNTIME,
+  "io.containerd.grpc.v1.cri": CRI_STREAMING,
 };

@@ -22,7 +22,10 @@ export function formatConfig(tree: Table, options: DumpOptions = {}): string {
   const plugins = nodeAt(tree, "plugins");
   const set = isTable(plugins) ? plugins : new Map<string, Node>();
   if (defaults || set.size > 0) writer.section(["plugins"]);
-  for (const id of new Set([...(defaults ? Object.keys(PLUGINS) : []), ...set.keys()])) {
+  const ids = new Set([...(defaults ? Object.keys(PLUGINS) : []), ...set.keys()]);
+  // What should be a table and is none stands before the tables: behind them it would be a key of the last.
+  const isPlain = (id: string): boolean => set.has(id) && !isTable(set.get(id));
+  for (const id of [...ids].sort((a, b) => Number(isPlain(b)) - Number(isPlain(a)))) {
     const field = defaults && Object.hasOwn(PLUGINS, id) ? PLUGINS[id] : undefined;
     const gone = Object.values(field?.fields ?? {}).every((child) => child.type === "removed");
     if (field === undefined || !gone) writer.node(["plugins", id], set.get(id), field);

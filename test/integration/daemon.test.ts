@@ -426,12 +426,12 @@ describe("settings", () => {
   test("what is not built is said once a part, an unknown key with the nearest", async () => {
     const daemon = await launch(`version = 2
 rooot = "/x"
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "a"
-enable_selinux = true
+[plugins."io.containerd.internal.v1.tracing"]
+service_name = "a"
+sampling_ratio = 0.5
 `).ready();
     const warnings = daemon.lines.filter((line) => line.includes("level=warning"));
-    expect(warnings.filter((line) => line.includes("cri is not built yet")).length).toBe(1);
+    expect(warnings.filter((line) => line.includes("tracing is not built yet")).length).toBe(1);
     expect(warnings.some((line) => line.includes('did you mean \\"root\\"'))).toBe(true);
   });
 
