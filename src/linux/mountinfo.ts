@@ -15,6 +15,38 @@ export function mountPointsBelow(
     .sort((a, b) => b.length - a.length);
 }
 
+/** What proc_pid_mountinfo(5) says of a mount. */
+export interface MountEntry {
+  readonly point: string;
+  /** The optional fields: `shared:N`, `master:N`, `propagate_from:N`, `unbindable`. */
+  readonly tags: readonly string[];
+  readonly type: string;
+  /** Of the superblock, separated by commas. */
+  readonly superOptions: string;
+}
+
+/** The mount that a path without symbolic links stands on: of the longest mount points the first, as moby's mountinfo has it. */
+export function lookUpMount(
+  path: string,
+  mountinfo = readFileSync("/proc/self/mountinfo", "utf8"),
+): MountEntry | undefined {
+  let found: MountEntry | undefined;
+  for (const line of mountinfo.split("\n")) {
+    const fields = line.split(" ");
+    const point = unescapeOctal(fields[4] ?? "");
+    const above = point === "/" || point === path || path.startsWith(`${point}/`);
+    if (point === "" || !above || point.length <= (found?.point.length ?? 0)) continue;
+    const dash = fields.indexOf("-", 6);
+    found = {
+      point,
+      tags: fields.slice(6, dash),
+      type: fields[dash + 1] ?? "",
+      superOptions: fields[dash + 3] ?? "",
+    };
+  }
+  return found;
+}
+
 /**
  * Takes away everything that is mounted at and below a path without symbolic links. What is in use is detached: it goes when
  * its last user does. @throws ErrnoException

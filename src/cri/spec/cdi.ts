@@ -1,0 +1,63 @@
+import type { ContainerConfig } from "#gen/runtime/v1/api_pb.ts";
+import { BunkerdError, quote } from "../../model/errors.ts";
+import type { SpecSettings } from "./settings.ts";
+import type { Spec } from "./spec.ts";
+
+/** Annotations with this prefix name devices too, separated by commas. */
+const ANNOTATION_PREFIX = "cdi.k8s.io/";
+
+/** Adds what the specs of the machine say of the devices that a request names. @throws Unknown */
+export async function applyCdi(
+  spec: Spec,
+  config: ContainerConfig,
+  settings: Pick<SpecSettings, "enable_cdi" | "cdi_spec_dirs">,
+): Promise<void> {
+  const asked = config.CDIDevices.map(({ name }) => name);
+  if (!settings.enable_cdi) {
+    if (asked.length === 0) return;
+    const names = asked.join(", ");
+    throw new BunkerdError(
+      "Unknown",
+      `CDI devices (${names}) requested but CDI support is explicitly disabled`,
+    );
+  }
+  const names = [...new Set([...asked, ...annotatedDevices(config.annotations)])];
+  if (names.length === 0) return;
+  const { injectDevices } = await import("./cdi-devices.ts");
+  await injectDevices(spec, names, settings.cdi_spec_dirs);
+}
+
+function annotatedDevices(annotations: Readonly<Record<string, string>>): string[] {
+  return Object.entries(annotations)
+    .filter(([key]) => key.startsWith(ANNOTATION_PREFIX))
+    .flatMap(([, value]) => value.split(","))
+    .map((name) => {
+      if (isQualifiedName(name)) return name;
+      throw new BunkerdError(
+        "Unknown",
+        `failed to parse CDI device annotations: invalid CDI device name ${quote(name)}`,
+      );
+    });
+}
+
+const VENDOR = /^[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
+const CLASS = /^[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?$/;
+const DEVICE = /^[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?$/;
+
+/** `vendor.com/class=device` (CDI's `pkg/parser`). */
+export function isQualifiedName(name: string): boolean {
+  const [, vendor = "", kind = "", device = ""] = /^([^/]*)\/([^=]*)=(.*)$/s.exec(name) ?? [];
+  return isVendor(vendor) && isClass(kind) && isDeviceName(device);
+}
+
+export function isVendor(name: string): boolean {
+  return VENDOR.test(name);
+}
+
+export function isClass(name: string): boolean {
+  return CLASS.test(name);
+}
+
+export function isDeviceName(name: string): boolean {
+  return DEVICE.test(name);
+}
