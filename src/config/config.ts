@@ -1,7 +1,16 @@
 import { BunkerdError } from "../model/errors.ts";
 import { CRI_IMAGES, CRI_RUNTIME, CRI_STREAMING } from "./cri.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
-import { DIFF_SERVICE, NATIVE, OVERLAYFS, PLUGINS, RUNTIME_TASK, SHIM_MANAGER } from "./plugins.ts";
+import {
+  DIFF_SERVICE,
+  IMAGE_VERIFIER,
+  NATIVE,
+  OVERLAYFS,
+  PLUGINS,
+  RUNTIME_TASK,
+  SHIM_MANAGER,
+  TRANSFER,
+} from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
 import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
@@ -39,7 +48,40 @@ export interface Config {
     readonly differs: readonly string[];
     readonly syncFs: boolean;
   };
+  readonly transfer: TransferConfig;
+  readonly imageVerifier: {
+    /** Of programs that judge images. */
+    readonly folder: string;
+    /** Negative: all of them. */
+    readonly maxVerifiers: number;
+    readonly timeoutMs: number;
+  };
   readonly cri: CriConfig;
+}
+
+export interface TransferConfig {
+  /** At once; 0: any number. */
+  readonly maxConcurrentDownloads: number;
+  readonly maxConcurrentUploads: number;
+  /** 1: the layers of an image one after another. */
+  readonly maxConcurrentUnpacks: number;
+  /** Of the pieces that a large layer is fetched in; 0: whole. */
+  readonly layerFetchBufferBytes: number;
+  /** `certs.d` for clients that name none; empty: none. */
+  readonly hostsDirectory: string;
+  /** Only images that run on an unpack's platform are unpacked for it, not all of its system. */
+  readonly checkPlatformSupported: boolean;
+  readonly unpacks: readonly {
+    /** Such as `linux/amd64`. */
+    readonly platform: string;
+    readonly snapshotter: string;
+    /** Empty: the first that there is. */
+    readonly differ: string;
+    readonly configType: string;
+    readonly layerTypes: readonly string[];
+    /** Left out if its snapshotter or differ does not run. */
+    readonly optional: boolean;
+  }[];
 }
 
 /** Of the CRI plugins, by config.toml's own names: what is not milliseconds by its key's type is as written there. */
@@ -160,6 +202,8 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       overlayfs: overlayfsConfig(plugin("io.containerd.snapshotter.v1.overlayfs", OVERLAYFS)),
       native: { rootPath: plugin("io.containerd.snapshotter.v1.native", NATIVE).root_path },
     },
+    transfer: transferConfig(plugin("io.containerd.transfer.v1.local", TRANSFER)),
+    imageVerifier: verifierConfig(plugin("io.containerd.image-verifier.v1.bindir", IMAGE_VERIFIER)),
     diff: diffConfig(plugin("io.containerd.service.v1.diff-service", DIFF_SERVICE)),
     cri: {
       images: plugin("io.containerd.cri.v1.images", CRI_IMAGES),
@@ -171,6 +215,30 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
 
 function diffConfig(read: ValueOf<typeof DIFF_SERVICE>): Config["diff"] {
   return { differs: read.default, syncFs: read.sync_fs };
+}
+
+function transferConfig(read: ValueOf<typeof TRANSFER>): TransferConfig {
+  return {
+    maxConcurrentDownloads: read.max_concurrent_downloads,
+    maxConcurrentUploads: read.max_concurrent_uploaded_layers,
+    maxConcurrentUnpacks: read.max_concurrent_unpacks,
+    layerFetchBufferBytes: read.concurrent_layer_fetch_buffer,
+    hostsDirectory: read.config_path,
+    checkPlatformSupported: read.check_platform_supported,
+    unpacks: read.unpack_config.map((unpack) => ({
+      platform: unpack.platform,
+      snapshotter: unpack.snapshotter,
+      differ: unpack.differ,
+      configType: unpack.config_type,
+      layerTypes: unpack.layer_types,
+      optional: unpack.optional,
+    })),
+  };
+}
+
+function verifierConfig(read: ValueOf<typeof IMAGE_VERIFIER>): Config["imageVerifier"] {
+  const { bin_dir: folder, max_verifiers: maxVerifiers, per_verifier_timeout: timeoutMs } = read;
+  return { folder, maxVerifiers, timeoutMs };
 }
 
 function overlayfsConfig(read: ValueOf<typeof OVERLAYFS>): OverlayfsConfig {

@@ -1,4 +1,5 @@
 /** Every plugin of containerd 1.6 to 2.4 that has keys, by its URI, with its keys and defaults. */
+import { formatPlatform, hostPlatform } from "../model/platforms.ts";
 import { CRI_PLUGINS } from "./cri.ts";
 import {
   boolean,
@@ -98,32 +99,39 @@ const TASKS: Readonly<Record<string, Field>> = {
 /** Unlike containerd's, layers are on the disk before they are committed unless `sync_fs = false` says otherwise. */
 export const DIFF_SERVICE = table({ default: strings(["walking"]), sync_fs: boolean(true) });
 
+/** Without `unpack_config`, images of this machine's platform go to overlayfs; with an empty one, none is unpacked. */
+export const TRANSFER = table({
+  max_concurrent_downloads: integer(3),
+  concurrent_layer_fetch_buffer: integer(0),
+  max_concurrent_uploaded_layers: integer(3),
+  max_concurrent_unpacks: integer(1),
+  check_platform_supported: boolean(),
+  unpack_config: tables(unpackConfig, [
+    {
+      platform: formatPlatform(hostPlatform()),
+      snapshotter: "overlayfs",
+      differ: "walking",
+      config_type: "",
+      layer_types: [],
+      optional: false,
+    },
+  ]),
+  config_path: string(),
+});
+export const IMAGE_VERIFIER = table({
+  bin_dir: string("/opt/containerd/image-verifier/bin"),
+  max_verifiers: integer(10),
+  per_verifier_timeout: duration(10_000),
+});
+
 const CONTENT: Readonly<Record<string, Field>> = {
   "io.containerd.service.v1.diff-service": DIFF_SERVICE,
   "io.containerd.differ.v1.erofs": unbuilt(
     "diff",
     table({ mkfs_options: strings(), enable_tar_index: boolean(), enable_dmverity: boolean() }),
   ),
-  "io.containerd.transfer.v1.local": unbuilt(
-    "transfer",
-    table({
-      max_concurrent_downloads: integer(3),
-      concurrent_layer_fetch_buffer: integer(0),
-      max_concurrent_uploaded_layers: integer(3),
-      max_concurrent_unpacks: integer(1),
-      check_platform_supported: boolean(),
-      unpack_config: tables(unpackConfig),
-      config_path: string(),
-    }),
-  ),
-  "io.containerd.image-verifier.v1.bindir": unbuilt(
-    "transfer",
-    table({
-      bin_dir: string("/opt/containerd/image-verifier/bin"),
-      max_verifiers: integer(10),
-      per_verifier_timeout: duration(10_000),
-    }),
-  ),
+  "io.containerd.transfer.v1.local": TRANSFER,
+  "io.containerd.image-verifier.v1.bindir": IMAGE_VERIFIER,
 };
 
 const OTHERS: Readonly<Record<string, Field>> = {

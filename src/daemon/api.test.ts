@@ -6,6 +6,7 @@ import { HealthStatus } from "../transport/health.ts";
 import { API_SERVICES } from "./api.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { startServices } from "./services.ts";
+import type { Transfers } from "./transfer.ts";
 
 /** Stores that are only handed on. */
 const metadata = {
@@ -19,6 +20,7 @@ const metadata = {
 } as unknown as Metadata;
 
 const tasks = {} as unknown as TaskStore;
+const transfer = { streams: {}, transfers: {} } as unknown as Transfers;
 const diff = { differs: [], syncFs: true };
 
 async function bindingsOf(disabled: readonly string[], served: Metadata | null = metadata) {
@@ -30,6 +32,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     metadata: served ?? undefined,
     tasks: served === null ? undefined : tasks,
     diff: served === null ? undefined : diff,
+    transfer: served === null ? { streams: undefined, transfers: undefined } : transfer,
     health: new HealthStatus(),
     root: "/",
     version: "",

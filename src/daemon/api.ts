@@ -9,7 +9,9 @@ import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Namespaces } from "#gen/containerd/services/namespaces/v1/namespaces_pb.ts";
 import { Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
 import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
+import { Streaming } from "#gen/containerd/services/streaming/v1/streaming_pb.ts";
 import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { Transfer } from "#gen/containerd/services/transfer/v1/transfer_pb.ts";
 import { Version } from "#gen/containerd/services/version/v1/version_pb.ts";
 import { Health } from "#gen/grpc/health/v1/health_pb.ts";
 
@@ -20,6 +22,8 @@ export const API_SERVICES: readonly DescService[] = [
   Images,
   Snapshots,
   Diff,
+  Streaming,
+  Transfer,
   Namespaces,
   Leases,
   Store,

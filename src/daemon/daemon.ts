@@ -16,6 +16,7 @@ import { applyProcessSettings } from "./process.ts";
 import { startRuntime } from "./runtime.ts";
 import { startServices, ttrpcBindings } from "./services.ts";
 import { startSnapshotters } from "./snapshotters.ts";
+import { startTransfer } from "./transfer.ts";
 
 export interface DaemonOptions {
   readonly logger: Logger;
@@ -55,9 +56,10 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   );
   const metadata = await startMetadata({ parts, config, logger, clock, exchange, metrics, stack });
   const tasks = await startRuntime({ parts, config, logger, clock, exchange, metadata, version, stack });
-  const diff = await startDiff(parts, config, metadata);
+  const { differs, service: diff } = await startDiff(parts, config, metadata);
+  const transfer = await startTransfer({ parts, config, logger, clock, metadata, differs });
   const bindings = await startServices({
-    ...{ parts, exchange, metadata, diff, tasks, health },
+    ...{ parts, exchange, metadata, diff, tasks, transfer, health },
     ...{ root, version, revision },
   });
   metrics?.addServices(bindings);

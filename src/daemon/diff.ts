@@ -8,13 +8,19 @@ import type { DiffService } from "../services/diff.ts";
 import { inUserNamespace } from "../snapshots/overlay-support.ts";
 import { type Parts, PluginType } from "./parts.ts";
 
+export interface Differs {
+  /** Those that run, by name. */
+  readonly differs: ReadonlyMap<string, Differ>;
+  readonly service: DiffService | undefined;
+}
+
 /** The differ, and the service's choice of differs. A differ that is not there is passed over, as long as one
  * is. @throws InvalidArgument otherwise */
 export async function startDiff(
   parts: Parts,
   config: Config,
   metadata: Metadata | undefined,
-): Promise<DiffService | undefined> {
+): Promise<Differs> {
   const architecture = process.arch === "x64" ? "amd64" : process.arch;
   const platforms = [platformOf("linux", architecture)];
   const walking = await parts.start(
@@ -22,12 +28,13 @@ export async function startDiff(
     { metadata },
     (given) => openDiffer({ content: given.metadata.content, inUserNamespace: inUserNamespace() }),
   );
-  const running: ReadonlyMap<string, Differ | undefined> = new Map([["walking", walking]]);
-  return parts.start({ type: PluginType.service, id: "diff-service" }, { walking }, () => {
+  const running = new Map<string, Differ>(walking === undefined ? [] : [["walking", walking]]);
+  const service = await parts.start({ type: PluginType.service, id: "diff-service" }, { walking }, () => {
     const { differs: wanted, syncFs } = config.diff;
     const differs = wanted.flatMap((name) => running.get(name) ?? []);
     if (differs.length === 0)
       throw new BunkerdError("InvalidArgument", `needed differ not loaded: ${wanted.join(", ")}`);
     return { differs, syncFs };
   });
+  return { differs: running, service };
 }

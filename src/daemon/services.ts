@@ -12,13 +12,16 @@ import { leasesService } from "../services/leases.ts";
 import { namespacesService } from "../services/namespaces.ts";
 import { sandboxStoreService } from "../services/sandboxes.ts";
 import { snapshotsService } from "../services/snapshots.ts";
+import { streamingService } from "../services/streaming.ts";
 import { tasksService } from "../services/tasks.ts";
+import { transferService } from "../services/transfer.ts";
 import { ttrpcEventsService } from "../services/ttrpc-events.ts";
 import { versionService } from "../services/version.ts";
 import { type HealthStatus, healthBinding } from "../transport/health.ts";
 import { reflectionBindings } from "../transport/reflection.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
 import { type Parts, PluginType } from "./parts.ts";
+import type { Transfers } from "./transfer.ts";
 
 export interface ServicesDependencies {
   readonly parts: Parts;
@@ -26,6 +29,7 @@ export interface ServicesDependencies {
   readonly metadata: Metadata | undefined;
   readonly tasks: TaskStore | undefined;
   readonly diff: DiffService | undefined;
+  readonly transfer: Transfers;
   readonly health: HealthStatus;
   readonly root: string;
   readonly version: string;
@@ -34,7 +38,7 @@ export interface ServicesDependencies {
 
 /** Starts the stores' and services' parts, named as containerd's plugins, and answers what the listeners serve. */
 export async function startServices(dependencies: ServicesDependencies): Promise<readonly ServiceBinding[]> {
-  const { parts, exchange, metadata, tasks, diff, health, root, version, revision } = dependencies;
+  const { parts, exchange, metadata, tasks, diff, transfer, health, root, version, revision } = dependencies;
   const bindings: ServiceBinding[] = [];
   const add = async <N extends Readonly<Record<string, object | undefined>>>(
     id: string,
@@ -89,6 +93,9 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("images", { images }, imagesService);
   await add("snapshots", { snapshotters }, snapshotsService);
   await add("diff", { diff }, diffService);
+  const { streams, transfers: transferrer } = transfer;
+  await add("streaming", { streams }, streamingService);
+  await add("transfer", { transferrer, streams }, transferService);
   await add("namespaces", { namespaces }, namespacesService);
   await add("leases", { leases }, leasesService);
   await add("sandboxes", { sandboxes }, sandboxStoreService);

@@ -13,6 +13,8 @@ export type TransferEnd =
       readonly registry: OCIRegistry;
       /** Asked for credentials. */
       readonly auth?: MessageStream | undefined;
+      /** Takes the log of requests, if there is to be one. */
+      readonly log?: MessageStream | undefined;
     }
   | { readonly kind: "import"; readonly archive: ImageImportStream; readonly stream: MessageStream }
   | { readonly kind: "export"; readonly archive: ImageExportStream; readonly stream: MessageStream };

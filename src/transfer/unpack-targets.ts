@@ -1,0 +1,56 @@
+import type { Platform as PlatformMessage } from "#gen/containerd/types/platform_pb.ts";
+import type { UnpackConfiguration } from "#gen/containerd/types/transfer/imagestore_pb.ts";
+import type { Logger } from "../lib/log.ts";
+import type { Applier } from "../model/diff.ts";
+import {
+  formatPlatform,
+  hostPlatform,
+  type Platform,
+  type PlatformMatcher,
+  platformOf,
+} from "../model/platforms.ts";
+import type { SnapshotStore } from "../model/snapshots.ts";
+
+/** Where images of a platform can be unpacked to. */
+export interface UnpackTarget {
+  readonly platform: PlatformMatcher;
+  readonly snapshots: SnapshotStore;
+  readonly applier: Applier;
+  /** Layers are on the disk before their snapshots are committed. */
+  readonly syncFs: boolean;
+  /** A snapshot can be given its parent when it is committed. */
+  readonly rebases: boolean;
+  /** Of configs, beside the images' own; empty: those only. */
+  readonly configType: string;
+  /** Of layers, beside the known ones. */
+  readonly layerTypes: readonly string[];
+}
+
+/** What a snapshotter is called when nobody names one. */
+export const DEFAULT_SNAPSHOTTER = "overlayfs";
+
+/** Of a message; without one this machine's. */
+export function platformFrom(message: PlatformMessage | undefined): Platform {
+  if (message === undefined) return hostPlatform();
+  const { os, architecture, variant, osVersion, osFeatures } = message;
+  return { ...platformOf(os, architecture, variant), osVersion, osFeatures };
+}
+
+/** The targets that serve what is asked for; what none serves is left packed, with a warning (`core/transfer/local` getSupportedPlatform). */
+export function targetsFor(
+  wanted: readonly Pick<UnpackConfiguration, "platform" | "snapshotter">[],
+  targets: readonly UnpackTarget[],
+  logger: Logger,
+): UnpackTarget[] {
+  return wanted.flatMap(({ platform: message, snapshotter }) => {
+    const platform = message === undefined ? platformOf("", "") : platformFrom(message);
+    const serving = targets.filter((target) => target.platform.match(platform));
+    const named = snapshotter === "" ? DEFAULT_SNAPSHOTTER : snapshotter;
+    const found = serving.find(({ snapshots }) => snapshots.name === named);
+    const chosen = found ?? (snapshotter === "" ? serving[0] : undefined);
+    if (chosen !== undefined) return [chosen];
+    const fields = { platform: formatPlatform(platform), snapshotter };
+    logger.warn("unpack configuration not supported, image stays packed", fields);
+    return [];
+  });
+}
