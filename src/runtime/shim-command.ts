@@ -4,6 +4,7 @@ import { type Any, AnySchema } from "@bufbuild/protobuf/wkt";
 import { BootstrapParamsSchema, LogLevel } from "#gen/containerd/runtime/bootstrap/v1/bootstrap_pb.ts";
 import { type DeleteResponse, DeleteResponseSchema } from "#gen/containerd/task/v2/shim_pb.ts";
 import { type RuntimeInfo, RuntimeInfoSchema } from "#gen/containerd/types/introspection_pb.ts";
+import { endOf, type Finished, type Program, runProgram } from "../lib/program.ts";
 import { BunkerdError, fail, messageOf } from "../model/errors.ts";
 import type { Bundle } from "./bundle.ts";
 
@@ -33,8 +34,6 @@ export interface ShimCommand {
 /** How long a shim's `start` may take, as the reference gives its socket to answer (`pkg/shim`, `Connect`). */
 const START_TIMEOUT_MS = 100_000;
 const INFO_TIMEOUT_MS = 10_000;
-/** What is kept of a program's output. */
-const MAX_OUTPUT_BYTES = 1 << 20;
 
 /** Programs that read the options on stdin instead of bootstrap parameters, by path and time of their change. */
 export type LegacyPrograms = Set<string>;
@@ -52,7 +51,7 @@ export async function startShim(
 ): Promise<Uint8Array> {
   const { program, bundle, settings } = command;
   const start = (stdin: Uint8Array): Promise<Finished> =>
-    runProgram({
+    runShim({
       args: [program, ...argumentsOf(command), "start"],
       env: environmentOf(command, settings.env),
       cwd: bundle.path,
@@ -100,7 +99,7 @@ function bootstrapParams({ bundle, settings }: ShimCommand, options: Any | undef
 /** Calls `delete`, which kills and removes what a dead shim left of its container. @throws Unknown, DeadlineExceeded */
 export async function deleteByShim(command: ShimCommand, timeoutMs: number): Promise<DeleteResponse> {
   const { program, bundle } = command;
-  const finished = await runProgram({
+  const finished = await runShim({
     args: [program, ...argumentsOf(command), "-bundle", bundle.path, "delete"],
     env: environmentOf(command, []),
     cwd: bundle.path,
@@ -116,7 +115,7 @@ export async function askShim(
   options: Any | undefined,
   signal?: AbortSignal,
 ): Promise<RuntimeInfo> {
-  const finished = await runProgram({
+  const finished = await runShim({
     args: [program, "-info"],
     env: process.env,
     stdin: options === undefined ? new Uint8Array() : toBinary(AnySchema, options),
@@ -159,106 +158,27 @@ function splitVariable(text: string): [string, string] {
   return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
 }
 
-interface Program {
-  readonly args: readonly string[];
-  readonly env: Record<string, string | undefined>;
-  readonly cwd?: string;
-  readonly stdin?: Uint8Array;
-  readonly timeoutMs: number;
-  readonly signal?: AbortSignal | undefined;
-}
-
-interface Finished {
-  readonly exitCode: number;
-  /** Of the one that ended it. */
-  readonly signal: string | null;
-  readonly stdout: Uint8Array;
-  readonly stderr: Uint8Array;
-}
-
-/**
- * Runs a program to its end in a session of its own: what it leaves running is no child of the daemon's terminal or process
- * group. @throws Unknown if it cannot be started, DeadlineExceeded, Canceled
- */
-async function runProgram({ args, env, cwd, stdin, timeoutMs, signal }: Program): Promise<Finished> {
-  signal?.throwIfAborted();
-  const child = spawn(args, {
-    env,
-    ...(cwd === undefined ? {} : { cwd }),
-    stdin: stdin ?? "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    detached: true,
-  });
-  let stopped: "deadline" | "caller" | undefined;
-  const stop = (reason: "deadline" | "caller"): void => {
-    stopped ??= reason;
-    child.kill("SIGKILL");
-  };
-  const timer = setTimeout(stop, timeoutMs, "deadline");
-  const cancel = (): void => stop("caller");
-  signal?.addEventListener("abort", cancel);
+/** Runs a shim's command. @throws Unknown if it cannot be started, DeadlineExceeded, Canceled */
+async function runShim(program: Program): Promise<Finished> {
+  program.signal?.throwIfAborted();
+  let finished: Finished;
   try {
-    const [stdout, stderr, exitCode] = await Promise.all([
-      collect(child.stdout, child.exited),
-      collect(child.stderr, child.exited),
-      child.exited,
-    ]);
-    if (stopped !== undefined) {
-      const [code, words] =
-        stopped === "deadline"
-          ? (["DeadlineExceeded", "context deadline exceeded"] as const)
-          : (["Canceled", "context canceled"] as const);
-      const said = new TextDecoder().decode(stderr).trim();
-      throw new BunkerdError(code, `${said === "" ? "" : `${said}: `}shim killed after ${words}`);
-    }
-    return { exitCode, signal: child.signalCode === null ? null : String(child.signalCode), stdout, stderr };
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", cancel);
-  }
-}
-
-/** @throws Unknown */
-function spawn<const Out extends "pipe">(
-  args: readonly string[],
-  options: Bun.SpawnOptions.OptionsObject<Uint8Array | "ignore", Out, Out>,
-): Bun.Subprocess<Uint8Array | "ignore", Out, Out> {
-  try {
-    return Bun.spawn([...args], options);
+    finished = await runProgram(program);
   } catch (error) {
-    throw new BunkerdError("Unknown", `fork/exec ${args[0]}: ${messageOf(error)}`, { cause: error });
+    throw new BunkerdError("Unknown", `fork/exec ${program.args[0]}: ${messageOf(error)}`, { cause: error });
   }
+  if (finished.stopped === undefined) return finished;
+  const [code, words] =
+    finished.stopped === "deadline"
+      ? (["DeadlineExceeded", "context deadline exceeded"] as const)
+      : (["Canceled", "context canceled"] as const);
+  const said = new TextDecoder().decode(finished.stderr).trim();
+  throw new BunkerdError(code, `${said === "" ? "" : `${said}: `}shim killed after ${words}`);
 }
 
-/** How long output may still come after the program's end: a process that it left may hold the other end open for ever. */
-const DRAIN_MS = 100;
-
-async function collect(stream: ReadableStream<Uint8Array>, exited: Promise<number>): Promise<Uint8Array> {
-  const reader = stream.getReader();
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const drained = exited.then(
-    () =>
-      new Promise<"drained">((resolve) => {
-        timer = setTimeout(resolve, DRAIN_MS, "drained");
-      }),
-  );
-  for (;;) {
-    const result = await Promise.race([reader.read(), drained]);
-    if (result === "drained" || result.done) break;
-    if (size < MAX_OUTPUT_BYTES) chunks.push(result.value);
-    size += result.value.length;
-  }
-  clearTimeout(timer);
-  void reader.cancel().catch(() => undefined);
-  return Buffer.concat(chunks).subarray(0, MAX_OUTPUT_BYTES);
-}
-
-function programError({ exitCode, signal }: Finished, output: Uint8Array): BunkerdError {
+function programError(finished: Finished, output: Uint8Array): BunkerdError {
   const said = new TextDecoder().decode(output).trim();
-  const end = signal === null ? `exit status ${exitCode}` : `signal: ${signal.slice(3).toLowerCase()}`;
+  const end = endOf(finished);
   return new BunkerdError("Unknown", said === "" ? end : `${said}: ${end}`);
 }
 

@@ -10,6 +10,7 @@ need git git
 need strace strace
 need runc runc
 need script bsdutils
+need iptables iptables
 need h2load nghttp2-client
 if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -q
