@@ -10,8 +10,9 @@ need git git
 need strace strace
 need runc runc
 need script bsdutils
-need iptables iptables
 need h2load nghttp2-client
+need ip iproute2
+need iptables iptables
 if [ ${#missing[@]} -gt 0 ]; then
   apt-get update -q
   DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"

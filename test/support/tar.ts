@@ -88,6 +88,9 @@ export interface BuiltImage {
   readonly archive: Buffer;
   readonly chainIds: readonly string[];
   readonly layers: readonly { readonly digest: string; readonly blob: Buffer }[];
+  /** Config, layers and manifest by digest, for a registry. */
+  readonly blobs: ReadonlyMap<string, Uint8Array>;
+  readonly manifest: { readonly digest: string; readonly mediaType: string };
 }
 
 export function digestOf(bytes: Uint8Array): string {
@@ -135,5 +138,5 @@ export function buildImage(
     chainIds.push(parent === undefined ? diffId : digestOf(Buffer.from(`${parent} ${diffId}`)));
   }
   const built = packed.map(({ blob }) => ({ digest: digestOf(blob), blob: Buffer.from(blob) }));
-  return { archive, chainIds, layers: built };
+  return { archive, chainIds, layers: built, blobs, manifest: descriptor };
 }

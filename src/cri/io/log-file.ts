@@ -1,0 +1,97 @@
+import { type FileHandle, open } from "node:fs/promises";
+import type { Logger } from "../../lib/log.ts";
+import { messageOf } from "../../model/errors.ts";
+
+/** What may wait for the disk before those who write are held up. */
+const MAX_QUEUED_BYTES = 128 << 10;
+const MODE = 0o640;
+const NEWLINE = 0x0a;
+
+/**
+ * A log file that lines are appended to, in the order of the calls, off the main thread: a slow disk holds up only who waits for
+ * {@link append}. A disk that takes nothing more loses lines, is told of once, and is tried again with the next ones.
+ */
+export class LogFile {
+  readonly #path: string;
+  readonly #file: FileHandle;
+  readonly #logger: Logger;
+  #queue: Uint8Array[] = [];
+  #queuedBytes = 0;
+  #writing: Promise<void> | undefined;
+  #room: PromiseWithResolvers<void> | undefined;
+  #failing = false;
+  /** A failed write has left a part of a line. */
+  #torn = false;
+  #closed: Promise<void> | undefined;
+
+  private constructor(path: string, file: FileHandle, logger: Logger) {
+    this.#path = path;
+    this.#file = file;
+    this.#logger = logger;
+  }
+
+  /** Opens or creates it with mode 0640 (containerd `internal/cri/server/helpers.go`, `openLogFile`). @throws ErrnoException */
+  static async open(path: string, logger: Logger): Promise<LogFile> {
+    return new LogFile(path, await open(path, "a", MODE), logger);
+  }
+
+  /** Takes whole lines. A promise if the disk is behind: more should not come before it resolves. */
+  append(lines: Uint8Array): Promise<void> | undefined {
+    if (lines.length === 0) return undefined;
+    this.#queue.push(lines);
+    this.#queuedBytes += lines.length;
+    this.#writing ??= this.#writeQueue();
+    if (this.#queuedBytes <= MAX_QUEUED_BYTES) return undefined;
+    this.#room ??= Promise.withResolvers();
+    return this.#room.promise;
+  }
+
+  /** Resolves when what was appended has been written, or given up. */
+  async flush(): Promise<void> {
+    await this.#writing;
+  }
+
+  /** Writes what is queued, and closes. Nothing may be appended any more. */
+  close(): Promise<void> {
+    this.#closed ??= this.flush().then(() => this.#file.close());
+    return this.#closed;
+  }
+
+  async #writeQueue(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const [first = new Uint8Array(0), ...others] = this.#queue;
+      const batch = others.length === 0 && !this.#torn ? first : this.#batch();
+      this.#queue = [];
+      await this.#write(batch);
+      this.#queuedBytes = this.#queue.reduce((sum, lines) => sum + lines.length, 0);
+      if (this.#queuedBytes <= MAX_QUEUED_BYTES) {
+        this.#room?.resolve();
+        this.#room = undefined;
+      }
+    }
+    this.#writing = undefined;
+  }
+
+  #batch(): Uint8Array {
+    return Buffer.concat(this.#torn ? [Uint8Array.of(NEWLINE), ...this.#queue] : this.#queue);
+  }
+
+  async #write(batch: Uint8Array): Promise<void> {
+    let written = 0;
+    try {
+      while (written < batch.length) {
+        const { bytesWritten } = await this.#file.write(batch, written, batch.length - written);
+        written += bytesWritten;
+      }
+      if (this.#failing) this.#logger.info("container log is written again", { path: this.#path });
+      this.#failing = false;
+    } catch (error) {
+      if (!this.#failing) {
+        const fields = { path: this.#path, error: messageOf(error) };
+        this.#logger.error("write container log: lines are lost until it can be written again", fields);
+      }
+      this.#failing = true;
+    }
+    if (written > 0) this.#torn = batch[written - 1] !== NEWLINE;
+  }
+}

@@ -1,0 +1,78 @@
+/** Debian's docker-registry on a loopback port, filled by plain HTTP. */
+import { mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { debianPackage } from "./debian.ts";
+import { start } from "./processes.ts";
+import type { BuiltImage } from "./tar.ts";
+
+export interface Registry {
+  /** `127.0.0.1:port` */
+  readonly host: string;
+  stop(): Promise<void>;
+}
+
+/** Starts a registry that keeps its files in `folder`; it ends with the test at the latest. @throws with its log */
+export async function startRegistry(folder: string, port: number): Promise<Registry> {
+  mkdirSync(folder, { recursive: true });
+  const host = `127.0.0.1:${port}`;
+  const config = {
+    version: "0.1",
+    storage: { filesystem: { rootdirectory: join(folder, "data") }, delete: { enabled: true } },
+    http: { addr: host },
+    log: { level: "warn" },
+  };
+  // JSON is YAML.
+  writeFileSync(join(folder, "config.yml"), JSON.stringify(config));
+  const log = openSync(join(folder, "log"), "a");
+  const program = join(await debianPackage("bookworm", "docker-registry"), "usr/bin/docker-registry");
+  const child = start([program, "serve", join(folder, "config.yml")], {
+    stdin: "ignore",
+    stdout: log,
+    stderr: log,
+  });
+  const deadline = performance.now() + 30_000;
+  for (;;) {
+    const answer = await fetch(`http://${host}/v2/`).catch(() => undefined);
+    if (answer?.ok === true) break;
+    if (child.exitCode !== null || performance.now() > deadline) {
+      throw new Error(`docker-registry does not answer: ${readFileSync(join(folder, "log"), "utf8")}`);
+    }
+    await Bun.sleep(10);
+  }
+  return {
+    host,
+    async stop() {
+      child.kill("SIGTERM");
+      await child.exited;
+    },
+  };
+}
+
+/** Puts an image under `repository:tag`. @throws with the registry's answer */
+export async function pushImage(
+  { host }: Registry,
+  repository: string,
+  tag: string,
+  image: BuiltImage,
+): Promise<void> {
+  for (const [digest, bytes] of image.blobs) {
+    if (digest === image.manifest.digest) continue;
+    const begun = await expectOk(
+      await fetch(`http://${host}/v2/${repository}/blobs/uploads/`, { method: "POST" }),
+    );
+    const url = new URL(begun.headers.get("location") ?? "", `http://${host}`);
+    url.searchParams.set("digest", digest);
+    await expectOk(await fetch(url, { method: "PUT", body: bytes as Uint8Array<ArrayBuffer> }));
+  }
+  const { digest, mediaType } = image.manifest;
+  const body = image.blobs.get(digest) as Uint8Array<ArrayBuffer>;
+  const headers = { "content-type": mediaType };
+  await expectOk(
+    await fetch(`http://${host}/v2/${repository}/manifests/${tag}`, { method: "PUT", headers, body }),
+  );
+}
+
+async function expectOk(answer: Response): Promise<Response> {
+  if (!answer.ok) throw new Error(`${answer.url}: ${answer.status} ${await answer.text()}`);
+  return answer;
+}
