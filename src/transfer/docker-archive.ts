@@ -115,11 +115,16 @@ async function resolveLayers(
   blobs: ReadonlyMap<string, ImportedBlob>,
   compress: boolean,
 ): Promise<OciDescriptor[]> {
-  const layers: OciDescriptor[] = [];
-  for (const path of paths) {
+  const found = paths.map((path) => {
     const blob = blobs.get(path);
     if (blob === undefined) throw new BunkerdError("Unknown", `layer ${quote(path)} not found`);
-    const known = await compressedForm(content, scope, blob.digest);
+    return blob;
+  });
+  const layers: OciDescriptor[] = [];
+  for (const [at, blob] of found.entries()) {
+    // Of a layer that comes several times the reference looks for the last one only, and the manifest's digest tells.
+    const isLast = found.findLastIndex(({ digest }) => digest === blob.digest) === at;
+    const known = isLast ? await compressedForm(content, scope, blob.digest) : undefined;
     if (known !== undefined) layers.push(known);
     else layers.push(await describeLayer(content, scope, blob, compress));
   }
