@@ -36,6 +36,8 @@ export type ProgressListener = (progress: TransferProgress) => void;
 
 /** Moves images between registries, archives and the image store (containerd `core/transfer`). */
 export interface Transferrer {
+  /** Whether there is a way from that source to that destination. */
+  goes(source: TransferEnd, destination: TransferEnd): boolean;
   /**
    * @param onProgress without it nothing is gathered for it
    * @throws Unimplemented if nothing goes from that source to that destination, and what the way throws

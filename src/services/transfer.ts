@@ -8,7 +8,7 @@ import {
 } from "#gen/containerd/types/transfer/importexport_pb.ts";
 import { ProgressSchema } from "#gen/containerd/types/transfer/progress_pb.ts";
 import { HTTPDebug, OCIRegistrySchema } from "#gen/containerd/types/transfer/registry_pb.ts";
-import { fail, isError, quote } from "../model/errors.ts";
+import { BunkerdError, fail, quote } from "../model/errors.ts";
 import { toDescriptor } from "../model/oci.ts";
 import type { Scope } from "../model/scope.ts";
 import type { MessageStream, StreamStore } from "../model/streams.ts";
@@ -31,14 +31,11 @@ export function transferService(dependencies: {
       try {
         const from = endOf(streams, scope, source, "source");
         const to = endOf(streams, scope, destination, "destination");
-        try {
-          await transferrer.transfer(scope, from, to, progress?.tell);
-        } catch (error) {
-          if (!isError(error, "Unimplemented") || !error.message.startsWith("unable to transfer"))
-            throw error;
-          const names = `${source?.typeUrl} to ${destination?.typeUrl}`;
-          throw fail("Unimplemented", `method Transfer for ${names}`, { cause: error });
+        if (from === undefined || to === undefined || !transferrer.goes(from, to)) {
+          const message = `method Transfer not implemented for ${source?.typeUrl} to ${destination?.typeUrl}`;
+          throw new BunkerdError("Unimplemented", message);
         }
+        await transferrer.transfer(scope, from, to, progress?.tell);
         return {};
       } finally {
         await progress?.close();
@@ -82,8 +79,13 @@ function encode({
   return toBinary(ProgressSchema, message);
 }
 
-/** @throws InvalidArgument on what is not there or malformed, NotFound on an unknown type or stream */
-function endOf(streams: StreamStore, scope: Scope, end: Any | undefined, role: string): TransferEnd {
+/** Undefined for what is no end. @throws InvalidArgument on what is not there or malformed, NotFound on an unknown stream */
+function endOf(
+  streams: StreamStore,
+  scope: Scope,
+  end: Any | undefined,
+  role: string,
+): TransferEnd | undefined {
   if (end === undefined) throw fail("InvalidArgument", `transfer without a ${role}`);
   switch (end.typeUrl.slice(end.typeUrl.lastIndexOf("/") + 1)) {
     case ImageStoreSchema.typeName:
@@ -108,7 +110,7 @@ function endOf(streams: StreamStore, scope: Scope, end: Any | undefined, role: s
       return { kind: "export", archive, stream: streams.get(scope, archive.stream) };
     }
     default:
-      throw fail("NotFound", `type with url ${end.typeUrl}`);
+      return undefined;
   }
 }
 

@@ -76,6 +76,10 @@ export class LocalTransfers implements Transferrer {
     this.#unpacks = semaphoreOf(options.maxConcurrentUnpacks, 2);
   }
 
+  goes(source: TransferEnd, destination: TransferEnd): boolean {
+    return this.#wayOf(source, destination) !== undefined;
+  }
+
   async transfer(
     scope: Scope,
     source: TransferEnd,
@@ -247,20 +251,20 @@ export class LocalTransfers implements Transferrer {
       import("./byte-streams.ts"),
     ]);
     const { images } = this.#dependencies;
-    onProgress?.({ event: "Exporting" });
-    const found = await Promise.all(namesToExport(from).map((name) => images.get(scope, name)));
     const sender = sendBytes(stream);
-    const platforms =
-      archive.platforms.length === 0
-        ? strictPlatform(hostPlatform())
-        : orderedPlatforms(archive.platforms.map(platformFrom));
-    const options = {
-      platforms,
-      allPlatforms: archive.allPlatforms,
-      skipDockerManifest: archive.skipCompatibilityManifest,
-      skipNonDistributable: archive.skipNonDistributable,
-    };
     try {
+      onProgress?.({ event: "Exporting" });
+      const found = await Promise.all(namesToExport(from).map((name) => images.get(scope, name)));
+      const platforms =
+        archive.platforms.length === 0
+          ? strictPlatform(hostPlatform())
+          : orderedPlatforms(archive.platforms.map(platformFrom));
+      const options = {
+        platforms,
+        allPlatforms: archive.allPlatforms,
+        skipDockerManifest: archive.skipCompatibilityManifest,
+        skipNonDistributable: archive.skipNonDistributable,
+      };
       await exportImages(this.#dependencies, scope, found, options, sender.write);
     } finally {
       sender.close();

@@ -11,8 +11,8 @@ import { Db } from "../../src/bolt/db.ts";
 import { dockerArchive, Layout } from "../support/archives.ts";
 import { bucketLines } from "../support/bucket-lines.ts";
 import { ctr } from "../support/commands.ts";
-import { type Daemon, daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { transcript } from "../support/ctr-output.ts";
+import { type Daemon, daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { tar } from "../support/tar.ts";
 
 const NAME = "io.containerd.image.name";
@@ -37,13 +37,19 @@ function writeArchives(folder: string): void {
     amd64: multi.image([base, upper], "amd64"),
     arm64: multi.image([base], "arm64"),
   });
-  write("multi.tar", multi.archive([{ ...index, annotations: { [NAME]: "example.org/multi:1", [TAG]: "1" } }]));
+  write(
+    "multi.tar",
+    multi.archive([{ ...index, annotations: { [NAME]: "example.org/multi:1", [TAG]: "1" } }]),
+  );
   const tagged = new Layout();
   const image = tagged.image([base], "amd64");
   const other = tagged.image([upper], "amd64");
   write("tagged.tar", tagged.archive([{ ...image, annotations: { [TAG]: "latest" } }, other]));
   const foreign = new Layout();
-  write("foreign.tar", foreign.archive([{ ...foreign.image([base], "s390x"), annotations: { [NAME]: "x.org/f:1" } }]));
+  write(
+    "foreign.tar",
+    foreign.archive([{ ...foreign.image([base], "s390x"), annotations: { [NAME]: "x.org/f:1" } }]),
+  );
   const docker = dockerArchive(["busybox:1", "example.org/other/box:2"], [base, upper, base]);
   write("docker.tar", docker);
   write("docker.tar.gz", gzipSync(docker));
@@ -55,7 +61,12 @@ function writeArchives(folder: string): void {
   write("cut.tar", docker.subarray(0, docker.length / 2));
   write("version.tar", tar([{ name: "oci-layout", data: '{"imageLayoutVersion":"9.0.0"}' }]));
   write("noindex.tar", tar([{ name: "oci-layout", data: '{"imageLayoutVersion":"1.0.0"}' }]));
-  write("noblob.tar", new Layout().archive([{ ...new Layout().image([upper, upper], "amd64"), annotations: { [NAME]: "x.org/gone:1" } }]));
+  write(
+    "noblob.tar",
+    new Layout().archive([
+      { ...new Layout().image([upper, upper], "amd64"), annotations: { [NAME]: "x.org/gone:1" } },
+    ]),
+  );
 }
 
 const SCRIPT: readonly Step[] = [
@@ -73,7 +84,10 @@ const SCRIPT: readonly Step[] = [
   ["images import tagged.tar", /code 0/],
   ["images import --base-name example.org/named tagged.tar", /example.org\/named:latest/],
   ["images import --base-name example.org/digests --digests tagged.tar", /example.org\/digests@sha256/],
-  ["images import --base-name example.org/skip --digests --skip-digest-for-named tagged.tar", /example.org\/skip/],
+  [
+    "images import --base-name example.org/skip --digests --skip-digest-for-named tagged.tar",
+    /example.org\/skip/,
+  ],
   ["images import --base-name example.org/none multi.tar", /code/],
   ["images import --index-name example.org/index:1 --label colour=red tagged.tar", /example.org\/index:1/],
   ["images ls", /colour=red/],
@@ -133,7 +147,9 @@ test("archives in and out: ctr prints, writes and leaves what it does with conta
     for (const [line, shows] of SCRIPT) {
       const text = transcript(await ctr("2.1", daemon, ...line.split(" ")), daemon);
       const out = /\S+-out\.tar/.exec(line)?.[0];
-      printed.push(`$ ctr ${line}\n${comparable(line, text)}${out === undefined ? "" : `\n${hashOf(daemon, out)}`}`);
+      printed.push(
+        `$ ctr ${line}\n${comparable(line, text)}${out === undefined ? "" : `\n${hashOf(daemon, out)}`}`,
+      );
       if (shows !== undefined) expect(text, `ctr ${line} on ${daemon.kind}`).toMatch(shows);
     }
     transcripts.push(printed);
@@ -144,10 +160,12 @@ test("archives in and out: ctr prints, writes and leaves what it does with conta
   for (const daemon of daemons) {
     await daemon.halt();
     const db = Db.open(daemon.database, { readOnly: true });
-    dumps.push(db.view((tx) => {
-      const top = tx.bucket("v1");
-      return top === undefined ? [] : [...bucketLines(top, "v1")];
-    }));
+    dumps.push(
+      db.view((tx) => {
+        const top = tx.bucket("v1");
+        return top === undefined ? [] : [...bucketLines(top, "v1")];
+      }),
+    );
     await db.close();
   }
   for (const dump of dumps.slice(1)) expect(dump).toEqual(dumps[0] ?? []);
