@@ -14,6 +14,7 @@ import { newDatabase, readMetas } from "./open.ts";
 import { openPageFile, type PageFile } from "./page-file.ts";
 import { PageStore } from "./page-store.ts";
 import { Transaction } from "./transaction.ts";
+import type { Tree } from "./tree.ts";
 import { Tx } from "./tx.ts";
 import { type BatchOutcome, type UpdateCall, UpdateQueue } from "./update-queue.ts";
 
@@ -110,6 +111,7 @@ export class Db {
   /** A commit whose meta page may have become durable although it failed. */
   #doubtfulTxid: number | undefined;
   #closed = false;
+  #observe: ((tree: Tree, key: Uint8Array) => void) | undefined;
 
   private constructor(file: PageFile, options: DbOptions) {
     const found = readMetas(file);
@@ -160,6 +162,24 @@ export class Db {
     const transaction = this.#snapshot();
     this.#readers.add(transaction);
     return new Tx(transaction, () => this.#readers.delete(transaction));
+  }
+
+  /**
+   * Tells of every key that is put or removed from now on, as the names of the buckets around it and its own; of what is taken back again
+   * too. To be begun within an `update`, so that it is clear what came before: a snapshot taken after that update holds it. One at a
+   * time. Returns the end of it.
+   */
+  watch(observe: (path: readonly Uint8Array[]) => void): () => void {
+    if (this.#observe !== undefined) throw new Error(`database "${this.path}" is watched already`);
+    const mine = (tree: Tree, key: Uint8Array): void => {
+      const path = [key];
+      for (let home = tree.home; home !== undefined; home = home.parent.home) path.push(home.name);
+      observe(path.reverse());
+    };
+    this.#observe = mine;
+    return () => {
+      if (this.#observe === mine) this.#observe = undefined;
+    };
   }
 
   #snapshot(): Transaction {
@@ -225,7 +245,7 @@ export class Db {
     try {
       await this.#settleDoubt();
       const freelist = this.#loadFreelist();
-      const transaction = new Transaction(this.#store, this.#meta, true);
+      const transaction = new Transaction(this.#store, this.#meta, true, () => this.#observe);
       runCalls(calls, transaction, outcomes, this.#options.maxBatch ?? DEFAULT_MAX_BATCH);
       if (transaction.changed) await this.#commit(transaction, freelist, outcomes.length, started);
     } catch (failure) {

@@ -21,6 +21,7 @@ export class Transaction implements TreeTx {
   readonly root: Tree;
   readonly path: string;
   readonly pageSize: number;
+  readonly #watching: () => TreeTx["observe"];
   generation = 0;
   /** Bytes put so far; bounds a batch. */
   changedBytes = 0;
@@ -30,7 +31,13 @@ export class Transaction implements TreeTx {
   #open = true;
 
   /** A reader of `meta`'s state, or the writer of the state behind it. */
-  constructor(store: PageStore, meta: Meta, writable: boolean) {
+  constructor(
+    store: PageStore,
+    meta: Meta,
+    writable: boolean,
+    watching: () => TreeTx["observe"] = () => undefined,
+  ) {
+    this.#watching = watching;
     this.store = store;
     this.meta = meta;
     this.id = writable ? meta.txid + 1 : meta.txid;
@@ -38,6 +45,10 @@ export class Transaction implements TreeTx {
     this.path = store.file.path;
     this.pageSize = meta.pageSize;
     this.root = new Tree(this, meta.root, undefined, meta.rootSequence);
+  }
+
+  get observe(): TreeTx["observe"] {
+    return this.#watching();
   }
 
   /** Throws when the transaction has ended: using it then is a mistake of the program. */

@@ -48,6 +48,8 @@ export interface TreeTx {
   /** Remembers how to take the change back that is being made. */
   record(undo: () => void): void;
   free(id: number, count: number): void;
+  /** Called before `key` of the bucket `tree` is put or removed; `undefined` while nobody watches. */
+  readonly observe: ((tree: Tree, key: Uint8Array) => void) | undefined;
 }
 
 /** A page or the node over it; exactly one is set. */
@@ -118,6 +120,8 @@ export class Tree {
   /** Gone: it or a bucket around it was deleted. */
   deleted = false;
   rootNode: Node | undefined;
+  /** The bucket around it, and its name there: known in a writer, whose changes may be watched. */
+  home: { readonly parent: Tree; readonly name: Uint8Array } | undefined;
   readonly nodes: Map<number, Node>;
   /** Nested buckets that were opened, by name: in a writer each is one tree. */
   readonly subtrees: Map<string, Tree>;
@@ -202,6 +206,7 @@ export class Tree {
 
   /** Sets `key`; both arrays belong to the tree from here on. */
   put(key: Uint8Array, flags: number, value: Uint8Array): void {
+    this.tx.observe?.(this, key);
     const leaf = this.#leafFor(key);
     const inode: Inode = { flags, pgid: 0, key, value };
     const before = putEntry(leaf, key, inode);
@@ -218,6 +223,7 @@ export class Tree {
 
   /** Removes `key`, which is there. */
   remove(key: Uint8Array): void {
+    this.tx.observe?.(this, key);
     const leaf = this.#leafFor(key);
     const wasUnbalanced = leaf.unbalanced;
     const before = removeEntry(leaf, key);
@@ -251,6 +257,7 @@ export class Tree {
     const known = this.subtrees.get(name);
     if (known !== undefined) return known;
     const tree = this.#open(at);
+    tree.home = { parent: this, name: key };
     this.subtrees.set(name, tree);
     return tree;
   }

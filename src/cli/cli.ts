@@ -146,6 +146,7 @@ async function addLazyCommands(program: Command, args: readonly string[]): Promi
   const wanted = (name: string): boolean =>
     args.includes(name) || args.some((arg) => /^(?:-h|--help|help)$/.test(arg));
   if (wanted("db")) program.addCommand(inheriting(program, (await import("./db.ts")).dbCommand()));
+  if (wanted("gc")) program.addCommand(inheriting(program, (await import("./gc.ts")).gcCommand()));
   if (wanted("openapi")) {
     program
       .command("openapi")

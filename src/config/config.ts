@@ -12,7 +12,17 @@ import {
   TRANSFER,
 } from "./plugins.ts";
 import type { Field, ValueOf } from "./schema.ts";
-import { BOLT, DEBUG, GRPC, GRPC_PROMETHEUS, GRPC_TCP, METRICS, ROOT, TTRPC } from "./server.ts";
+import {
+  BOLT,
+  DEBUG,
+  GC_SCHEDULER,
+  GRPC,
+  GRPC_PROMETHEUS,
+  GRPC_TCP,
+  METRICS,
+  ROOT,
+  TTRPC,
+} from "./server.ts";
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
 
 export type { Problem, ProblemKind } from "./decode.ts";
@@ -39,6 +49,7 @@ export interface Config {
   readonly metrics: { readonly address: string; readonly grpcHistogram: boolean };
   readonly runtime: RuntimeConfig;
   readonly bolt: { readonly openTimeoutMs: number; readonly contentSharing: "shared" | "isolated" };
+  readonly gc: GcConfig;
   readonly snapshotters: {
     readonly overlayfs: OverlayfsConfig;
     readonly native: { readonly rootPath: string };
@@ -93,6 +104,16 @@ export interface CriConfig {
 
 /** One entry of `runtimes`: what a RuntimeClass's handler names. */
 export type RuntimeHandlerConfig = CriConfig["runtime"]["containerd"]["runtimes"][string];
+
+/** Source of the rules: containerd `plugins/gc/scheduler.go`; what is negative there counts as 0. */
+export interface GcConfig {
+  /** 0 to 0.5. */
+  readonly pauseThreshold: number;
+  readonly deletionThreshold: number;
+  readonly mutationThreshold: number;
+  readonly scheduleDelayMs: number;
+  readonly startupDelayMs: number;
+}
 
 export interface OverlayfsConfig {
   /** Empty: a folder of its own below the root. */
@@ -180,6 +201,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       address: plugin("io.containerd.server.v1.metrics", METRICS).address,
       grpcHistogram: plugin("io.containerd.metrics.v1.grpc-prometheus", GRPC_PROMETHEUS).grpc_histogram,
     },
+    gc: gcConfig(plugin("io.containerd.gc.v1.scheduler", GC_SCHEDULER)),
     runtime: {
       shimEnv: plugin("io.containerd.shim.v1.manager", SHIM_MANAGER).env,
       socketDir: plugin("io.containerd.shim.v1.manager", SHIM_MANAGER).socket_dir,
@@ -260,6 +282,16 @@ function assertPluginUri(list: "disabled" | "required", id: string, tree: Table)
   const origin: Origin = originOf(tree.get(`${list}_plugins`)) ?? { file: "config", key: `${list}_plugins` };
   const message = `invalid ${list} plugin URI ${JSON.stringify(id)}, expected io.containerd.x.vx`;
   throw new BunkerdError("InvalidArgument", `${placeOf(origin)}: ${message}`);
+}
+
+function gcConfig(settings: ValueOf<typeof GC_SCHEDULER>): GcConfig {
+  return {
+    pauseThreshold: Math.min(settings.pause_threshold, 0.5),
+    deletionThreshold: Math.max(settings.deletion_threshold, 0),
+    mutationThreshold: Math.max(settings.mutation_threshold, 0),
+    scheduleDelayMs: Math.max(settings.schedule_delay, 0),
+    startupDelayMs: Math.max(settings.startup_delay, 0),
+  };
 }
 
 /** A disabled plugin's keys are nobody's business, as in containerd, which never decodes them. */

@@ -54,13 +54,14 @@ describe("versions", () => {
 
   test("no version is version 1: short plugin names", () => {
     const { config, problems } = load(
-      'disabled_plugins = ["cri", "containers-service"]\n[plugins.scheduler]\npause_threshold = 0.1\n',
+      'disabled_plugins = ["cri", "containers-service"]\n[plugins.scheduler]\npause_threshold = 0.9\n',
     );
+    expect(config.gc.pauseThreshold).toBe(0.5);
     expect([...config.disabledPlugins]).toEqual([
       "io.containerd.grpc.v1.cri",
       "io.containerd.service.v1.containers-service",
     ]);
-    expect(kinds(problems)).toEqual(["deprecated", "unbuilt"]);
+    expect(kinds(problems)).toEqual(["deprecated"]);
   });
 
   test("a version that does not exist yet is refused", () => {
@@ -213,9 +214,9 @@ describe("problems", () => {
       'did you mean "pause_threshold"?',
     ],
     [
-      "[plugins.'io.containerd.gc.v1.scheduler']\npause_threshold = 0.5",
+      "[plugins.'io.containerd.tracing.processor.v1.otlp']\nendpoint = 'x'",
       "unbuilt",
-      "garbage collection is not built yet",
+      "tracing is not built yet",
     ],
     [
       "[plugins.'io.containerd.transfer.v1.local']\nunpack_config = [{ platfrom = 'x' }]",

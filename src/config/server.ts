@@ -131,6 +131,14 @@ export const BOLT = table({
   no_sync: unbuilt("writing without fsync", boolean()),
 });
 
+export const GC_SCHEDULER = table({
+  pause_threshold: float(0.02, 0),
+  deletion_threshold: integer(0),
+  mutation_threshold: integer(100),
+  schedule_delay: duration(0),
+  startup_delay: duration(100),
+});
+
 /** Plugins whose keys are read today. */
 export const SERVER_PLUGINS: Readonly<Record<string, Field>> = {
   "io.containerd.server.v1.grpc": GRPC,
@@ -140,14 +148,5 @@ export const SERVER_PLUGINS: Readonly<Record<string, Field>> = {
   "io.containerd.server.v1.metrics": METRICS,
   "io.containerd.metrics.v1.grpc-prometheus": GRPC_PROMETHEUS,
   "io.containerd.metadata.v1.bolt": BOLT,
-  "io.containerd.gc.v1.scheduler": unbuilt(
-    "garbage collection",
-    table({
-      pause_threshold: float(0.02, 0),
-      deletion_threshold: integer(0),
-      mutation_threshold: integer(100),
-      schedule_delay: duration(0),
-      startup_delay: duration(100),
-    }),
-  ),
+  "io.containerd.gc.v1.scheduler": GC_SCHEDULER,
 };

@@ -3,7 +3,14 @@ import { type FileHandle, mkdir, open, readdir, readFile, rm } from "node:fs/pro
 import { join } from "node:path";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
-import type { BlobReader, BlobStore, BlobWriter, IngestLock, IngestStatus } from "../model/content.ts";
+import type {
+  BlobReader,
+  BlobRemoval,
+  BlobStore,
+  BlobWriter,
+  IngestLock,
+  IngestStatus,
+} from "../model/content.ts";
 import { CANONICAL_ALGORITHM, digestFault } from "../model/digests.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
 import { Digester, digestFile } from "./digester.ts";
@@ -42,6 +49,10 @@ class LocalBlobs implements BlobStore {
   readonly #locks = new Map<string, bigint>();
   /** Removals under way: who opens the ingest anew waits for them. */
   readonly #removals = new Map<string, Promise<void>>();
+  /** Blobs that are going. */
+  readonly #going = new Map<string, PromiseWithResolvers<void>>();
+  /** How many writers each blob has whose commit its caller may not have recorded yet. */
+  readonly #claims = new Map<string, number>();
 
   constructor({ root, clock, logger }: BlobStoreDependencies) {
     this.#root = root;
@@ -51,7 +62,7 @@ class LocalBlobs implements BlobStore {
   }
 
   sizeOf(digest: string): number | undefined {
-    if (digestFault(digest) !== undefined) return undefined;
+    if (digestFault(digest) !== undefined || this.#going.has(digest)) return undefined;
     return statSync(this.#blobPath(digest), { throwIfNoEntry: false })?.size;
   }
 
@@ -110,7 +121,6 @@ class LocalBlobs implements BlobStore {
       await writeIngest(paths, status);
     }
     const file = await open(paths.data, resumed === undefined ? "wx" : "r+");
-    const blobPath = (digest: string): string => this.#blobPath(digest);
     return new IngestWriter({
       lock,
       paths,
@@ -118,8 +128,63 @@ class LocalBlobs implements BlobStore {
       status,
       digester: resumed === undefined ? new Digester(CANONICAL_ALGORITHM) : digester,
       clock: this.#clock,
-      blobPath,
+      blobPath: (digest) => this.#blobPath(digest),
+      claim: (digest) => this.#claim(digest),
     });
+  }
+
+  /** Keeps a blob, whether it is there or is to come, from being removed until what is returned is called. */
+  async #claim(digest: string): Promise<() => void> {
+    this.#claims.set(digest, (this.#claims.get(digest) ?? 0) + 1);
+    await this.#going.get(digest)?.promise;
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
+      const left = (this.#claims.get(digest) ?? 1) - 1;
+      if (left > 0) this.#claims.set(digest, left);
+      else this.#claims.delete(digest);
+    };
+  }
+
+  beginRemoval(digest: string): BlobRemoval | undefined {
+    if (this.#claims.has(digest) || this.sizeOf(digest) === undefined) return undefined;
+    const path = this.#blobPath(digest);
+    const going = Promise.withResolvers<void>();
+    this.#going.set(digest, going);
+    const end = (): void => {
+      this.#going.delete(digest);
+      going.resolve();
+    };
+    return {
+      digest,
+      cancel: end,
+      finish: async () => {
+        try {
+          await rm(path, { force: true });
+        } catch (error) {
+          throw contentFailure(`remove blob ${digest}`, error);
+        } finally {
+          end();
+        }
+      },
+    };
+  }
+
+  async list(): Promise<Set<string>> {
+    const folder = join(this.#root, "blobs");
+    const digests = new Set<string>();
+    for (const algorithm of await namesIn(folder)) {
+      for (const sum of await namesIn(join(folder, algorithm))) {
+        const digest = `${algorithm}:${sum}`;
+        if (digestFault(digest) === undefined) digests.add(digest);
+      }
+    }
+    return digests;
+  }
+
+  ingestInUse(ref: string): boolean {
+    return this.#locks.has(ref);
   }
 
   /** What is there of an ingest, summed; undefined if it is of no use and must begin anew. */
@@ -189,6 +254,16 @@ class LocalBlobs implements BlobStore {
       throw fail("InvalidArgument", `cannot calculate blob path from invalid digest: ${fault}`);
     }
     return join(this.#root, "blobs", ...digest.split(":"));
+  }
+}
+
+/** Empty if there is no such folder. */
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return [];
+    throw contentFailure(`list ${folder}`, error);
   }
 }
 

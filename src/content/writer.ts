@@ -19,6 +19,8 @@ export interface IngestWriterOptions {
   readonly clock: Clock;
   /** Where a blob belongs. */
   readonly blobPath: (digest: string) => string;
+  /** Waits for the blob's removal, if it is going, and keeps it from being removed until what it answers is called. */
+  readonly claim: (digest: string) => Promise<() => void>;
 }
 
 /** An open ingest (containerd `plugins/content/local/writer.go`). */
@@ -28,6 +30,7 @@ export class IngestWriter implements BlobWriter {
   #digester: Digester;
   #offsetBytes: number;
   #updatedAt: bigint;
+  #unclaim: (() => void) | undefined;
 
   constructor(options: IngestWriterOptions) {
     this.#options = options;
@@ -89,6 +92,7 @@ export class IngestWriter implements BlobWriter {
   }
 
   async close(): Promise<void> {
+    this.#unclaim?.();
     if (this.#file === undefined) return;
     try {
       await this.#release();
@@ -123,6 +127,7 @@ export class IngestWriter implements BlobWriter {
     const { paths, blobPath } = this.#options;
     const digest = this.digest();
     const target = blobPath(digest);
+    this.#unclaim = await this.#options.claim(digest);
     await makeBlobDirectory(dirname(target));
     if (await exists(target)) {
       await rm(paths.folder, { recursive: true, force: true });

@@ -19,6 +19,7 @@ const metadata = {
   sandboxes: {},
 } as unknown as Metadata;
 
+const collection = { request: () => Promise.reject(new Error("nobody asks")) };
 const tasks = {} as unknown as TaskStore;
 const transfer = { streams: {}, transfers: {} } as unknown as Transfers;
 const diff = { differs: [], syncFs: true };
@@ -30,6 +31,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     parts,
     exchange,
     metadata: served ?? undefined,
+    collection: served === null ? undefined : collection,
     tasks: served === null ? undefined : tasks,
     diff: served === null ? undefined : diff,
     transfer: served === null ? { streams: undefined, transfers: undefined } : transfer,

@@ -1,4 +1,5 @@
 import type { DescService } from "@bufbuild/protobuf";
+import { GarbageCollection } from "#gen/bunkerd/gc/v1/gc_pb.ts";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { Content } from "#gen/containerd/services/content/v1/content_pb.ts";
 import { Diff } from "#gen/containerd/services/diff/v1/diff_pb.ts";
@@ -28,6 +29,7 @@ export const API_SERVICES: readonly DescService[] = [
   Leases,
   Store,
   Tasks,
+  GarbageCollection,
   Events,
   Introspection,
   Version,

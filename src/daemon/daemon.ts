@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import type { CommitReport } from "../bolt/db.ts";
 import type { Config } from "../config/config.ts";
 import { openBlobs } from "../content/blobs.ts";
 import { Exchange } from "../events/exchange.ts";
@@ -7,6 +8,7 @@ import { type Clock, systemClock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { type Metadata, openMetadata } from "../metadata/metadata.ts";
 import { HealthStatus } from "../transport/health.ts";
+import { startCollection } from "./collection.ts";
 import { openDatabase } from "./database.ts";
 import { startDiff } from "./diff.ts";
 import { createDirectories } from "./directories.ts";
@@ -55,11 +57,12 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     () => new Exchange({ clock }),
   );
   const metadata = await startMetadata({ parts, config, logger, clock, exchange, metrics, stack });
+  const collection = await startCollection({ parts, config, logger, clock, metadata, metrics, stack });
   const tasks = await startRuntime({ parts, config, logger, clock, exchange, metadata, version, stack });
   const { differs, service: diff } = await startDiff(parts, config, metadata);
   const transfer = await startTransfer({ parts, config, logger, clock, metadata, differs });
   const bindings = await startServices({
-    ...{ parts, exchange, metadata, diff, tasks, transfer, health },
+    ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health },
     ...{ root, version, revision },
   });
   metrics?.addServices(bindings);
@@ -127,11 +130,16 @@ async function startMetadata(given: MetadataParts): Promise<Metadata | undefined
   const { openTimeoutMs, contentSharing } = config.bolt;
   const name = { type: PluginType.metadata, id: "bolt", exports: { path, policy: contentSharing } };
   return parts.start(name, { content, snapshotters, exchange }, async (needed) => {
-    const db = await openDatabase(path, { openTimeoutMs, onCommit: metrics?.observeCommit });
+    let stores: Metadata | undefined;
+    const onCommit = (report: CommitReport): void => {
+      metrics?.observeCommit(report);
+      stores?.changes.written(report.batchSize);
+    };
+    const db = await openDatabase(path, { openTimeoutMs, onCommit });
     stack.defer(() => db.close());
     const dependencies = { blobs: needed.content, snapshotters, publisher: needed.exchange, logger, clock };
-    const stores = await openMetadata(db, dependencies, { contentSharing });
-    await stores.sweepIngests();
+    stores = await openMetadata(db, dependencies, { contentSharing });
+    await stores.sweepContent();
     for (const snapshots of stores.snapshots.values()) {
       stack.defer(() => snapshots.close());
       await snapshots.recover();

@@ -8,6 +8,7 @@ export const PluginType = {
   snapshotter: "io.containerd.snapshotter.v1",
   differ: "io.containerd.differ.v1",
   metadata: "io.containerd.metadata.v1",
+  gc: "io.containerd.gc.v1",
   lease: "io.containerd.lease.v1",
   streaming: "io.containerd.streaming.v1",
   imageVerifier: "io.containerd.image-verifier.v1",

@@ -1,7 +1,10 @@
 import { join } from "node:path";
 import type { Exchange } from "../events/exchange.ts";
+import { collectingImages, collectingLeases } from "../metadata/gc-sync.ts";
 import type { Metadata } from "../metadata/metadata.ts";
+import type { CollectionScheduler } from "../model/collection.ts";
 import type { TaskStore } from "../model/tasks.ts";
+import { collectionService } from "../services/collection.ts";
 import { containersService } from "../services/containers.ts";
 import { contentService } from "../services/content.ts";
 import { type DiffService, diffService } from "../services/diff.ts";
@@ -27,6 +30,7 @@ export interface ServicesDependencies {
   readonly parts: Parts;
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
+  readonly collection: CollectionScheduler | undefined;
   readonly tasks: TaskStore | undefined;
   readonly diff: DiffService | undefined;
   readonly transfer: Transfers;
@@ -38,7 +42,8 @@ export interface ServicesDependencies {
 
 /** Starts the stores' and services' parts, named as containerd's plugins, and answers what the listeners serve. */
 export async function startServices(dependencies: ServicesDependencies): Promise<readonly ServiceBinding[]> {
-  const { parts, exchange, metadata, tasks, diff, transfer, health, root, version, revision } = dependencies;
+  const { parts, exchange, metadata, collection, tasks, diff, transfer, health, root, version, revision } =
+    dependencies;
   const bindings: ServiceBinding[] = [];
   const add = async <N extends Readonly<Record<string, object | undefined>>>(
     id: string,
@@ -48,43 +53,24 @@ export async function startServices(dependencies: ServicesDependencies): Promise
     const binding = await parts.start({ type: PluginType.grpc, id }, needs, build);
     if (binding !== undefined) bindings.push(binding);
   };
-  const store = (type: string, id: string) => ({ type, id });
-
-  const containers = await parts.start(
-    store(PluginType.service, "containers-service"),
-    { metadata },
-    (given) => given.metadata.containers,
-  );
-  const content = await parts.start(
-    store(PluginType.service, "content-service"),
-    { metadata },
-    (given) => given.metadata.content,
-  );
+  const store = <T extends object>(type: string, id: string, of: (metadata: Metadata) => T) =>
+    parts.start({ type, id }, { metadata }, (given) => of(given.metadata));
+  const { service } = PluginType;
+  const containers = await store(service, "containers-service", (stores) => stores.containers);
+  const content = await store(service, "content-service", (stores) => stores.content);
   const images = await parts.start(
-    store(PluginType.service, "images-service"),
-    { metadata },
-    (given) => given.metadata.images,
+    { type: service, id: "images-service" },
+    { metadata, collection },
+    (given) => collectingImages(given.metadata.images, given.collection),
   );
-  const snapshotters = await parts.start(
-    store(PluginType.service, "snapshots-service"),
-    { metadata },
-    (given) => given.metadata.snapshots,
-  );
-  const namespaces = await parts.start(
-    store(PluginType.service, "namespaces-service"),
-    { metadata },
-    (given) => given.metadata.namespaces,
-  );
+  const snapshotters = await store(service, "snapshots-service", (stores) => stores.snapshots);
+  const namespaces = await store(service, "namespaces-service", (stores) => stores.namespaces);
   const leases = await parts.start(
-    store(PluginType.lease, "manager"),
-    { metadata },
-    (given) => given.metadata.leases,
+    { type: PluginType.lease, id: "manager" },
+    { metadata, collection },
+    (given) => collectingLeases(given.metadata.leases, given.collection),
   );
-  const sandboxes = await parts.start(
-    store(PluginType.sandboxStore, "local"),
-    { metadata },
-    (given) => given.metadata.sandboxes,
-  );
+  const sandboxes = await store(PluginType.sandboxStore, "local", (stores) => stores.sandboxes);
 
   await add("containers", { containers }, (given) =>
     containersService({ containers: given.containers, encoded: given.containers }),
@@ -105,6 +91,9 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("introspection", {}, () => introspectionService({ plugins: parts, directory }));
   await add("version", {}, () => versionService({ version, revision }));
   await add("healthcheck", {}, () => healthBinding(health));
+  // None of containerd's plugins, so it is not listed among them.
+  if (metadata !== undefined && collection !== undefined)
+    bindings.push(collectionService({ collector: metadata.collector, collection }));
   return [...bindings, ...reflectionBindings(bindings)];
 }
 

@@ -29,11 +29,11 @@ export interface Transfers {
 /** What moves images, and the streams that clients do it by. */
 export async function startTransfer(given: TransferParts): Promise<Transfers> {
   const { parts, config, logger, clock, metadata } = given;
-  const streams = await parts.start(
-    { type: PluginType.streaming, id: "manager" },
-    { metadata },
-    () => new Streams(),
-  );
+  const streams = await parts.start({ type: PluginType.streaming, id: "manager" }, { metadata }, (needed) => {
+    const built = new Streams();
+    needed.metadata.collector.register("stream", built);
+    return built;
+  });
   const verifier = await parts.start({ type: PluginType.imageVerifier, id: "bindir" }, {}, () =>
     lazyVerifier(config.imageVerifier, logger),
   );

@@ -23,6 +23,8 @@ export interface DaemonMetrics {
   /** Lists every method at 0, so that a rate has a start. */
   addServices(bindings: readonly ServiceBinding[]): void;
   observeCommit(commit: CommitObservation): void;
+  /** The end of a garbage collection, with its time if it did not fail. */
+  observeCollection(workMs: number | undefined): void;
   /** The registry, for families of other rooms. */
   readonly registry: MetricsRegistry;
 }
@@ -55,8 +57,17 @@ export function createMetrics(options: MetricsOptions): DaemonMetrics {
   const fsync = registry
     .histogram("bunkerd_bolt_fsync_seconds", "Time of a commit's fsyncs.", FSYNC_BOUNDS)
     .child();
+  const collections = registry.counter("containerd_gc_collections_total", "Garbage collections.", ["status"]);
+  const [collected, failed] = [collections.child("success"), collections.child("fail")];
+  const collection = registry
+    .histogram("containerd_gc_gc_seconds", "Time of a garbage collection without its files.", FSYNC_BOUNDS)
+    .child();
   return {
     registry,
+    observeCollection(workMs) {
+      (workMs === undefined ? failed : collected).value++;
+      if (workMs !== undefined) collection.observe(workMs / 1000);
+    },
     observeStart,
     observeCall,
     addServices,

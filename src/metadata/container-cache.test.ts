@@ -10,6 +10,7 @@ import { anyOf, containerOf, failureOf } from "../../test/support/container-stor
 import { recordingPublisher, type TestMetadata, temporaryMetadata } from "../../test/support/metadata.ts";
 import { systemClock } from "../lib/clock.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
+import { Changes } from "./changes.ts";
 import { ContainerCache } from "./container-cache.ts";
 import { openContainers } from "./containers.ts";
 import { createObjectsBucket, KEY } from "./schema.ts";
@@ -33,7 +34,16 @@ afterEach(() => metadata.close());
 function storeOver(maxBytes: number): Subject {
   const cache = new ContainerCache(metadata.db, maxBytes);
   const publisher = recordingPublisher();
-  return { cache, store: openContainers({ db: metadata.db, cache, publisher, clock: systemClock() }) };
+  return {
+    cache,
+    store: openContainers({
+      db: metadata.db,
+      cache,
+      publisher,
+      clock: systemClock(),
+      changes: new Changes(),
+    }),
+  };
 }
 
 const ids = (store: EncodedContainers, ...filters: string[]): string[] =>

@@ -20,6 +20,7 @@ import { validateIdentifier } from "../model/ids.ts";
 import { validateLabel } from "../model/labels.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
+import type { Changes } from "./changes.ts";
 import type { CachedContainer, ContainerCache } from "./container-cache.ts";
 import { encodeContainer } from "./container-encoding.ts";
 import { applyKeyPath } from "./field-paths.ts";
@@ -36,6 +37,7 @@ export interface ContainerDependencies {
   readonly cache: ContainerCache;
   readonly publisher: EventPublisher;
   readonly clock: Clock;
+  readonly changes: Changes;
 }
 
 /** What an update without a field mask replaces. */
@@ -160,7 +162,7 @@ async function updateContainer(
 }
 
 async function deleteContainer(
-  { db, cache, publisher }: ContainerDependencies,
+  { db, cache, publisher, changes }: ContainerDependencies,
   scope: Scope,
   id: string,
 ): Promise<void> {
@@ -174,6 +176,7 @@ async function deleteContainer(
     containers.deleteBucket(id);
     tx.onCommit(() => {
       cache.changed(namespace, id, "deleted");
+      changes.deleted();
       const event = create(ContainerDeleteSchema, { id });
       publisher.publish(namespace, "/containers/delete", ContainerDeleteSchema, event);
     });

@@ -13,6 +13,8 @@ import { decodeVarint, encodeVarint } from "../lib/varint.ts";
 import type { BlobStore, IngestStatus } from "../model/content.ts";
 import type { EventPublisher } from "../model/events.ts";
 import { validateLabel } from "../model/labels.ts";
+import type { Changes } from "./changes.ts";
+import type { ContentGarbage } from "./content-garbage.ts";
 import { readLabels, readTime, type TextMap, timestampOf, writeLabels, writeTime } from "./fields.ts";
 import { KEY, objectsBucket } from "./schema.ts";
 
@@ -25,6 +27,8 @@ export interface ContentDependencies {
   readonly clock: Clock;
   /** A namespace may take over the blobs of others by naming their digests (`content_sharing_policy = "shared"`). */
   readonly shared: boolean;
+  readonly changes: Changes;
+  readonly garbage: ContentGarbage;
 }
 
 /** Where a namespace's blobs or ingests are; undefined if it never had one. */

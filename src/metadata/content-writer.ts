@@ -103,14 +103,18 @@ function isOfSharedNamespace(tx: Tx, digest: string): boolean {
 }
 
 /** The ingest's record, made if need be, with its place in the lease or its time to expire. */
-function createIngest({ clock }: ContentDependencies, tx: Tx, scope: Scope, ref: string): Bucket {
+function createIngest({ clock, changes }: ContentDependencies, tx: Tx, scope: Scope, ref: string): Bucket {
   const content = createObjectsBucket(tx, scope.namespace, "content");
   const bucket = content.createBucketIfNotExists(KEY.ingests).createBucketIfNotExists(ref);
   const leased = addToLease(tx, scope, ["ingests"], ref);
   if (bucket.get(KEY.ref) === undefined) {
     bucket.put(KEY.ref, Buffer.from(`${scope.namespace}/${bucket.nextSequence()}/${ref}`));
   }
-  if (!leased) writeTime(bucket, KEY.expireAt, timestampOf(clock.now() + EXPIRES_AFTER_NANOSECONDS));
+  if (!leased) {
+    const expiresAt = clock.now() + EXPIRES_AFTER_NANOSECONDS;
+    writeTime(bucket, KEY.expireAt, timestampOf(expiresAt));
+    tx.onCommit(() => changes.expires(expiresAt));
+  }
   return bucket;
 }
 
@@ -183,6 +187,7 @@ class NamespacedWriter implements ContentWriter {
       await this.#writer?.close().catch(() => undefined);
       throw error;
     }
+    await this.#writer?.close();
   }
 
   /** Makes sure that the blob store has the blob. */
@@ -211,11 +216,14 @@ class NamespacedWriter implements ContentWriter {
   /** Ends the ingest and gives the namespace its blob; false if it had it. */
   #record(digest: string, size: bigint, labels: Readonly<Record<string, string>>): Promise<boolean> {
     const { dependencies, scope, ref, mediaType } = this.#state;
-    const { db, clock, publisher } = dependencies;
+    const { db, blobs, clock, publisher } = dependencies;
+    const isShared = this.#writer === undefined;
     return db.update((tx) => {
+      // The ingest that kept it may have gone with its lease.
+      if (isShared && blobs.sizeOf(digest) === undefined) throw fail("NotFound", `content ${digest}`);
       const content = createObjectsBucket(tx, scope.namespace, "content");
-      const blobs = content.createBucketIfNotExists(KEY.blob);
-      const isNew = blobs.bucket(digest) === undefined;
+      const records = content.createBucketIfNotExists(KEY.blob);
+      const isNew = records.bucket(digest) === undefined;
       if (isNew) {
         const now = timestampOf(clock.now());
         const info = create(InfoSchema, {
@@ -225,7 +233,7 @@ class NamespacedWriter implements ContentWriter {
           updatedAt: now,
           labels: { ...labels },
         });
-        writeInfo(blobs.createBucket(digest), info);
+        writeInfo(records.createBucket(digest), info);
       }
       const ingests = content.bucket(KEY.ingests);
       if (ingests?.bucket(ref) !== undefined) ingests.deleteBucket(ref);

@@ -19,7 +19,9 @@ import { silentLogger } from "../lib/log.ts";
 import type { ContentWriter } from "../model/content.ts";
 import { LABEL_SHARED_NAMESPACE } from "../model/labels.ts";
 import type { Scope } from "../model/scope.ts";
+import { Changes } from "./changes.ts";
 import { openContent } from "./content.ts";
+import { ContentGarbage } from "./content-garbage.ts";
 
 const scope: Scope = { namespace: "suite" };
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -52,6 +54,8 @@ describe("content", () => {
       publisher: recordingPublisher(),
       clock: systemClock(),
       shared: false,
+      changes: new Changes(),
+      garbage: new ContentGarbage({ db: metadata.db, blobs: metadata.blobs, logger: silentLogger }),
     }),
     share: async ({ namespace: name }) => {
       const labels = { [LABEL_SHARED_NAMESPACE]: "true" };
@@ -185,8 +189,8 @@ describe("failures", () => {
   });
 });
 
-describe("the sweep at the start", () => {
-  test("keeps what can be resumed, removes what has expired or has no record", async () => {
+describe("what nobody can resume", () => {
+  test("goes when it has expired, or at the start if it has no record", async () => {
     await metadata.leases.create(scope, { id: "l" });
     await (await begin("leased", "x", { ...scope, lease: "l" })).close();
     await (await begin("old", "x")).close();
@@ -197,7 +201,9 @@ describe("the sweep at the start", () => {
     mkdirSync(join(root, "f".repeat(64)));
     writeFileSync(join(root, "f".repeat(64), "ref"), "suite/1/young");
     writeFileSync(join(root, "stray"), "");
-    await metadata.sweepIngests();
+    await metadata.sweepContent();
+    expect(ingests()).toHaveLength(3);
+    await metadata.collector.collect();
     const left = (await metadata.content.listStatuses(scope)).map(({ ref }) => ref);
     expect(left).toEqual(["leased", "young"]);
     expect(ingests()).toHaveLength(2);
@@ -207,7 +213,7 @@ describe("the sweep at the start", () => {
   test("leaves the ingest that is being written", async () => {
     const writer = await begin("r", "hello");
     await metadata.content.abort(scope, "r");
-    await metadata.sweepIngests();
+    await metadata.sweepContent();
     await writer.close();
   });
 });

@@ -110,7 +110,7 @@ function fieldOf(info: Info, path: readonly string[]): string | undefined {
 }
 
 async function deleteContent(
-  { db, publisher }: ContentDependencies,
+  { db, publisher, changes, garbage }: ContentDependencies,
   scope: Scope,
   digest: string,
 ): Promise<void> {
@@ -120,6 +120,8 @@ async function deleteContent(
     contentBucket(tx, namespace, "blob")?.deleteBucket(digest);
     removeFromLease(tx, scope, ["content"], digest);
     tx.onCommit(() => {
+      garbage.discard(digest);
+      changes.deleted();
       const event = create(ContentDeleteSchema, { digest });
       publisher.publish(namespace, "/content/delete", ContentDeleteSchema, event);
     });
@@ -160,16 +162,23 @@ function ignoreMissing(error: unknown): undefined {
   if (!isError(error, "NotFound")) throw error;
 }
 
-async function abortIngest({ db, blobs }: ContentDependencies, scope: Scope, ref: string): Promise<void> {
+async function abortIngest(
+  { db, blobs, garbage }: ContentDependencies,
+  scope: Scope,
+  ref: string,
+): Promise<void> {
   const namespace = requireNamespace(scope.namespace);
   const removal = await db.update((tx) => {
-    const blobRef = blobRefOf(existingIngest(tx, namespace, ref), ref);
+    const ingest = existingIngest(tx, namespace, ref);
+    const blobRef = blobRefOf(ingest, ref);
+    const expected = textOf(ingest.get(KEY.expected));
     contentBucket(tx, namespace, "ingests")?.deleteBucket(ref);
     removeFromLease(tx, scope, ["ingests"], ref);
     const removing: { done?: Promise<void> } = {};
     // Begun in the tick of the commit, so that whoever opens the ref again waits for it.
     tx.onCommit(() => {
       removing.done = blobs.removeIngest(blobRef);
+      if (expected !== "") garbage.discard(expected);
     });
     return removing;
   });

@@ -20,6 +20,7 @@ import type { ImageDeleteOptions, ImageStore, ImageWriteOptions } from "../model
 import { LABEL_GC_EXPIRE, validateLabel } from "../model/labels.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
+import type { Changes } from "./changes.ts";
 import { readMap, readTime, type TextMap, timestampOf, writeMap, writeTime } from "./fields.ts";
 import { listFilter } from "./filters.ts";
 import { addToLease, removeFromLease } from "./lease-resources.ts";
@@ -33,6 +34,7 @@ export interface ImageDependencies {
   readonly db: Db;
   readonly publisher: EventPublisher;
   readonly clock: Clock;
+  readonly changes: Changes;
 }
 
 export function openImages(dependencies: ImageDependencies): ImageStore {
@@ -79,7 +81,7 @@ function fieldOf({ name, labels, target }: Image, [first, ...rest]: readonly str
 }
 
 async function createImage(
-  { db, publisher, clock }: ImageDependencies,
+  { db, publisher, clock, changes }: ImageDependencies,
   scope: Scope,
   image: Image,
   { sourceDateEpoch }: ImageWriteOptions,
@@ -94,6 +96,7 @@ async function createImage(
     const now = sourceDateEpoch ?? timestampOf(clock.now());
     const created = write(images.createBucket(name), image, now, now);
     tx.onCommit(() => {
+      changes.expiresBy(created.labels);
       const event = create(ImageCreateSchema, { name, labels: created.labels });
       publisher.publish(namespace, "/images/create", ImageCreateSchema, event);
     });
@@ -102,7 +105,7 @@ async function createImage(
 }
 
 async function updateImage(
-  { db, publisher, clock }: ImageDependencies,
+  { db, publisher, clock, changes }: ImageDependencies,
   scope: Scope,
   image: Image,
   fieldPaths: readonly string[],
@@ -122,6 +125,7 @@ async function updateImage(
     const updatedAt = sourceDateEpoch ?? timestampOf(clock.now());
     const updated = write(images.createBucketIfNotExists(name), wanted, createdAt, updatedAt);
     tx.onCommit(() => {
+      changes.expiresBy(updated.labels);
       const event = create(ImageUpdateSchema, { name, labels: updated.labels });
       publisher.publish(namespace, "/images/update", ImageUpdateSchema, event);
     });
@@ -152,7 +156,7 @@ function applyPath(target: Image, source: Image, path: string): void {
 }
 
 async function deleteImage(
-  { db, publisher }: ImageDependencies,
+  { db, publisher, changes }: ImageDependencies,
   scope: Scope,
   name: string,
   { targetDigest = "" }: ImageDeleteOptions,
@@ -168,6 +172,7 @@ async function deleteImage(
     }
     images.deleteBucket(name);
     tx.onCommit(() => {
+      changes.deleted();
       const event = create(ImageDeleteSchema, { name });
       publisher.publish(namespace, "/images/delete", ImageDeleteSchema, event);
     });

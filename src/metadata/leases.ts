@@ -15,6 +15,7 @@ import { fail, quote } from "../model/errors.ts";
 import type { LeaseStore, NewLease } from "../model/leases.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
+import type { Changes } from "./changes.ts";
 import { readLabels, readTime, timestampOf, writeLabels, writeTime } from "./fields.ts";
 import { listFilter } from "./filters.ts";
 import { placeOf } from "./lease-resources.ts";
@@ -27,26 +28,24 @@ import { bucketNames, createObjectsBucket, EMPTY, KEY, objectsBucket, textOf } f
 export interface LeaseDependencies {
   readonly db: Db;
   readonly clock: Clock;
+  readonly changes: Changes;
 }
 
-/**
- * The store over `dependencies.db`. Until garbage collection is built nothing is ever collected, so that the flag `sync` of a delete
- * has nothing to wait for: it is taken and does nothing.
- */
+/** The store over `dependencies.db`. The flag `sync` of a delete is for who knows the scheduler: {@link collectingLeases}. */
 export function openLeases(dependencies: LeaseDependencies): LeaseStore {
   const { db } = dependencies;
   return {
     create: (scope, lease) => createLease(dependencies, scope, lease),
-    delete: (scope, id) => deleteLease(db, scope, id),
+    delete: (scope, id) => deleteLease(dependencies, scope, id),
     list: async (scope, filters) => listLeases(db, scope, filters ?? []),
     addResource: (scope, id, resource) => addResource(db, scope, id, resource),
-    deleteResource: (scope, id, resource) => deleteResource(db, scope, id, resource),
+    deleteResource: (scope, id, resource) => deleteResource(dependencies, scope, id, resource),
     listResources: async (scope, id) => listResources(db, scope, id),
   };
 }
 
 async function createLease(
-  { db, clock }: LeaseDependencies,
+  { db, clock, changes }: LeaseDependencies,
   scope: Scope,
   { id: wantedId, labels = {} }: NewLease,
 ): Promise<Lease> {
@@ -59,6 +58,7 @@ async function createLease(
     const bucket = leases.createBucket(id);
     const createdAt = timestampOf(now);
     writeTime(bucket, KEY.createdAt, createdAt);
+    tx.onCommit(() => changes.expiresBy(labels));
     return create(LeaseSchema, { id, createdAt, labels: writeLabels(bucket, labels) });
   });
 }
@@ -68,11 +68,12 @@ function randomId(now: bigint): string {
   return `${now % 1_000_000_000n}-${randomBytes(3).toString("base64url")}`;
 }
 
-async function deleteLease(db: Db, scope: Scope, id: string): Promise<void> {
+async function deleteLease({ db, changes }: LeaseDependencies, scope: Scope, id: string): Promise<void> {
   const namespace = requireNamespace(scope.namespace);
   await db.update((tx) => {
     existing(tx, namespace, id);
     objectsBucket(tx, namespace, "leases")?.deleteBucket(id);
+    tx.onCommit(() => changes.deleted());
   });
 }
 
@@ -109,13 +110,19 @@ async function addResource(db: Db, scope: Scope, id: string, resource: Resource)
   });
 }
 
-async function deleteResource(db: Db, scope: Scope, id: string, resource: Resource): Promise<void> {
+async function deleteResource(
+  { db, changes }: LeaseDependencies,
+  scope: Scope,
+  id: string,
+  resource: Resource,
+): Promise<void> {
   const namespace = requireNamespace(scope.namespace);
   await db.update((tx) => {
     const lease = existing(tx, namespace, id);
     const { buckets, key } = placeOf(resource);
     const holder = buckets.reduce<Bucket | undefined>((bucket, name) => bucket?.bucket(name), lease);
     holder?.delete(key);
+    tx.onCommit(() => changes.deleted());
   });
 }
 

@@ -1,6 +1,7 @@
 import type { Db } from "../bolt/db.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
+import type { GarbageCollector } from "../model/collection.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
 import type { BlobStore, ContentStore } from "../model/content.ts";
 import type { EventPublisher } from "../model/events.ts";
@@ -9,15 +10,18 @@ import type { LeaseStore } from "../model/leases.ts";
 import type { NamespaceStore } from "../model/namespaces.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
 import type { SnapshotStore, Snapshotter } from "../model/snapshots.ts";
+import { Changes } from "./changes.ts";
 import { ContainerCache } from "./container-cache.ts";
 import { openContainers } from "./containers.ts";
 import { openContent } from "./content.ts";
-import { sweepIngests } from "./content-sweep.ts";
+import { ContentGarbage } from "./content-garbage.ts";
+import { openCollector } from "./gc.ts";
 import { openImages } from "./images.ts";
 import { openLeases } from "./leases.ts";
 import { migrate } from "./migrations.ts";
 import { openNamespaces } from "./namespaces.ts";
 import { openSandboxes } from "./sandboxes.ts";
+import { SnapshotGarbage } from "./snapshot-garbage.ts";
 import { openSnapshots } from "./snapshots.ts";
 
 /** The memory that encoded containers may take, if nobody says otherwise. */
@@ -49,8 +53,11 @@ export interface Metadata {
   readonly sandboxes: SandboxStore;
   /** By the snapshotter's name. To be closed before the database and the snapshotters. */
   readonly snapshots: ReadonlyMap<string, SnapshotStore>;
-  /** Removes ingests that nobody can resume. Once, before the first call. */
-  sweepIngests(): Promise<void>;
+  readonly collector: GarbageCollector;
+  /** What happens in the stores, for who plans collections. */
+  readonly changes: Changes;
+  /** Removes files that no record names, of content: what a crash left. */
+  sweepContent(): Promise<void>;
 }
 
 /**
@@ -64,18 +71,31 @@ export async function openMetadata(
 ): Promise<Metadata> {
   await migrate(db, logger);
   const cache = new ContainerCache(db, maxCacheBytes);
+  const changes = new Changes();
+  const garbage = new ContentGarbage({ db, blobs, logger });
   const snapshots = new Map<string, SnapshotStore>();
+  const snapshotGarbage = new Map<string, SnapshotGarbage>();
   for (const [name, snapshotter] of snapshotters) {
-    snapshots.set(name, openSnapshots({ db, name, snapshotter, publisher, clock, logger }));
+    const dependencies = { db, name, snapshotter, publisher, clock, logger, changes };
+    const ofOne = new SnapshotGarbage(dependencies);
+    snapshotGarbage.set(name, ofOne);
+    snapshots.set(name, openSnapshots(dependencies, ofOne));
   }
+  const shared = contentSharing === "shared";
   return {
-    containers: openContainers({ db, cache, publisher, clock }),
-    content: openContent({ db, blobs, publisher, clock, shared: contentSharing === "shared" }),
-    images: openImages({ db, publisher, clock }),
+    containers: openContainers({ db, cache, publisher, clock, changes }),
+    content: openContent({ db, blobs, publisher, clock, shared, changes, garbage }),
+    images: openImages({ db, publisher, clock, changes }),
     namespaces: openNamespaces({ db, cache, publisher }),
-    leases: openLeases({ db, clock }),
-    sandboxes: openSandboxes({ db, clock }),
+    leases: openLeases({ db, clock, changes }),
+    sandboxes: openSandboxes({ db, clock, changes }),
     snapshots,
-    sweepIngests: () => sweepIngests({ db, blobs, clock, logger }),
+    collector: openCollector({
+      ...{ db, blobs, publisher, clock, logger },
+      content: garbage,
+      snapshots: snapshotGarbage,
+    }),
+    changes,
+    sweepContent: () => garbage.sweep(),
   };
 }

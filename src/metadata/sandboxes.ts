@@ -10,6 +10,7 @@ import { validateIdentifier } from "../model/ids.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
 import type { Scope } from "../model/scope.ts";
+import type { Changes } from "./changes.ts";
 import { applyKeyPath } from "./field-paths.ts";
 import {
   readAny,
@@ -32,6 +33,7 @@ import { bucketNames, createObjectsBucket, KEY, objectsBucket, textOf } from "./
 export interface SandboxDependencies {
   readonly db: Db;
   readonly clock: Clock;
+  readonly changes: Changes;
 }
 
 /** What an update without fields replaces. */
@@ -47,7 +49,7 @@ export function openSandboxes(dependencies: SandboxDependencies): SandboxStore {
       return db.view((tx) => read(existingBucket(tx, namespace), id));
     },
     list: async (scope, filters) => listSandboxes(db, scope, filters ?? []),
-    delete: (scope, id) => deleteSandbox(db, scope, id),
+    delete: (scope, id) => deleteSandbox(dependencies, scope, id),
   };
 }
 
@@ -150,12 +152,13 @@ function fieldOf(sandbox: Sandbox, path: readonly string[]): string | undefined 
   return path[0] === "labels" ? ownValue(sandbox.labels, path.slice(1).join(".")) : undefined;
 }
 
-async function deleteSandbox(db: Db, scope: Scope, id: string): Promise<void> {
+async function deleteSandbox({ db, changes }: SandboxDependencies, scope: Scope, id: string): Promise<void> {
   const namespace = requireNamespace(scope.namespace);
   await db.update((tx) => {
     const sandboxes = existingBucket(tx, namespace);
     if (sandboxes.bucket(id) === undefined) throw fail("NotFound", `failed to delete sandbox ${quote(id)}`);
     sandboxes.deleteBucket(id);
+    tx.onCommit(() => changes.deleted());
   });
 }
 

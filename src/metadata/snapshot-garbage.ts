@@ -1,41 +1,32 @@
 import type { Info } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import type { Tx } from "../bolt/tx.ts";
-import type { SharedLock } from "../lib/shared-lock.ts";
+import { SharedLock } from "../lib/shared-lock.ts";
 import { isError } from "../model/errors.ts";
 import { bucketNames, KEY, textOf } from "./schema.ts";
 import { snapshotsBucket } from "./snapshot-buckets.ts";
 import type { SnapshotDependencies } from "./snapshots.ts";
 
-/** Removals that come within this time are freed together: whoever removes one snapshot often removes many. */
-const GATHER_MS = 500;
-
 /** Frees what a snapshotter keeps and the database does not name any more. */
 export class SnapshotGarbage {
   readonly #dependencies: SnapshotDependencies;
-  readonly #lock: SharedLock;
+  /** Shared by whatever makes, changes or removes snapshots; held alone by {@link collect}. */
+  readonly lock = new SharedLock();
   /** The end of what is being freed in the background. */
   #freeing: Promise<void> = Promise.resolve();
   /** Keys that wait for it, in the order in which they were let go. */
   #discarded: string[] = [];
-  #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(dependencies: SnapshotDependencies, lock: SharedLock) {
+  constructor(dependencies: SnapshotDependencies) {
     this.#dependencies = dependencies;
-    this.#lock = lock;
   }
 
-  /** Frees one snapshot of which the database has durably let go, in the background. What fails is left to {@link collect}. */
+  /** The database has durably let go of a snapshot: the next {@link flush} frees it. Children come before their parents. */
   discard(backendKey: string): void {
     this.#discarded.push(backendKey);
-    if (this.#timer !== undefined) return;
-    this.#timer = setTimeout(() => this.#flush(), GATHER_MS);
-    this.#timer.unref();
   }
 
-  /** Frees what waits; resolves when it is done. */
-  #flush(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+  /** Frees what was discarded; resolves when its space is free. What fails is logged, and tried again. */
+  flush(): Promise<void> {
     if (this.#discarded.length > 0) this.#freeing = this.#freeing.then(() => this.#free());
     return this.#freeing;
   }
@@ -46,8 +37,10 @@ export class SnapshotGarbage {
     this.#discarded = [];
     const removals = keys.map((key) =>
       snapshotter.remove(key).catch((error: unknown) => {
-        // A child that is just being made or freed: it is garbage too, or will be collected with it.
-        if (isError(error, "FailedPrecondition") || isError(error, "NotFound")) return;
+        if (isError(error, "NotFound")) return;
+        this.#discarded.push(key);
+        // Somebody was just making a child of it, and will be told that its parent is gone.
+        if (isError(error, "FailedPrecondition")) return;
         logger.warn("failed to remove snapshot", { snapshotter: name, key, error });
       }),
     );
@@ -62,7 +55,7 @@ export class SnapshotGarbage {
    * @throws what the snapshotter throws
    */
   async collect(): Promise<void> {
-    await this.#flush();
+    await this.flush();
     await this.#collect();
   }
 
@@ -78,7 +71,7 @@ export class SnapshotGarbage {
 
   async #collect(): Promise<void> {
     const { snapshotter, name, logger } = this.#dependencies;
-    await this.#lock.alone(async () => {
+    await this.lock.alone(async () => {
       const named = this.#dependencies.db.view((tx) => namedKeys(tx, name));
       const infos: Info[] = [];
       await snapshotter.walk((info) => infos.push(info));
@@ -100,7 +93,7 @@ export class SnapshotGarbage {
 
   /** Frees what waits. */
   close(): Promise<void> {
-    return this.#flush();
+    return this.flush();
   }
 }
 

@@ -12,6 +12,7 @@ import { silentLogger } from "../lib/log.ts";
 import { fail, isError } from "../model/errors.ts";
 import type { SnapshotStore, Snapshotter } from "../model/snapshots.ts";
 import { openNative } from "../snapshots/native.ts";
+import { Changes } from "./changes.ts";
 import { openSnapshots } from "./snapshots.ts";
 
 let folder: string;
@@ -22,13 +23,14 @@ let publisher: ReturnType<typeof recordingPublisher>;
 const scope = { namespace: "unit" };
 const clock = systemClock();
 const logger = silentLogger;
+const changes = new Changes();
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "bunkerd-snapshots-"));
   db = Db.open(join(folder, "meta.db"));
   backend = openNative({ root: join(folder, "native"), clock, logger });
   publisher = recordingPublisher();
-  store = openSnapshots({ db, name: "native", snapshotter: backend, publisher, clock, logger });
+  store = openSnapshots({ db, name: "native", snapshotter: backend, publisher, clock, logger, changes });
 });
 afterEach(async () => {
   await store.close();
@@ -195,7 +197,7 @@ describe("a snapshotter that has the layer", () => {
 
   test("names it by the target", async () => {
     const snapshotter = remote({});
-    const remotely = openSnapshots({ db, name: "remote", snapshotter, publisher, clock, logger });
+    const remotely = openSnapshots({ db, name: "remote", snapshotter, publisher, clock, logger, changes });
     const prepared = codeOf(remotely.prepare(scope, "extract", "", { ...labels, own: "1" }));
     expect(await prepared).toBe(
       'AlreadyExists: target snapshot "sha256:chain" from snapshotter: already exists',
@@ -208,7 +210,7 @@ describe("a snapshotter that has the layer", () => {
 
   test("but not the one that was meant", async () => {
     const snapshotter = remote({ labels: { "containerd.io/snapshot.ref": "another" } });
-    const remotely = openSnapshots({ db, name: "remote", snapshotter, publisher, clock, logger });
+    const remotely = openSnapshots({ db, name: "remote", snapshotter, publisher, clock, logger, changes });
     expect(await codeOf(remotely.prepare(scope, "extract", "", labels))).toBe(
       'NotFound: target snapshot "sha256:chain" in backend: not found',
     );

@@ -7,12 +7,13 @@ import { failpoint } from "../lib/failpoint.ts";
 import { KeyLocks } from "../lib/key-locks.ts";
 import type { Logger } from "../lib/log.ts";
 import { ownValue, setOwn } from "../lib/record.ts";
-import { SharedLock } from "../lib/shared-lock.ts";
+import type { SharedLock } from "../lib/shared-lock.ts";
 import { BunkerdError, fail, quote } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
 import { inheritedLabels, type SnapshotStore, type Snapshotter } from "../model/snapshots.ts";
+import type { Changes } from "./changes.ts";
 import { readTime, timestampOf, writeLabels, writeTime } from "./fields.ts";
 import { KEY } from "./schema.ts";
 import {
@@ -47,6 +48,7 @@ export interface SnapshotDependencies {
   readonly publisher: EventPublisher;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly changes: Changes;
 }
 
 /** What the operations on one snapshotter share. */
@@ -61,9 +63,11 @@ export interface Snapshots extends SnapshotDependencies {
 }
 
 /** The store over `dependencies.db` and one snapshotter, which stays the caller's to close, after the store. */
-export function openSnapshots(dependencies: SnapshotDependencies): SnapshotStore {
-  const lock = new SharedLock();
-  const garbage = new SnapshotGarbage(dependencies, lock);
+export function openSnapshots(
+  dependencies: SnapshotDependencies,
+  garbage = new SnapshotGarbage(dependencies),
+): SnapshotStore {
+  const { lock } = garbage;
   const snapshots = { ...dependencies, lock, garbage, keys: new KeyLocks(), numbers: new Map() };
   const { name, snapshotter } = snapshots;
   return {
@@ -164,7 +168,7 @@ function changedLabels(stored: Info, wanted: Info, fieldPaths: readonly string[]
 
 async function removeSnapshot(snapshots: Snapshots, scope: Scope, key: string): Promise<void> {
   const place = placeOf(snapshots, scope);
-  const { db, name, publisher, garbage } = snapshots;
+  const { db, name, publisher, garbage, changes } = snapshots;
   await snapshots.lock.shared(() =>
     snapshots.keys.hold([lockKey(place, key)], () =>
       db.update((tx) => {
@@ -181,6 +185,7 @@ async function removeSnapshot(snapshots: Snapshots, scope: Scope, key: string): 
           const event = create(SnapshotRemoveSchema, { key, snapshotter: name });
           publisher.publish(place.namespace, "/snapshot/remove", SnapshotRemoveSchema, event);
           if (backendKey !== "") garbage.discard(backendKey);
+          changes.deleted();
         });
       }),
     ),

@@ -36,8 +36,15 @@ export interface BlobWriter {
    * @throws FailedPrecondition if size (other than 0) or digest differ, AlreadyExists if the blob is there (the ingest ends as well)
    */
   commit(sizeBytes: bigint, expected: string): Promise<void>;
-  /** Leaves the ingest to be resumed. Once committed or closed, it does nothing. */
+  /** Leaves the ingest to be resumed. From `commit` until here the blob is not removed, so that its record can be written meanwhile. */
   close(): Promise<void>;
+}
+
+/** A blob that is going: the store says from now on that it is not there, and who wants to write it anew waits. One of the two ends it. */
+export interface BlobRemoval {
+  readonly digest: string;
+  finish(): Promise<void>;
+  cancel(): void;
 }
 
 /** Right to write one ingest, from {@link BlobStore.lockIngest} on until its writer is closed or it is let go. */
@@ -60,8 +67,14 @@ export interface BlobStore {
   ingestStatus(ref: string): Promise<IngestStatus>;
   /** Removes the ingest, also under the hands of its writer. None is no error. */
   removeIngest(ref: string): Promise<void>;
+  /** Whether somebody holds the ingest's lock. */
+  ingestInUse(ref: string): boolean;
   /** Removes all ingests but those of `refs`, those in use, and what else lies among them. Answers how many. */
   removeIngestsExcept(refs: ReadonlySet<string>): Promise<number>;
+  /** The digests of all blobs. */
+  list(): Promise<Set<string>>;
+  /** At once, so that it can be decided within a transaction. Undefined if it is not there or a writer is committing it. */
+  beginRemoval(digest: string): BlobRemoval | undefined;
 }
 
 export interface WriterOptions {

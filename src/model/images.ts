@@ -10,6 +10,8 @@ export interface ImageWriteOptions {
 export interface ImageDeleteOptions {
   /** Deletes only if the image still has that target. */
   readonly targetDigest?: string | undefined;
+  /** Asks to return only after what only the image kept is collected. */
+  readonly sync?: boolean | undefined;
 }
 
 /**

@@ -8,6 +8,8 @@ export type Labels = Readonly<Record<string, string>>;
 export const LABEL_GC_ROOT = "containerd.io/gc.root";
 /** Set on a lease or image: RFC 3339 time after which it no longer keeps anything. */
 export const LABEL_GC_EXPIRE = "containerd.io/gc.expire";
+/** Set on a lease: keeps only what it names, not what that refers to. */
+export const LABEL_GC_FLAT = "containerd.io/gc.flat";
 /** Set on a namespace: `true` lets other namespaces use its content. */
 export const LABEL_SHARED_NAMESPACE = "containerd.io/namespace.shareable";
 

@@ -6,10 +6,7 @@ import type { ServiceBinding } from "../transport/registry.ts";
 import { bind } from "../transport/registry.ts";
 import { scopeOf } from "./scope.ts";
 
-/**
- * containerd.services.images.v1.Images (containerd `plugins/services/images/local.go`). The flag `sync` of Delete asks to wait for the
- * garbage collection; until that is built nothing is collected, and there is nothing to wait for.
- */
+/** containerd.services.images.v1.Images (containerd `plugins/services/images/local.go`). */
 export function imagesService(dependencies: { readonly images: ImageStore }): ServiceBinding<typeof Images> {
   const { images } = dependencies;
   return bind(Images, {
@@ -27,8 +24,8 @@ export function imagesService(dependencies: { readonly images: ImageStore }): Se
       requireName(image.name);
       return { image: await images.update(scopeOf(context), image, updateMask?.paths, { sourceDateEpoch }) };
     },
-    async delete({ name, target }, context) {
-      await images.delete(scopeOf(context), name, { targetDigest: target?.digest });
+    async delete({ name, target, sync }, context) {
+      await images.delete(scopeOf(context), name, { targetDigest: target?.digest, sync });
       return {};
     },
   });

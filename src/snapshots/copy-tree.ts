@@ -17,13 +17,13 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import type { Logger } from "../lib/log.ts";
+import { Turns } from "../lib/turns.ts";
 import { cloneFile, copyRange, nextData, seek } from "../linux/copy.ts";
 import { makeNode, setTimes } from "../linux/inode.ts";
 import { getXattr, listXattrs, setXattr } from "../linux/xattr.ts";
 import { messageOf } from "../model/errors.ts";
 import { childPath } from "./disk-usage.ts";
 import { errnoOf } from "./faults.ts";
-import { Turns } from "./turns.ts";
 
 /** How much one call copies before others may run. */
 const CHUNK_BYTES = 8 << 20;

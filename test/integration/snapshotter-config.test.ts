@@ -6,7 +6,7 @@ import { Code } from "@connectrpc/connect";
 import { Introspection } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { mount, UnmountFlag, unmount } from "../../src/linux/mount.ts";
-import { type Daemon, startDaemon } from "../support/daemons.ts";
+import { type Daemon, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { connectGrpc, errorOf, inNamespace } from "../support/grpc.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
 
@@ -155,7 +155,7 @@ test.each([["overlayfs"], ["native"]])(
     mkdirSync(root);
     mount({ source: "tmpfs", target: root, type: "tmpfs", flags: 0, data: "size=1m,nr_inodes=200" });
     try {
-      const config = `[plugins."io.containerd.snapshotter.v1.${snapshotter}"]\nroot_path = ${JSON.stringify(root)}`;
+      const config = `[plugins."io.containerd.snapshotter.v1.${snapshotter}"]\nroot_path = ${JSON.stringify(root)}\n${WITHOUT_COLLECTION}`;
       await withSnapshots(config, async ({ snapshots }) => {
         const prepare = (key: string, parent = "") =>
           snapshots.prepare({ snapshotter, key, parent }, options);

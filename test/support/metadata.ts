@@ -7,7 +7,9 @@ import { openBlobs } from "../../src/content/blobs.ts";
 import { type Clock, systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
 import { type Metadata, type MetadataOptions, openMetadata } from "../../src/metadata/metadata.ts";
+import type { BlobStore } from "../../src/model/content.ts";
 import type { EventPublisher } from "../../src/model/events.ts";
+import type { Snapshotter } from "../../src/model/snapshots.ts";
 
 export interface PublishedEvent {
   readonly namespace: string;
@@ -26,6 +28,7 @@ export function recordingPublisher(): EventPublisher & { readonly events: Publis
 
 export interface TestMetadata extends Metadata {
   readonly db: Db;
+  readonly blobs: BlobStore;
   /** Where the blobs are. */
   readonly contentRoot: string;
   readonly events: PublishedEvent[];
@@ -34,6 +37,7 @@ export interface TestMetadata extends Metadata {
 
 export interface TestMetadataOptions extends MetadataOptions {
   readonly clock?: Clock;
+  readonly snapshotters?: ReadonlyMap<string, Snapshotter>;
   /** Fills the database before the stores open it. */
   readonly prepare?: (db: Db) => Promise<void>;
 }
@@ -53,8 +57,10 @@ export async function temporaryMetadata(options: TestMetadataOptions = {}): Prom
     const contentRoot = join(folder, "content");
     const logger = silentLogger;
     const blobs = openBlobs({ root: contentRoot, clock, logger });
-    const metadata = await openMetadata(db, { blobs, publisher, logger, clock }, options);
-    return { ...metadata, db, contentRoot, events: publisher.events, close };
+    const { snapshotters = new Map() } = options;
+    const dependencies = { blobs, snapshotters, publisher, logger, clock };
+    const metadata = await openMetadata(db, dependencies, options);
+    return { ...metadata, db, blobs, contentRoot, events: publisher.events, close };
   } catch (error) {
     await close();
     throw error;

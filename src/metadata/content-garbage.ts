@@ -1,0 +1,112 @@
+import type { Db } from "../bolt/db.ts";
+import type { Tx } from "../bolt/tx.ts";
+import type { Logger } from "../lib/log.ts";
+import type { BlobRemoval, BlobStore } from "../model/content.ts";
+import { contentBucket } from "./content-records.ts";
+import { namespacesOf } from "./gc-objects.ts";
+import { bucketNames, KEY, textOf } from "./schema.ts";
+
+export interface ContentGarbageDependencies {
+  readonly db: Db;
+  readonly blobs: BlobStore;
+  readonly logger: Logger;
+}
+
+/** Frees blobs and ingests of which no namespace knows any more. */
+export class ContentGarbage {
+  readonly #dependencies: ContentGarbageDependencies;
+  /** Digests of which a namespace has let go. */
+  #discarded = new Set<string>();
+  readonly #removals = new Set<Promise<void>>();
+
+  constructor(dependencies: ContentGarbageDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /** A namespace has durably let go of a blob: {@link flush} frees it unless another has it. */
+  discard(digest: string): void {
+    this.#discarded.add(digest);
+  }
+
+  /** The ingest's record is durably gone. Begun at once, so that whoever opens the reference again waits for it. */
+  discardIngest(blobRef: string): void {
+    const { blobs, logger } = this.#dependencies;
+    const removal = blobs
+      .removeIngest(blobRef)
+      .catch((error: unknown) => logger.warn("failed to remove ingest", { ref: blobRef, error }))
+      .finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+  }
+
+  /** Frees what was discarded; resolves when the files are gone. What fails is logged, and tried again by the next {@link sweep}. */
+  async flush(): Promise<void> {
+    const digests = [...this.#discarded];
+    this.#discarded = new Set();
+    if (digests.length > 0) await this.#free(digests);
+    await Promise.all(this.#removals);
+  }
+
+  /** Frees whatever the blob store has and no record names: what a crash left between a record and its file. */
+  async sweep(): Promise<void> {
+    const { db, blobs, logger } = this.#dependencies;
+    const ingests = await blobs.removeIngestsExcept(db.view(ingestRefs));
+    const unnamed = [...(await blobs.list()).difference(db.view(namedDigests))];
+    const removed = unnamed.length === 0 ? 0 : await this.#free(unnamed);
+    if (removed + ingests > 0) logger.info("removed what no record names", { blobs: removed, ingests });
+  }
+
+  /**
+   * Decides in a write transaction, because none that would take a blob over can come between; from then on the store says that the blob
+   * is not there.
+   */
+  async #free(digests: readonly string[]): Promise<number> {
+    const { db, blobs, logger } = this.#dependencies;
+    let removals: BlobRemoval[] = [];
+    try {
+      await db.update((tx) => {
+        const named = namedDigests(tx);
+        const unnamed = digests.filter((digest) => !named.has(digest));
+        removals = unnamed.flatMap((digest) => blobs.beginRemoval(digest) ?? []);
+      });
+    } catch (error) {
+      for (const removal of removals) removal.cancel();
+      throw error;
+    }
+    const ended = removals.map(async (removal) => {
+      try {
+        await removal.finish();
+        logger.debug("removed content", { digest: removal.digest });
+      } catch (error) {
+        logger.warn("failed to remove content", { digest: removal.digest, error });
+      }
+    });
+    await Promise.all(ended);
+    return removals.length;
+  }
+}
+
+/** The digests that any namespace has a blob of, or an ingest that stands for one. */
+function namedDigests(tx: Tx): Set<string> {
+  const named = new Set<string>();
+  for (const namespace of namespacesOf(tx)) {
+    const blobs = contentBucket(tx, namespace, "blob");
+    for (const digest of blobs === undefined ? [] : bucketNames(blobs)) named.add(digest);
+    const ingests = contentBucket(tx, namespace, "ingests");
+    for (const ref of ingests === undefined ? [] : bucketNames(ingests)) {
+      const expected = textOf(ingests?.bucket(ref)?.get(KEY.expected));
+      if (expected !== "") named.add(expected);
+    }
+  }
+  return named;
+}
+
+/** The blob store's names of all ingests. */
+function ingestRefs(tx: Tx): Set<string> {
+  const refs = new Set<string>();
+  for (const namespace of namespacesOf(tx)) {
+    const ingests = contentBucket(tx, namespace, "ingests");
+    for (const ref of ingests === undefined ? [] : bucketNames(ingests))
+      refs.add(textOf(ingests?.bucket(ref)?.get(KEY.ref)));
+  }
+  return refs;
+}
