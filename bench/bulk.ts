@@ -12,7 +12,7 @@ import {
   WriteAction,
   WriteContentRequestSchema,
 } from "#gen/containerd/services/content/v1/content_pb.ts";
-import { type Daemon, startDaemon } from "../test/support/daemons.ts";
+import { type Daemon, startDaemon, WITHOUT_COLLECTION } from "../test/support/daemons.ts";
 import { connectGrpc, inNamespace } from "../test/support/grpc.ts";
 import { h2loadBody } from "./h2load.ts";
 import { median } from "./measurements.ts";
@@ -116,8 +116,8 @@ async function main(): Promise<void> {
   const rounds = Number(process.env["ROUNDS"] ?? 5);
   const kinds = ["bunkerd", "containerd-2.1"] as const;
   const daemons = {
-    bunkerd: await startDaemon("bunkerd"),
-    "containerd-2.1": await startDaemon("containerd-2.1"),
+    bunkerd: await startDaemon("bunkerd", { config: WITHOUT_COLLECTION }),
+    "containerd-2.1": await startDaemon("containerd-2.1", { config: WITHOUT_COLLECTION }),
   };
   const bulk = makeBulk(daemons.bunkerd.folder, Number(process.argv[2] ?? 256));
   for (const call of ["ingest and commit", "read", "ingest"] as const) {

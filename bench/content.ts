@@ -5,7 +5,7 @@
 import { randomFillSync } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { containerdProgram, type Daemon, startDaemon } from "../test/support/daemons.ts";
+import { containerdProgram, type Daemon, startDaemon, WITHOUT_COLLECTION } from "../test/support/daemons.ts";
 import { start } from "../test/support/processes.ts";
 import { median } from "./measurements.ts";
 
@@ -31,7 +31,10 @@ async function rateOf(daemon: Daemon, args: readonly string[], input?: string): 
 }
 
 async function main(): Promise<void> {
-  const daemons = { ours: await startDaemon("bunkerd"), containerd: await startDaemon("containerd-2.1") };
+  const daemons = {
+    ours: await startDaemon("bunkerd", { config: WITHOUT_COLLECTION }),
+    containerd: await startDaemon("containerd-2.1", { config: WITHOUT_COLLECTION }),
+  };
   const rates: Record<keyof typeof daemons, Rates> = {
     ours: { ingest: [], read: [] },
     containerd: { ingest: [], read: [] },

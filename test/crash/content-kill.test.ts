@@ -5,7 +5,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Content, WriteAction } from "#gen/containerd/services/content/v1/content_pb.ts";
-import { daemonKinds, startDaemon } from "../support/daemons.ts";
+import { daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { type Connection, connectGrpc, inNamespace } from "../support/grpc.ts";
 import { temporaryFolder } from "../support/processes.ts";
 
@@ -27,14 +27,14 @@ test.if(isOurs).each(["content.beforeRename", "content.afterRename", "content.be
     const data = new Uint8Array(randomBytes(300_000));
     const digest = `sha256:${createHash("sha256").update(data).digest("hex")}`;
     process.env["BUNKERD_FAILPOINTS"] = `${failpoint}=kill`;
-    const first = await startDaemon("bunkerd", { folder });
+    const first = await startDaemon("bunkerd", { folder, config: WITHOUT_COLLECTION });
     delete process.env["BUNKERD_FAILPOINTS"];
     const dying = connectGrpc(first.socket);
     await expect(commit(dying, data, digest)).rejects.toThrow();
     expect(await first.exited).not.toBe(0);
     dying.close();
 
-    await using second = await startDaemon("bunkerd", { folder });
+    await using second = await startDaemon("bunkerd", { folder, config: WITHOUT_COLLECTION });
     await using connection = connectGrpc(second.socket);
     const content = connection.client(Content);
     const info = await content.info({ digest }, options).catch((error: unknown) => error);

@@ -9,7 +9,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { type Info, Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { Db } from "../../src/bolt/db.ts";
 import { snapshotIds, walkFilter, walkInfo } from "../../src/snapshots/storage.ts";
-import { type Daemon, startDaemon } from "../support/daemons.ts";
+import { type Daemon, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { checkDatabase } from "../support/database.ts";
 import { type Connection, connectGrpc, inNamespace } from "../support/grpc.ts";
 
@@ -146,13 +146,13 @@ async function playUntilKilled(daemon: Daemon, snapshotter: string): Promise<num
 
 async function killAt(snapshotter: string, failpoint: string, visit: number): Promise<boolean> {
   process.env["BUNKERD_FAILPOINTS"] = `${failpoint}=kill@${visit}`;
-  let daemon = await startDaemon("bunkerd").finally(() => {
+  let daemon = await startDaemon("bunkerd", { config: WITHOUT_COLLECTION }).finally(() => {
     delete process.env["BUNKERD_FAILPOINTS"];
   });
   try {
     const reached = await playUntilKilled(daemon, snapshotter);
     if (reached === undefined) return false;
-    daemon = await startDaemon("bunkerd", { folder: daemon.folder });
+    daemon = await startDaemon("bunkerd", { folder: daemon.folder, config: WITHOUT_COLLECTION });
     await using connection = connectGrpc(daemon.socket);
     const client = clientOf(connection);
     const before = STEPS[reached - 1]?.after ?? {};

@@ -21,7 +21,7 @@ async function withSnapshots(
   config: string,
   work: (client: ReturnType<typeof clientOf>, daemon: Daemon) => Promise<void>,
 ): Promise<void> {
-  await using daemon = await startDaemon("bunkerd", { config });
+  await using daemon = await startDaemon("bunkerd", { config: `${config}\n${WITHOUT_COLLECTION}` });
   await using connection = connectGrpc(daemon.socket);
   await work(clientOf(connection), daemon);
 }
@@ -155,7 +155,7 @@ test.each([["overlayfs"], ["native"]])(
     mkdirSync(root);
     mount({ source: "tmpfs", target: root, type: "tmpfs", flags: 0, data: "size=1m,nr_inodes=200" });
     try {
-      const config = `[plugins."io.containerd.snapshotter.v1.${snapshotter}"]\nroot_path = ${JSON.stringify(root)}\n${WITHOUT_COLLECTION}`;
+      const config = `[plugins."io.containerd.snapshotter.v1.${snapshotter}"]\nroot_path = ${JSON.stringify(root)}`;
       await withSnapshots(config, async ({ snapshots }) => {
         const prepare = (key: string, parent = "") =>
           snapshots.prepare({ snapshotter, key, parent }, options);
