@@ -105,17 +105,13 @@ export function openNetworks(options: NetworksOptions, { logger }: { readonly lo
   const cache = new AttachmentCache(options.cacheFolder ?? CACHE_FOLDER);
   const runner = { binDirs, cache, timeoutMs: options.timeoutMs ?? PLUGIN_TIMEOUT_MS };
   const opened: Opened = { config: cni, runner, folders, logger };
-  const folderOf = (handler: string): ConfigFolder => folderFor(opened, handler);
   return {
     status: () => status(opened),
     add: (pod, signal) => add(opened, pod, signal),
     del: (pod, signal) => del(opened, pod, signal),
-    async check(pod, signal) {
-      for (const { list, interfaceName } of interfacesOf(opened, folderOf(pod.runtimeHandler)))
-        await checkNetwork(runner, list, endpointOf(pod, interfaceName), signal);
-    },
+    check: (pod, signal) => check(opened, pod, signal),
     gc: (podIds, signal) => gc(opened, podIds, signal),
-    configDump: () => dumpConfig({ binDirs, folder: folderOf(DEFAULT), interfaces: dumped(opened) }),
+    configDump: () => dumpConfig({ binDirs, folder: folderFor(opened, DEFAULT), interfaces: dumped(opened) }),
     loadStatus: () =>
       Object.fromEntries([...folders].map(([name, { failure }]) => [name, failure?.message ?? "OK"])),
     close: () => {
@@ -257,11 +253,19 @@ async function detachAll(
   });
 }
 
+async function check(opened: Opened, pod: PodNetwork, signal?: AbortSignal): Promise<void> {
+  for (const { list, interfaceName } of interfacesOf(opened, folderFor(opened, pod.runtimeHandler))) {
+    // Its configuration is ours, and of a version before the command.
+    if (list !== LOOPBACK) await checkNetwork(opened.runner, list, endpointOf(pod, interfaceName), signal);
+  }
+}
+
 async function gc(opened: Opened, podIds: readonly string[], signal?: AbortSignal): Promise<void> {
   const interfaces = new Map<string, PodInterface[]>();
   for (const folder of opened.folders.values()) {
     if (folder.networks.length === 0) continue;
-    for (const found of interfacesOf(opened, folder))
+    // Of loopback nothing is ever left over, and its records are shared with whatever else attaches pods on this machine.
+    for (const found of interfacesOf(opened, folder).filter(({ list }) => list !== LOOPBACK))
       interfaces.set(found.list.name, [...(interfaces.get(found.list.name) ?? []), found]);
   }
   await together([...interfaces.values()], async (same) => {
