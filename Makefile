@@ -6,7 +6,7 @@ SOURCES := $(shell find src gen build -name '*.ts' 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long critest bench clean
+.PHONY: help run build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long critest kubelet bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ test-long: dist/bunkerd ## crash, fuzz and soak at full length
 
 critest: dist/bunkerd ## CRITEST=program: cri-tools' conformance suite on containerd and bunkerd (as root)
 	unshare --net --mount --propagation private $(BUN) test/conformance/cri/critest.ts $(CRITEST)
+
+kubelet: dist/bunkerd ## KUBELET=program: pods by a standalone kubelet on containerd and bunkerd (as root)
+	unshare --net --mount --propagation private $(BUN) test/conformance/cri/kubelet.ts $(KUBELET)
 
 bench: dist/bunkerd ## side by side with containerd, as ratios
 	$(BUN) bench/run.ts
