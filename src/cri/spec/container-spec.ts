@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import type { ContainerConfig, Mount, PodSandboxConfig, RuntimeHandler } from "#gen/runtime/v1/api_pb.ts";
 import { NamespaceMode, SupplementalGroupsPolicy } from "#gen/runtime/v1/api_pb.ts";
-import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
+import { BunkerdError, quote } from "../../model/errors.ts";
 import type { ImageConfig } from "../../model/image-config.ts";
 import { containerAnnotations, passedThrough } from "./annotations.ts";
 import { applyCapabilities, clearAmbient, setCapabilities } from "./capabilities.ts";
@@ -15,8 +15,10 @@ import { assertSameUserNamespace, joinPodNamespaces, setNamespace } from "./name
 import { applyProcess } from "./process.ts";
 import { applyResources, cgroupsPath, oomScore } from "./resources.ts";
 import { applyApparmor, applySeccomp } from "./security.ts";
+import { selinuxLabels } from "./selinux.ts";
 import type { RuntimeSettings, SpecSettings } from "./settings.ts";
 import { defaultSpec, namespacedCgroup, type Spec, withoutEmpty } from "./spec.ts";
+import { systemReason } from "./system-errors.ts";
 import { applyContainerUser } from "./user.ts";
 
 export interface ContainerSpecInput {
@@ -60,8 +62,11 @@ export async function containerSpec(input: ContainerSpecInput): Promise<Containe
   const privileged = context?.privileged ?? false;
   const spec = await initialSpec(input.id, runtime.base_runtime_spec);
   applyProcess(spec.process, config, input.image, sandboxConfig.hostname || host.hostname);
-  const labels = input.host.selinux?.labelsFor(context?.selinuxOptions, input.sandboxProcessLabel);
-  const { processLabel = "", mountLabel = "" } = labels ?? {};
+  const { processLabel, mountLabel } = selinuxLabels(
+    host.selinux,
+    context?.selinuxOptions,
+    input.sandboxProcessLabel,
+  );
   try {
     if (host.unifiedCgroups && !privileged) setNamespace(spec, { type: "cgroup" });
     await applyMounts(spec, {
@@ -134,7 +139,7 @@ async function initialSpec(id: string, basePath: string): Promise<Spec> {
   try {
     base = parseExact(await readFile(basePath, "utf8")) as Partial<Spec>;
   } catch (cause) {
-    const reason = `can't load base OCI spec ${quote(basePath)}: ${messageOf(cause)}`;
+    const reason = `can't load base OCI spec ${quote(basePath)}: ${systemReason(cause)}`;
     throw new BunkerdError("Unknown", reason, { cause });
   }
   const spec: Spec = {

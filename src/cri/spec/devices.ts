@@ -1,9 +1,10 @@
 import { lstatSync, readdirSync, type Stats, statSync } from "node:fs";
 import { join, posix } from "node:path";
 import type { ContainerConfig } from "#gen/runtime/v1/api_pb.ts";
-import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
+import { BunkerdError, quote } from "../../model/errors.ts";
 import { resolveLink } from "./mounts.ts";
 import { type Device, type DeviceRule, type Spec, unsigned32 } from "./spec.ts";
+import { systemError } from "./system-errors.ts";
 
 /** Folders of `/dev` that are mounts of their own in every container, and what LXC and udev leave there. */
 const SKIPPED: ReadonlySet<string> = new Set(["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"]);
@@ -22,7 +23,7 @@ export async function applyDevices(
   const gid = ownedByUser ? unsigned32(context?.runAsGroup?.value ?? 0n) : 0;
   for (const { hostPath, containerPath, permissions } of config.devices) {
     const path = await resolveLink(hostPath).catch((cause: unknown) => {
-      throw new BunkerdError("Unknown", `device ${quote(hostPath)}: ${messageOf(cause)}`, { cause });
+      throw systemError(cause);
     });
     for (const device of devicesAt(path, containerPath)) {
       const owned = { ...device, ...(uid === 0 ? {} : { uid }), ...(gid === 0 ? {} : { gid }) };
@@ -52,8 +53,7 @@ function devicesAt(path: string, containerPath: string): Device[] {
     const device = deviceAt(path);
     if (device !== undefined) return [containerPath === "" ? device : { ...device, path: containerPath }];
   } catch (cause) {
-    if (cause instanceof BunkerdError) throw cause;
-    throw new BunkerdError("Unknown", `error stating device path: ${messageOf(cause)}`, { cause });
+    throw systemError(cause, "error stating device path: ");
   }
   const where = `get device path: ${quote(path)} containerPath: ${quote(containerPath)}`;
   throw new BunkerdError("Unknown", `${where} error: not a device node`);

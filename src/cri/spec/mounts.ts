@@ -1,10 +1,11 @@
 import { lstat, mkdir, realpath, stat } from "node:fs/promises";
 import { type IDMapping, type Mount, MountPropagation, type RuntimeHandler } from "#gen/runtime/v1/api_pb.ts";
 import { lookUpMount, type MountEntry } from "../../linux/mountinfo.ts";
-import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
+import { BunkerdError, quote } from "../../model/errors.ts";
 import type { HostFacts } from "./host.ts";
 import { cleanPath, depth } from "./paths.ts";
 import type { IdMapping, Spec, SpecMount } from "./spec.ts";
+import { systemReason } from "./system-errors.ts";
 
 export interface MountsInput {
   /** Those of the request. */
@@ -134,7 +135,7 @@ async function relabel(source: string, { host, mountLabel }: MountsInput): Promi
     await host.selinux?.relabel(source, mountLabel);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "ENOTSUP") return;
-    const reason = messageOf(cause);
+    const reason = systemReason(cause);
     throw unknown(`relabel ${quote(source)} with ${quote(mountLabel)} failed: ${reason}`, cause);
   }
 }
@@ -162,7 +163,7 @@ export const HOST_SYSFS: SpecMount = {
 };
 
 function failed(what: string, path: string, cause: unknown): BunkerdError {
-  return unknown(`failed to ${what} ${quote(path)}: ${messageOf(cause)}`, cause);
+  return unknown(`failed to ${what} ${quote(path)}: ${systemReason(cause)}`, cause);
 }
 
 function unknown(message: string, cause?: unknown): BunkerdError {

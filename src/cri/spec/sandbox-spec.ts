@@ -10,6 +10,7 @@ import { cleanPath } from "./paths.ts";
 import { addEnvironment } from "./process.ts";
 import { cgroupsPath, oomScore } from "./resources.ts";
 import { applySeccomp } from "./security.ts";
+import { selinuxLabels } from "./selinux.ts";
 import type { RuntimeSettings, SpecSettings } from "./settings.ts";
 import { defaultSpec, type Spec, withoutEmpty } from "./spec.ts";
 import { addGroups, applyUser } from "./user.ts";
@@ -66,8 +67,7 @@ export function sandboxSpec(input: SandboxSpecInput): SandboxSpec {
     ...passedThrough(config.annotations, runtime.pod_annotations),
     ...sandboxAnnotations(id, input.imageName, config),
   };
-  const labels = host.selinux?.labelsFor(context?.selinuxOptions, "");
-  const { processLabel = "", mountLabel = "" } = labels ?? {};
+  const { processLabel, mountLabel } = selinuxLabels(host.selinux, context?.selinuxOptions, "");
   spec.linux.mountLabel = mountLabel;
   if (context?.privileged === true) {
     spec.mounts = spec.mounts.map((mount) =>

@@ -6,6 +6,7 @@ import type { HostFacts } from "./host.ts";
 import { parseExact } from "./json.ts";
 import { defaultSeccomp } from "./seccomp.ts";
 import type { Seccomp, Spec } from "./spec.ts";
+import { systemReason } from "./system-errors.ts";
 
 const LOCALHOST = "localhost/";
 
@@ -41,7 +42,7 @@ export async function applySeccomp(
 async function seccompFile(reference: string): Promise<Seccomp> {
   const path = reference.startsWith(LOCALHOST) ? reference.slice(LOCALHOST.length) : reference;
   const text = await readFile(path, "utf8").catch((cause: unknown) => {
-    const reason = `cannot load seccomp profile ${quote(path)}: ${messageOf(cause)}`;
+    const reason = `cannot load seccomp profile ${quote(path)}: ${systemReason(cause)}`;
     throw new BunkerdError("Unknown", reason, { cause });
   });
   try {

@@ -276,11 +276,11 @@ export function withoutEmpty<T>(value: T): T {
   if (typeof value !== "object" || value === null) return value;
   const kept = Object.entries(value)
     .filter(([key, item]) => ALWAYS_WRITTEN.has(key) || !isEmpty(key, item))
-    .map(([key, item]) => [key, withoutEmpty(item)]);
+    .map(([key, item]) => [key, MAPS.has(key) ? item : withoutEmpty(item)]);
   return Object.fromEntries(kept) as T;
 }
 
-/** Of Go these are maps; other objects are pointers to structures, which are written if they are there at all. */
+/** In Go these are maps, whose values are written as they are; other objects are structures, written if they are there at all. */
 const MAPS: ReadonlySet<string> = new Set(["annotations", "sysctl", "unified", "rdma", "netDevices"]);
 
 function isEmpty(key: string, value: unknown): boolean {

@@ -1,7 +1,8 @@
 import { type Int64Value, SupplementalGroupsPolicy } from "#gen/runtime/v1/api_pb.ts";
-import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
+import { BunkerdError, quote } from "../../model/errors.ts";
 import { readInRoot } from "./root-files.ts";
 import { type Process, unsigned32 } from "./spec.ts";
+import { systemError } from "./system-errors.ts";
 
 /** runc takes no more. */
 const MAX_ID = 2 ** 31 - 1;
@@ -164,9 +165,8 @@ function entriesOf(root: string, path: string): string[][] | undefined {
   let text: string | undefined;
   try {
     text = readInRoot(root, path);
-  } catch (cause) {
-    if (cause instanceof BunkerdError) throw cause;
-    throw new BunkerdError("Unknown", `open ${path}: ${messageOf(cause)}`, { cause });
+  } catch (error) {
+    throw systemError(error);
   }
   return text
     ?.split("\n")

@@ -1,0 +1,329 @@
+/**
+ * The same CreateContainer and RunPodSandbox requests go to sid's containerd and to our functions: the specs that come out, read back
+ * through containers.v1, and the labels must be equal, and what is refused must be refused with the same words. Ours is told the ids,
+ * pids and folders that containerd chose, so nothing is normalised.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { ConnectError } from "@connectrpc/connect";
+import {
+  type ContainerConfig,
+  ContainerConfigSchema,
+  PodSandboxConfigSchema,
+} from "#gen/runtime/v1/api_pb.ts";
+import { unpackSpec } from "../../../src/client/spec.ts";
+import { CRI_RUNTIME } from "../../../src/config/cri.ts";
+import type { ContainerSpecInput } from "../../../src/cri/spec/container-spec.ts";
+import { completeContainerSpec, containerSpec } from "../../../src/cri/spec/container-spec.ts";
+import { readHostFacts } from "../../../src/cri/spec/host.ts";
+import { criLabels } from "../../../src/cri/spec/labels.ts";
+import { imageVolumes, podMounts } from "../../../src/cri/spec/pod-mounts.ts";
+import type { RuntimeSettings, SpecSettings } from "../../../src/cri/spec/settings.ts";
+import type { Spec, SpecMount } from "../../../src/cri/spec/spec.ts";
+import { MountFlag, mount, unmount } from "../../../src/linux/mount.ts";
+import { messageOf } from "../../../src/model/errors.ts";
+import { type ImageConfig, parseImageConfig } from "../../../src/model/image-config.ts";
+import {
+  type CriImage,
+  type CriReference,
+  type Pod,
+  startCriReference,
+} from "../../support/cri-reference.ts";
+import { inNamespace } from "../../support/grpc.ts";
+import { removeFolder, temporaryFolder } from "../../support/processes.ts";
+import { BARE, BOX, RICH, type SpecCase, specCases } from "./spec-cases.ts";
+
+const host = temporaryFolder();
+const folders = { plain: temporaryFolder(), other: temporaryFolder() };
+const base = join(host, "base.json");
+
+const PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/:\n";
+const GROUP = "root:x:0:web\nweb:x:1001:web\nextra:x:50:other,web\n";
+const files = [
+  { name: "etc/", type: "5", mode: 0o755 },
+  { name: "etc/passwd", data: PASSWD },
+  { name: "etc/group", data: GROUP },
+];
+
+const CONFIGS: Readonly<Record<string, object>> = {
+  [BOX]: { Entrypoint: ["/bin/busybox"], Cmd: ["sleep", "1"] },
+  [RICH]: {
+    User: "web:extra",
+    Env: ["PATH=/image", "FROM=image", "HOSTNAME=image"],
+    Entrypoint: ["/bin/busybox", "sh"],
+    Cmd: ["-c", "true"],
+    WorkingDir: "/image",
+    Volumes: { "/volume": {} },
+    Labels: {
+      one: "1",
+      "containerd.io/gc.root": "x",
+      "io.cri-containerd.kind": "evil",
+      long: "x".repeat(4096),
+    },
+    StopSignal: "SIGINT",
+  },
+  [BARE]: {},
+};
+
+const images: readonly CriImage[] = Object.entries(CONFIGS).map(([name, config]) => ({
+  name,
+  config,
+  files,
+}));
+
+const handlers: Readonly<Record<string, Partial<RuntimeSettings>>> = {
+  passing: {
+    pod_annotations: ["pass.on/*"],
+    container_annotations: ["pass.on/*/*", "oth?r", "io.kubernetes.*"],
+  },
+  nodevices: { privileged_without_host_devices: true },
+  nonodes: {
+    privileged_without_host_devices: true,
+    privileged_without_host_devices_all_devices_allowed: true,
+  },
+  based: { base_runtime_spec: base },
+};
+
+const SETTINGS: Readonly<
+  Record<"plain" | "other", SpecSettings & { ignore_image_defined_volumes?: boolean }>
+> = {
+  plain: { ...CRI_RUNTIME.default, restrict_oom_score_adj: true },
+  other: {
+    ...CRI_RUNTIME.default,
+    restrict_oom_score_adj: true,
+    unset_seccomp_profile: "runtime/default",
+    disable_proc_mount: true,
+    device_ownership_from_security_context: true,
+    disable_hugetlb_controller: false,
+    tolerate_missing_hugetlb_controller: true,
+    ignore_image_defined_volumes: true,
+    enable_unprivileged_ports: false,
+    enable_unprivileged_icmp: false,
+    containerd: {
+      ...CRI_RUNTIME.default.containerd,
+      ignore_blockio_not_enabled_errors: true,
+      ignore_rdt_not_enabled_errors: true,
+    },
+  },
+};
+
+const OTHER_KEYS = `
+unset_seccomp_profile = "runtime/default"
+disable_proc_mount = true
+device_ownership_from_security_context = true
+disable_hugetlb_controller = false
+tolerate_missing_hugetlb_controller = true
+ignore_image_defined_volumes = true
+enable_unprivileged_ports = false
+enable_unprivileged_icmp = false
+[plugins."io.containerd.grpc.v1.cri".containerd]
+ignore_blockio_not_enabled_errors = true
+ignore_rdt_not_enabled_errors = true`;
+
+const facts = readHostFacts(false, undefined);
+const references = new Map<string, CriReference>();
+const pods = new Map<string, Pod>();
+
+beforeAll(async () => {
+  prepareHost();
+  const keys = Object.fromEntries(Object.entries(handlers).map(([name, table]) => [name, tomlOf(table)]));
+  const [plain, other] = await Promise.all([
+    startCriReference(folders.plain, "netns_mounts_under_state_dir = true", keys, images),
+    startCriReference(folders.other, `netns_mounts_under_state_dir = true${OTHER_KEYS}`, {}, images),
+  ]);
+  references.set("plain", plain).set("other", other);
+  pods.set("other", await other.runPod(podOf("other")));
+  for (const name of ["", ...Object.keys(handlers)]) pods.set(name, await plain.runPod(podOf(name), name));
+});
+
+afterAll(async () => {
+  for (const one of references.values()) await one[Symbol.asyncDispose]();
+  for (const name of ["shared", "private"]) unmount(join(host, name));
+  for (const folder of [host, folders.plain, folders.other]) removeFolder(folder);
+});
+
+function podOf(name: string) {
+  return { metadata: { name: `pod-${name}`, namespace: "test", uid: `uid-${name}` }, linux: {} };
+}
+
+function prepareHost(): void {
+  for (const name of ["data", "shared", "private", "root/etc"])
+    mkdirSync(join(host, name), { recursive: true });
+  mkdirSync(join(host, "data/below"));
+  symlinkSync("data", join(host, "link"));
+  writeFileSync(join(host, "file"), "text");
+  writeFileSync(join(host, "root/etc/passwd"), PASSWD);
+  writeFileSync(join(host, "root/etc/group"), GROUP);
+  for (const [name, flags] of [
+    ["shared", 1 << 20],
+    ["private", 1 << 18],
+  ] as const) {
+    const target = join(host, name);
+    mount({ source: target, target, type: "", flags: MountFlag.bind, data: "" });
+    mount({ source: "", target, type: "", flags, data: "" });
+  }
+  writeFileSync(
+    join(host, "seccomp.json"),
+    `{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"archMap":[],"architectures":["SCMP_ARCH_X86_64"],"flags":[],
+      "syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[],"comment":"x","includes":{}},
+      {"names":["clone"],"action":"SCMP_ACT_ALLOW","errnoRet":0,"args":[{"index":0,"value":18446744073709551615,"valueTwo":0,"op":"SCMP_CMP_EQ"}]}]}`,
+  );
+  writeFileSync(base, JSON.stringify(BASE_SPEC).replace('"HARD"', "18446744073709551615"));
+}
+
+const BASE_SPEC = {
+  ociVersion: "1.0.2",
+  process: {
+    user: { uid: 3, gid: 4, additionalGids: [8] },
+    cwd: "/base",
+    env: ["PATH=/base", "BASE=1"],
+    noNewPrivileges: true,
+    rlimits: [{ type: "RLIMIT_NOFILE", hard: "HARD", soft: 1024 }],
+    capabilities: { bounding: ["CAP_KILL"], inheritable: ["CAP_KILL", "CAP_MKNOD"], ambient: ["CAP_KILL"] },
+    apparmorProfile: "base",
+  },
+  root: { path: "/elsewhere", readonly: true },
+  hostname: "base",
+  mounts: [
+    { destination: "/proc", type: "proc", source: "proc" },
+    { destination: "/run", type: "tmpfs", source: "tmpfs" },
+    { destination: "/sys", type: "sysfs", source: "sysfs", options: ["ro"] },
+  ],
+  annotations: { base: "yes", empty: "" },
+  linux: {
+    resources: { devices: [{ allow: false, access: "rwm" }], pids: { limit: 100 }, unified: { z: "1" } },
+    namespaces: [{ type: "mount" }, { type: "pid" }],
+    maskedPaths: ["/proc/base"],
+    seccomp: { defaultAction: "SCMP_ACT_ALLOW" },
+    sysctl: { "net.core.somaxconn": "1" },
+    uidMappings: [{ containerID: 0, hostID: 5, size: 6 }],
+  },
+};
+
+function tomlOf(table: object): string {
+  return Object.entries(table)
+    .map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
+    .join("\n");
+}
+
+interface Outcome {
+  readonly spec?: unknown;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly refused?: string;
+}
+
+let attempt = 0;
+
+function requestOf({ container, image = BOX, pod: changes }: SpecCase, pod: Pod) {
+  const config = create(ContainerConfigSchema, {
+    metadata: { name: "c", attempt: attempt++ },
+    image: { image },
+    ...container,
+  });
+  const sandboxConfig = create(PodSandboxConfigSchema, { ...podOf(pod.handler), ...changes });
+  return { config, sandboxConfig };
+}
+
+async function theirs(reference: CriReference, pod: Pod, request: ReturnType<typeof requestOf>) {
+  const outcome = await reference.runtime
+    .createContainer({ podSandboxId: pod.id, ...request })
+    .then(({ containerId: id }) => ({ id }))
+    .catch((error: unknown) => {
+      if (error instanceof ConnectError) return { id: "", refused: error.rawMessage };
+      throw error;
+    });
+  if (outcome.id === "") return outcome;
+  const { container } = await reference.containers.get({ id: outcome.id }, inNamespace("k8s.io"));
+  if (container?.spec === undefined) throw new Error("a container without a spec");
+  return { id: outcome.id, spec: unpackSpec(container.spec), labels: container.labels };
+}
+
+async function ours(
+  one: SpecCase,
+  pod: Pod,
+  { config, sandboxConfig }: ReturnType<typeof requestOf>,
+  reference: CriReference,
+  their: { readonly id: string; readonly spec?: unknown },
+): Promise<Outcome> {
+  const settings = SETTINGS[one.daemon ?? "plain"];
+  const image = imageOf(one.image ?? BOX);
+  const mounts = podMounts(config, filesOf(reference, pod));
+  const volumes =
+    settings.ignore_image_defined_volumes === true ? [] : volumesOf(config, image, reference, their);
+  const input: ContainerSpecInput = {
+    id: their.id,
+    sandboxId: pod.id,
+    sandboxPid: pod.pid,
+    containerName: config.metadata?.name ?? "",
+    imageName: config.image?.userSpecifiedImage || (config.image?.image ?? ""),
+    config,
+    sandboxConfig,
+    image,
+    extraMounts: [...mounts, ...volumes],
+    runtime: {
+      ...CRI_RUNTIME.default.containerd.runtimes["runc"],
+      ...handlers[pod.handler],
+    } as RuntimeSettings,
+    handler: reference.handlers.find(({ name }) => name === pod.handler),
+    sandboxProcessLabel: "",
+    settings,
+    host: facts,
+  };
+  try {
+    const { spec } = await containerSpec(input);
+    const complete = await completeContainerSpec(spec, input, join(host, "root"));
+    return { spec: complete, labels: criLabels(config.labels, image.labels, "container") };
+  } catch (error) {
+    return { refused: messageOf(error) };
+  }
+}
+
+function imageOf(name: string): ImageConfig {
+  return parseImageConfig(Buffer.from(JSON.stringify({ config: CONFIGS[name] })), "sha256:0");
+}
+
+function filesOf({ daemon }: CriReference, pod: Pod) {
+  const at = (part: string, name: string) =>
+    join(daemon.folder, part, "io.containerd.grpc.v1.cri/sandboxes", pod.id, name);
+  return {
+    hostname: at("root", "hostname"),
+    hosts: at("root", "hosts"),
+    resolvConf: at("root", "resolv.conf"),
+    shm: at("state", "shm"),
+  };
+}
+
+/** Ours get the ids that containerd made up. */
+function volumesOf(
+  config: ContainerConfig,
+  image: ImageConfig,
+  { daemon }: CriReference,
+  { id, spec }: { readonly id: string; readonly spec?: unknown },
+) {
+  const folder = join(daemon.folder, "root/io.containerd.grpc.v1.cri/containers", id);
+  const made = ((spec as Spec | undefined)?.mounts ?? []).map(({ source = "" }) => source);
+  const ids = made.filter((source) => source.includes("/volumes/")).map((source) => basename(source));
+  return imageVolumes(config, image, folder, () => ids.shift() ?? "none");
+}
+
+describe("CreateContainer: containerd's spec and ours", () => {
+  test.each(specCases(host).map((one) => [one.name, one] as const))("%s", async (_name, one) => {
+    const daemon = one.daemon ?? "plain";
+    const reference = references.get(daemon);
+    const pod = pods.get(daemon === "plain" ? (one.handler ?? "") : daemon);
+    if (reference === undefined || pod === undefined) throw new Error("no such daemon or handler");
+    const request = requestOf(one, pod);
+    const { id, ...expected }: Outcome & { id: string } = await theirs(reference, pod, request);
+    const got = await ours(one, pod, request, reference, { id, ...expected });
+    if (one.refused !== undefined) {
+      expect(expected.refused ?? "not refused").toMatch(one.refused);
+      expect(got.refused ?? "not refused").toMatch(one.refused);
+      if (!/JSON Parse error/.test(got.refused ?? "")) expect(expected.refused).toEndWith(got.refused ?? "");
+    } else if (one.newer !== undefined) {
+      expect((got.spec as Spec).mounts).toContainEqual(one.newer as SpecMount);
+      expect((expected.spec as Spec).mounts).not.toContainEqual(one.newer as SpecMount);
+    } else expect(got).toEqual(expected);
+  });
+});

@@ -1,0 +1,147 @@
+/** Debian sid's containerd with its CRI plugin on, in folders of its own, with images of busybox: what ours is compared with. */
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import type { Client } from "@connectrpc/connect";
+import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import {
+  type PodSandboxConfig,
+  PodSandboxConfigSchema,
+  type RuntimeHandler,
+  RuntimeService,
+} from "#gen/runtime/v1/api_pb.ts";
+import { ctr } from "./commands.ts";
+import { type Daemon, startDaemon } from "./daemons.ts";
+import { debianPackage } from "./debian.ts";
+import { type Connection, connectGrpc } from "./grpc.ts";
+import { buildImage, type TarEntry, tar } from "./tar.ts";
+
+export const PAUSE_IMAGE = "docker.io/library/pause:1";
+const LAYER = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+export interface CriImage {
+  readonly name: string;
+  /** `config` of the image config. */
+  readonly config: object;
+  readonly files?: readonly TarEntry[];
+}
+
+export interface CriReference extends AsyncDisposable {
+  readonly daemon: Daemon;
+  readonly runtime: Client<typeof RuntimeService>;
+  readonly containers: Client<typeof Containers>;
+  readonly handlers: readonly RuntimeHandler[];
+  /** Runs a pod; its id and the pid of its pause process. */
+  runPod(config: MessageInitShape<typeof PodSandboxConfigSchema>, handler?: string): Promise<Pod>;
+}
+
+export interface Pod {
+  readonly id: string;
+  readonly pid: number;
+  readonly config: PodSandboxConfig;
+  readonly netnsPath: string;
+  readonly handler: string;
+}
+
+/** A network that gives every pod the same address and no interface: enough for pods that nobody calls. */
+function writeNetwork(folder: string): void {
+  mkdirSync(join(folder, "bin"));
+  mkdirSync(join(folder, "net.d"));
+  const result = {
+    cniVersion: "1.0.0",
+    interfaces: [{ name: "eth0", sandbox: "/" }],
+    ips: [{ address: "10.88.0.2/24", interface: 0 }],
+  };
+  const script = `#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] || echo '${JSON.stringify(result)}'\n`;
+  writeFileSync(join(folder, "bin/still"), script, { mode: 0o755 });
+  const list = { cniVersion: "1.0.0", name: "still", plugins: [{ type: "still" }] };
+  writeFileSync(join(folder, "net.d/10-still.conflist"), JSON.stringify(list));
+}
+
+/**
+ * @param plugin keys of the CRI plugin, as config.toml of version 2 has them
+ * @param handlers runtime handlers besides `runc`: their keys
+ */
+export async function startCriReference(
+  folder: string,
+  plugin: string,
+  handlers: Readonly<Record<string, string>>,
+  images: readonly CriImage[],
+): Promise<CriReference> {
+  writeNetwork(folder);
+  const cri = '[plugins."io.containerd.grpc.v1.cri"';
+  const config = [
+    `${cri}]\nsandbox_image = "${PAUSE_IMAGE}"\nrestrict_oom_score_adj = true\n${plugin}`,
+    `${cri}.cni]\nbin_dir = "${join(folder, "bin")}"\nconf_dir = "${join(folder, "net.d")}"\nuse_internal_loopback = true`,
+    ...Object.entries({ runc: "", ...handlers }).map(
+      ([name, keys]) =>
+        `${cri}.containerd.runtimes.${name}]\nruntime_type = "io.containerd.runc.v2"\n${keys}`,
+    ),
+    '[plugins."io.containerd.nri.v1.nri"]\ndisable = true',
+  ].join("\n");
+  const daemon = await startDaemon("containerd-2.1", {
+    folder,
+    config,
+    disabledPlugins: ["io.containerd.internal.v1.opt"],
+  });
+  await importImages(daemon, [{ name: PAUSE_IMAGE, config: PAUSE_CONFIG }, ...images]);
+  return reference(daemon);
+}
+
+export const PAUSE_CONFIG = {
+  Env: ["PATH=/bin"],
+  Entrypoint: ["/bin/busybox"],
+  Cmd: ["sleep", "1000000"],
+  Labels: { made: "by a test" },
+};
+
+async function importImages(daemon: Daemon, images: readonly CriImage[]): Promise<void> {
+  const busybox = readFileSync(join(await debianPackage("bookworm", "busybox-static"), "bin/busybox"));
+  for (const { name, config, files = [] } of images) {
+    const layer = tar([
+      { name: "bin/", type: "5", mode: 0o755 },
+      { name: "bin/busybox", mode: 0o755, data: busybox },
+      ...files,
+    ]);
+    const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });
+    const archive = join(daemon.folder, "image.tar");
+    writeFileSync(archive, buildImage(name, [layer], pack, config).archive);
+    const imported = await ctr("2.1", daemon, "-n", "k8s.io", "images", "import", "--local", archive);
+    if (imported.code !== 0) throw new Error(`import of ${name}: ${imported.stderr}`);
+  }
+}
+
+async function reference(daemon: Daemon): Promise<CriReference> {
+  const connection: Connection = connectGrpc(daemon.socket);
+  const runtime = connection.client(RuntimeService);
+  const { runtimeHandlers } = await runtime.status({});
+  const pods = new Map<string, Pod>();
+  return {
+    daemon,
+    runtime,
+    containers: connection.client(Containers),
+    handlers: runtimeHandlers,
+    async runPod(init, handler = "") {
+      const config = create(PodSandboxConfigSchema, init);
+      const { podSandboxId: id } = await runtime.runPodSandbox({ config, runtimeHandler: handler });
+      const { info } = await runtime.podSandboxStatus({ podSandboxId: id, verbose: true });
+      const { pid, runtimeSpec } = JSON.parse(info["info"] ?? "{}");
+      const namespaces: { type: string; path?: string }[] = runtimeSpec.linux.namespaces;
+      const netnsPath = namespaces.find(({ type }) => type === "network")?.path ?? "";
+      const pod = { id, pid, config, netnsPath, handler };
+      pods.set(id, pod);
+      return pod;
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(
+        [...pods.keys()].map(async (podSandboxId) => {
+          await runtime.stopPodSandbox({ podSandboxId });
+          await runtime.removePodSandbox({ podSandboxId });
+        }),
+      );
+      connection.close();
+      await daemon.stop();
+    },
+  };
+}
