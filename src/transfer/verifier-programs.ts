@@ -147,6 +147,6 @@ async function readSome(
 function quoteLines(text: string): string {
   return text
     .split("\n")
-    .map((line) => (quote(line).slice(1, -1) === line ? line : quote(line)))
+    .map((line) => (/[^\P{Cc}\t]/u.test(line) ? quote(line) : line))
     .join("\n");
 }
