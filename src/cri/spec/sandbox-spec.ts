@@ -53,6 +53,7 @@ export function sandboxSpec(input: SandboxSpecInput): SandboxSpec {
   const spec = defaultSpec(id);
   applyImage(spec, image);
   spec.root.readonly = true;
+  spec.process.noNewPrivileges = true;
   spec.hostname = config.hostname;
   const parent = config.linux?.cgroupParent ?? "";
   if (parent !== "") spec.linux.cgroupsPath = cgroupsPath(parent, id);

@@ -20,6 +20,12 @@ import { completeContainerSpec, containerSpec } from "../../../src/cri/spec/cont
 import { readHostFacts } from "../../../src/cri/spec/host.ts";
 import { criLabels } from "../../../src/cri/spec/labels.ts";
 import { imageVolumes, podMounts } from "../../../src/cri/spec/pod-mounts.ts";
+import { runtimeOptions } from "../../../src/cri/spec/runtime-options.ts";
+import {
+  completeSandboxSpec,
+  type SandboxSpecInput,
+  sandboxSpec,
+} from "../../../src/cri/spec/sandbox-spec.ts";
 import type { RuntimeSettings, SpecSettings } from "../../../src/cri/spec/settings.ts";
 import type { Spec, SpecMount } from "../../../src/cri/spec/spec.ts";
 import { MountFlag, mount, unmount } from "../../../src/linux/mount.ts";
@@ -28,12 +34,14 @@ import { type ImageConfig, parseImageConfig } from "../../../src/model/image-con
 import {
   type CriImage,
   type CriReference,
+  PAUSE_CONFIG,
+  PAUSE_IMAGE,
   type Pod,
   startCriReference,
 } from "../../support/cri-reference.ts";
 import { inNamespace } from "../../support/grpc.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
-import { BARE, BOX, RICH, type SpecCase, specCases } from "./spec-cases.ts";
+import { BARE, BOX, RICH, type SandboxCase, type SpecCase, sandboxCases, specCases } from "./spec-cases.ts";
 
 const host = temporaryFolder();
 const folders = { plain: temporaryFolder(), other: temporaryFolder() };
@@ -65,6 +73,7 @@ const CONFIGS: Readonly<Record<string, object>> = {
     StopSignal: "SIGINT",
   },
   [BARE]: {},
+  [PAUSE_IMAGE]: PAUSE_CONFIG,
 };
 
 const images: readonly CriImage[] = Object.entries(CONFIGS).map(([name, config]) => ({
@@ -280,11 +289,16 @@ async function ours(
   }
 }
 
+function runtimeOf(handler: string): RuntimeSettings {
+  const { runc } = CRI_RUNTIME.default.containerd.runtimes;
+  return (handler === "" ? runc : { ...runc, options: {}, ...handlers[handler] }) as RuntimeSettings;
+}
+
 function imageOf(name: string): ImageConfig {
   return parseImageConfig(Buffer.from(JSON.stringify({ config: CONFIGS[name] })), "sha256:0");
 }
 
-function filesOf({ daemon }: CriReference, pod: Pod) {
+function filesOf({ daemon }: CriReference, pod: Pick<Pod, "id">) {
   const at = (part: string, name: string) =>
     join(daemon.folder, part, "io.containerd.grpc.v1.cri/sandboxes", pod.id, name);
   return {
@@ -327,3 +341,43 @@ describe("CreateContainer: containerd's spec and ours", () => {
     } else expect(got).toEqual(expected);
   });
 });
+
+describe("RunPodSandbox: containerd's spec and ours", () => {
+  test.each(sandboxCases(host).map((one) => [one.name, one] as const))("%s", async (_name, one) => {
+    const reference = references.get(one.daemon ?? "plain");
+    if (reference === undefined) throw new Error("no such daemon");
+    const handler = one.handler ?? "";
+    const config = { ...podOf(`sandbox ${attempt++}`), ...one.pod };
+    const pod = await reference.runPod(config, handler).catch((error: unknown) => messageOf(error));
+    if (typeof pod === "string") {
+      const got = await oursOfSandbox(one, reference).catch((error: unknown) => messageOf(error));
+      expect(pod).toMatch(one.refused ?? /never/);
+      expect(pod).toEndWith(String(got));
+      return;
+    }
+    const { container } = await reference.containers.get({ id: pod.id }, inNamespace("k8s.io"));
+    if (container?.spec === undefined) throw new Error("a container without a spec");
+    const { spec, labels, runtime } = container;
+    const ourSpec = await oursOfSandbox(one, reference, pod);
+    expect(ourSpec).toEqual(unpackSpec(spec) as Spec);
+    expect(criLabels(pod.config.labels, imageOf(PAUSE_IMAGE).labels, "sandbox")).toEqual(labels);
+    expect(runtimeOptions(runtimeOf(handler))).toEqual(runtime?.options);
+  });
+});
+
+async function oursOfSandbox(one: SandboxCase, reference: CriReference, pod?: Pod): Promise<Spec> {
+  const files = filesOf(reference, { id: pod?.id ?? "none" });
+  const input: SandboxSpecInput = {
+    id: pod?.id ?? "none",
+    config: pod?.config ?? create(PodSandboxConfigSchema, one.pod),
+    image: imageOf(PAUSE_IMAGE),
+    imageName: PAUSE_IMAGE,
+    netnsPath: pod?.netnsPath ?? "",
+    shmPath: files.shm,
+    resolvConfPath: files.resolvConf,
+    runtime: runtimeOf(one.handler ?? ""),
+    settings: SETTINGS[one.daemon ?? "plain"],
+    host: facts,
+  };
+  return completeSandboxSpec(sandboxSpec(input).spec, input, join(host, "root"));
+}
