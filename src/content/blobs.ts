@@ -2,6 +2,7 @@ import { mkdirSync, statSync } from "node:fs";
 import { type FileHandle, mkdir, open, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../lib/clock.ts";
+import { failpoint } from "../lib/failpoint.ts";
 import type { Logger } from "../lib/log.ts";
 import type {
   BlobReader,
@@ -161,6 +162,7 @@ class LocalBlobs implements BlobStore {
       cancel: end,
       finish: async () => {
         try {
+          failpoint("content.beforeRemove");
           await rm(path, { force: true });
         } catch (error) {
           throw contentFailure(`remove blob ${digest}`, error);

@@ -73,6 +73,7 @@ async function collect(dependencies: CollectorDependencies): Promise<CollectionR
   }
   failpoint("gc.removed");
   await Promise.all([content.flush(), ...[...snapshots.values()].map((each) => each.flush())]);
+  failpoint("gc.freed");
   return { removed, workMs: turns.workMs, nextExpiry: marked.marking.nextExpiry };
 }
 
