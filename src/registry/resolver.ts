@@ -1,6 +1,10 @@
 import type { Logger } from "../lib/log.ts";
-import { fail } from "../model/errors.ts";
+import { parseReference } from "../model/references.ts";
 import type { CredentialSource, Resolver } from "../model/remotes.ts";
+import { createFetcher } from "./fetcher.ts";
+import { createPusher } from "./pusher.ts";
+import { Session } from "./requests.ts";
+import { type Repository, resolve } from "./resolve.ts";
 
 export interface ResolverOptions {
   /** `certs.d`: a folder a host with its `hosts.toml` or certificates, read anew for each session. Absent or empty: defaults for every host. */
@@ -32,6 +36,16 @@ export interface ResolverOptions {
  *     await pusher.push(descriptor, () => readBlob(descriptor), { signal });
  *     resolver.close();
  */
-export function createResolver(_options: ResolverOptions): Resolver {
-  throw fail("Unimplemented", "registry");
+export function createResolver(options: ResolverOptions): Resolver {
+  const session = new Session(options);
+  const repositoryOf = (reference: string): Repository => {
+    const name = parseReference(reference);
+    return { session, name, reference, hosts: session.hostsOf(name.host) };
+  };
+  return {
+    resolve: async (reference, signal) => await resolve(repositoryOf(reference), signal),
+    fetcher: async (reference) => createFetcher(repositoryOf(reference)),
+    pusher: async (reference) => createPusher(repositoryOf(reference)),
+    close: () => session.close(),
+  };
 }

@@ -11,15 +11,26 @@ export interface Registry {
   stop(): Promise<void>;
 }
 
+/** Parts of its configuration (`http.tls`, `auth`): the registry then answers by TLS, or 401 to strangers. */
+export interface RegistrySettings {
+  readonly tls?: Readonly<Record<string, unknown>>;
+  readonly auth?: Readonly<Record<string, unknown>>;
+}
+
 /** Starts a registry that keeps its files in `folder`; it ends with the test at the latest. @throws with its log */
-export async function startRegistry(folder: string, port: number): Promise<Registry> {
+export async function startRegistry(
+  folder: string,
+  port: number,
+  { tls, auth }: RegistrySettings = {},
+): Promise<Registry> {
   mkdirSync(folder, { recursive: true });
   const host = `127.0.0.1:${port}`;
   const config = {
     version: "0.1",
     storage: { filesystem: { rootdirectory: join(folder, "data") }, delete: { enabled: true } },
-    http: { addr: host },
+    http: { addr: host, ...(tls === undefined ? {} : { tls }) },
     log: { level: "warn" },
+    ...(auth === undefined ? {} : { auth }),
   };
   // JSON is YAML.
   writeFileSync(join(folder, "config.yml"), JSON.stringify(config));
@@ -32,8 +43,7 @@ export async function startRegistry(folder: string, port: number): Promise<Regis
   });
   const deadline = performance.now() + 30_000;
   for (;;) {
-    const answer = await fetch(`http://${host}/v2/`).catch(() => undefined);
-    if (answer?.ok === true) break;
+    if (await answers(`${tls === undefined ? "http" : "https"}://${host}/v2/`)) break;
     if (child.exitCode !== null || performance.now() > deadline) {
       throw new Error(`docker-registry does not answer: ${readFileSync(join(folder, "log"), "utf8")}`);
     }
@@ -46,6 +56,15 @@ export async function startRegistry(folder: string, port: number): Promise<Regis
       await child.exited;
     },
   };
+}
+
+async function answers(url: string): Promise<boolean> {
+  try {
+    return [200, 401].includes((await fetch(url, { tls: { rejectUnauthorized: false } })).status);
+  } catch (error) {
+    // Asks for a certificate that we do not have: it is there.
+    return (error as { code?: string }).code === "ECONNRESET" && url.startsWith("https:");
+  }
 }
 
 /** Puts an image under `repository:tag`. @throws with the registry's answer */
