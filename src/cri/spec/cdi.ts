@@ -6,11 +6,12 @@ import type { Spec } from "./spec.ts";
 /** Annotations with this prefix name devices too, separated by commas. */
 const ANNOTATION_PREFIX = "cdi.k8s.io/";
 
-/** Adds what the specs of the machine say of the devices that a request names. @throws Unknown */
+/** Adds what the specs of the machine say of the devices that a request names; `report` hears of specs that are wrong. @throws Unknown */
 export async function applyCdi(
   spec: Spec,
   config: ContainerConfig,
   settings: Pick<SpecSettings, "enable_cdi" | "cdi_spec_dirs">,
+  report: (message: string) => void,
 ): Promise<void> {
   const asked = config.CDIDevices.map(({ name }) => name);
   if (!settings.enable_cdi) {
@@ -24,7 +25,7 @@ export async function applyCdi(
   const names = [...new Set([...asked, ...annotatedDevices(config.annotations)])];
   if (names.length === 0) return;
   const { injectDevices } = await import("./cdi-devices.ts");
-  await injectDevices(spec, names, settings.cdi_spec_dirs);
+  injectDevices(spec, names, settings.cdi_spec_dirs, report);
 }
 
 function annotatedDevices(annotations: Readonly<Record<string, string>>): string[] {
@@ -40,22 +41,17 @@ function annotatedDevices(annotations: Readonly<Record<string, string>>): string
     });
 }
 
-const VENDOR = /^[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
-const CLASS = /^[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?$/;
+const VENDOR_OR_CLASS = /^[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
 const DEVICE = /^[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?$/;
 
 /** `vendor.com/class=device` (CDI's `pkg/parser`). */
 export function isQualifiedName(name: string): boolean {
-  const [, vendor = "", kind = "", device = ""] = /^([^/]*)\/([^=]*)=(.*)$/s.exec(name) ?? [];
-  return isVendor(vendor) && isClass(kind) && isDeviceName(device);
+  const [, vendor = "", kind = "", device = ""] = /^([^/=]*)\/([^=]*)=(.*)$/s.exec(name) ?? [];
+  return isVendorOrClass(vendor) && isVendorOrClass(kind) && isDeviceName(device);
 }
 
-export function isVendor(name: string): boolean {
-  return VENDOR.test(name);
-}
-
-export function isClass(name: string): boolean {
-  return CLASS.test(name);
+export function isVendorOrClass(name: string): boolean {
+  return VENDOR_OR_CLASS.test(name);
 }
 
 export function isDeviceName(name: string): boolean {

@@ -43,6 +43,8 @@ export interface ContainerSpecInput {
   readonly sandboxProcessLabel: string;
   readonly settings: SpecSettings;
   readonly host: HostFacts;
+  /** Hears of what is wrong on the machine and does not matter to this container, such as a CDI spec that cannot be read. */
+  readonly warn?: (message: string) => void;
 }
 
 export interface ContainerSpec {
@@ -128,7 +130,7 @@ export async function completeContainerSpec(
   };
   await applyApparmor(complete, security, host);
   await applySeccomp(complete, security, settings.unset_seccomp_profile, host);
-  await applyCdi(complete, config, settings);
+  await applyCdi(complete, config, settings, input.warn ?? (() => undefined));
   return withoutEmpty(complete);
 }
 

@@ -127,7 +127,13 @@ export interface Linux {
   maskedPaths?: readonly string[];
   readonlyPaths?: readonly string[];
   mountLabel?: string;
-  intelRdt?: { closID?: string };
+  intelRdt?: {
+    closID?: string;
+    l3CacheSchema?: string;
+    memBwSchema?: string;
+    schemata?: readonly string[];
+    enableMonitoring?: boolean;
+  };
 }
 
 export interface Seccomp {
@@ -259,9 +265,7 @@ export function namespacedCgroup(id: string): string {
 const ALWAYS_WRITTEN: ReadonlySet<string> = new Set([
   "ociVersion",
   "cwd",
-  "path",
   "destination",
-  "type",
   "allow",
   "defaultAction",
   "action",

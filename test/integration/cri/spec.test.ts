@@ -41,11 +41,22 @@ import {
 } from "../../support/cri-reference.ts";
 import { inNamespace } from "../../support/grpc.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
-import { BARE, BOX, RICH, type SandboxCase, type SpecCase, sandboxCases, specCases } from "./spec-cases.ts";
+import {
+  BARE,
+  BOX,
+  CDI_SPECS,
+  RICH,
+  type SandboxCase,
+  type SpecCase,
+  sandboxCases,
+  specCases,
+} from "./spec-cases.ts";
 
 const host = temporaryFolder();
 const folders = { plain: temporaryFolder(), other: temporaryFolder() };
 const base = join(host, "base.json");
+
+const cdiDirs = [join(host, "cdi/none"), ...Object.keys(CDI_SPECS).map((name) => join(host, "cdi", name))];
 
 const PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/:\n";
 const GROUP = "root:x:0:web\nweb:x:1001:web\nextra:x:50:other,web\n";
@@ -98,7 +109,7 @@ const handlers: Readonly<Record<string, Partial<RuntimeSettings>>> = {
 const SETTINGS: Readonly<
   Record<"plain" | "other", SpecSettings & { ignore_image_defined_volumes?: boolean }>
 > = {
-  plain: { ...CRI_RUNTIME.default, restrict_oom_score_adj: true },
+  plain: { ...CRI_RUNTIME.default, restrict_oom_score_adj: true, cdi_spec_dirs: cdiDirs },
   other: {
     ...CRI_RUNTIME.default,
     restrict_oom_score_adj: true,
@@ -117,6 +128,8 @@ const SETTINGS: Readonly<
     },
   },
 };
+
+const PLAIN_KEYS = `netns_mounts_under_state_dir = true\ncdi_spec_dirs = ${JSON.stringify(cdiDirs)}`;
 
 const OTHER_KEYS = `
 unset_seccomp_profile = "runtime/default"
@@ -139,7 +152,7 @@ beforeAll(async () => {
   prepareHost();
   const keys = Object.fromEntries(Object.entries(handlers).map(([name, table]) => [name, tomlOf(table)]));
   const [plain, other] = await Promise.all([
-    startCriReference(folders.plain, "netns_mounts_under_state_dir = true", keys, images),
+    startCriReference(folders.plain, PLAIN_KEYS, keys, images),
     startCriReference(folders.other, `netns_mounts_under_state_dir = true${OTHER_KEYS}`, {}, images),
   ]);
   references.set("plain", plain).set("other", other);
@@ -162,6 +175,10 @@ function prepareHost(): void {
     mkdirSync(join(host, name), { recursive: true });
   mkdirSync(join(host, "data/below"));
   symlinkSync("data", join(host, "link"));
+  for (const [folder, specs] of Object.entries(CDI_SPECS)) {
+    mkdirSync(join(host, "cdi", folder), { recursive: true });
+    for (const [name, text] of Object.entries(specs)) writeFileSync(join(host, "cdi", folder, name), text);
+  }
   writeFileSync(join(host, "file"), "text");
   writeFileSync(join(host, "root/etc/passwd"), PASSWD);
   writeFileSync(join(host, "root/etc/group"), GROUP);
