@@ -26,6 +26,8 @@ export interface ApiRequest {
   /** Without it the request goes as a stranger's, without any header of ours. Default true. */
   readonly isTrusted?: boolean;
   readonly decodes?: boolean;
+  /** Whether the same request may be sent again after a failure; not so for parts of an upload. Default true. */
+  readonly isRepeatable?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -90,7 +92,8 @@ export class Session {
         await answer.discard();
         method = "GET";
       } else if (status === 408 || status === 429 || [500, 502, 503, 504].includes(status)) {
-        if (status >= 500 && (!request.isLastHost || ++serverErrors >= MAX_SERVER_ERRORS)) return answer;
+        const mayRepeat = request.isLastHost && request.isRepeatable !== false;
+        if (status >= 500 && (!mayRepeat || ++serverErrors >= MAX_SERVER_ERRORS)) return answer;
         await answer.discard();
         await pause(delayOf(headers.get("retry-after"), attempt), request.signal);
       } else return answer;
@@ -134,7 +137,8 @@ export class Session {
       if (!(error instanceof TransportFailure)) throw error;
       if (this.#fallBack(host, url, error)) return await this.#once(name, request, isLastAttempt);
       const isTransient = error.kind === "cut" || error.kind === "timeout";
-      if (isLastHost && isTransient && !isLastAttempt) return undefined;
+      const mayRepeat = isLastHost && request.isRepeatable !== false && !isLastAttempt;
+      if (mayRepeat && isTransient) return undefined;
       throw new TransportFailure(error.kind, `failed to do request: ${shown}: ${error.message}`, {
         cause: error,
       });
