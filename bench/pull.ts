@@ -87,13 +87,16 @@ if (import.meta.main) {
     samples.cpu.push(cpu);
     taken.set(key, samples);
   });
-  const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
+  const median = (values: readonly number[]): number =>
+    values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
   for (const sample of ["pull", "import"]) {
     const of = (kind: DaemonKind) => taken.get(`${sample} ${kind}`) ?? { seconds: [], cpu: [] };
     const [theirs, ours] = [of("containerd-2.1"), of("bunkerd")];
     const ratio = median(ours.seconds) / median(theirs.seconds);
     const line = (side: { seconds: number[]; cpu: number[] }): string =>
       `${median(side.seconds).toFixed(2)} s (${side.seconds.map((time) => time.toFixed(2)).join(" ")}; ${median(side.cpu).toFixed(2)} s of CPU)`;
-    process.stdout.write(`${sample}: bunkerd ${line(ours)}, containerd ${line(theirs)}: ${ratio.toFixed(2)}x\n`);
+    process.stdout.write(
+      `${sample}: bunkerd ${line(ours)}, containerd ${line(theirs)}: ${ratio.toFixed(2)}x\n`,
+    );
   }
 }

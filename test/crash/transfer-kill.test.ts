@@ -65,7 +65,8 @@ const commands = () => [
 async function expectWhole(daemon: Daemon): Promise<void> {
   const check = await ctr("2.1", daemon, "images", "check");
   expect({ code: check.code, stderr: check.stderr }).toEqual({ code: 0, stderr: "" });
-  for (const line of check.stdout.trim().split("\n").slice(1)) expect(line).toMatch(/ complete \(5\/5\) .* true/);
+  for (const line of check.stdout.trim().split("\n").slice(1))
+    expect(line).toMatch(/ complete \(5\/5\) .* true/);
 }
 
 test("kill -9 amid pulls and imports", async () => {
@@ -87,8 +88,12 @@ test("kill -9 amid pulls and imports", async () => {
   await expectWhole(last);
   await using connection = connectGrpc(last.socket);
   const leases = connection.client(Leases);
-  for (const { id } of (await leases.list({}, options)).leases) await leases.delete({ id, sync: true }, options);
-  await connection.client(Images).delete({ name: "none", sync: true }, options).catch(() => undefined);
+  for (const { id } of (await leases.list({}, options)).leases)
+    await leases.delete({ id, sync: true }, options);
+  await connection
+    .client(Images)
+    .delete({ name: "none", sync: true }, options)
+    .catch(() => undefined);
 
   expect((await connection.client(Content).listStatuses({}, options)).statuses).toEqual([]);
   expect(readdirSync(join(last.root, "io.containerd.content.v1.content/ingest"))).toEqual([]);
