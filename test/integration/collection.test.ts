@@ -2,7 +2,7 @@
  * Garbage collection: after the same random calls containerd 2.1 and bunkerd have collected the same. And `ctr` and `bunkerd gc`,
  * which ask for it, and leases that expire on an idle daemon.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -300,11 +300,12 @@ describe("after the same calls", () => {
 describe("asked for", () => {
   let daemon: Daemon;
   let connection: Connection;
-  beforeAll(async () => {
+  // Anew each time: once it has collected, a daemon collects again when it likes.
+  beforeEach(async () => {
     daemon = await startDaemon("bunkerd", { config: COLLECTION_WHEN_ASKED });
     connection = connectGrpc(daemon.socket);
   });
-  afterAll(async () => {
+  afterEach(async () => {
     connection.close();
     await daemon.stop();
   });
