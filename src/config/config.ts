@@ -7,6 +7,7 @@ import {
   NATIVE,
   OVERLAYFS,
   PLUGINS,
+  RESTART,
   RUNTIME_TASK,
   SHIM_MANAGER,
   TRANSFER,
@@ -136,6 +137,8 @@ export interface RuntimeConfig {
   readonly shimEnv: readonly string[];
   /** Where shims make their sockets; empty for their own choice. */
   readonly socketDir: string;
+  /** Between two looks at labelled containers. */
+  readonly restartIntervalMs: number;
   /** Such as `linux/amd64`. */
   readonly platforms: readonly string[];
   /** `io.containerd.timeout.*`; 0: none. */
@@ -203,15 +206,11 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     },
     gc: gcConfig(plugin("io.containerd.gc.v1.scheduler", GC_SCHEDULER)),
     runtime: {
-      shimEnv: plugin("io.containerd.shim.v1.manager", SHIM_MANAGER).env,
-      socketDir: plugin("io.containerd.shim.v1.manager", SHIM_MANAGER).socket_dir,
+      ...shimConfig(plugin("io.containerd.shim.v1.manager", SHIM_MANAGER)),
+      // 0 is the default there too.
+      restartIntervalMs: plugin("io.containerd.monitor.container.v1.restart", RESTART).interval || 10_000,
       platforms: plugin("io.containerd.runtime.v2.task", RUNTIME_TASK).platforms,
-      timeouts: {
-        taskStateMs: root.timeouts["io.containerd.timeout.task.state"] ?? 0,
-        shimLoadMs: root.timeouts["io.containerd.timeout.shim.load"] ?? 0,
-        shimCleanupMs: root.timeouts["io.containerd.timeout.shim.cleanup"] ?? 0,
-        shimShutdownMs: root.timeouts["io.containerd.timeout.shim.shutdown"] ?? 0,
-      },
+      timeouts: timeoutsOf(root.timeouts),
     },
     bolt: {
       openTimeoutMs: root.timeouts["io.containerd.timeout.bolt.open"] ?? 0,
@@ -232,6 +231,19 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       runtime: plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),
       streaming: plugin("io.containerd.grpc.v1.cri", CRI_STREAMING),
     },
+  };
+}
+
+function shimConfig(read: ValueOf<typeof SHIM_MANAGER>): Pick<RuntimeConfig, "shimEnv" | "socketDir"> {
+  return { shimEnv: read.env, socketDir: read.socket_dir };
+}
+
+function timeoutsOf(timeouts: Readonly<Record<string, number>>): RuntimeConfig["timeouts"] {
+  return {
+    taskStateMs: timeouts["io.containerd.timeout.task.state"] ?? 0,
+    shimLoadMs: timeouts["io.containerd.timeout.shim.load"] ?? 0,
+    shimCleanupMs: timeouts["io.containerd.timeout.shim.cleanup"] ?? 0,
+    shimShutdownMs: timeouts["io.containerd.timeout.shim.shutdown"] ?? 0,
   };
 }
 

@@ -21,6 +21,7 @@ export const RUNTIME_TASK = table({
   platforms: strings([`linux/${process.arch === "x64" ? "amd64" : process.arch}`]),
   sched_core: boolean(),
 });
+export const RESTART = table({ interval: duration(10_000) });
 export const SHIM_MANAGER = table({ env: strings(), socket_dir: string() });
 
 const snapshotter = (fields: Readonly<Record<string, Field>>): Field => unbuilt("snapshots", table(fields));
@@ -85,7 +86,7 @@ const TASKS: Readonly<Record<string, Field>> = {
     table({ blockio_config_file: string(), rdt_config_file: string() }),
   ),
   "io.containerd.monitor.task.v1.cgroups": unbuilt("runtime", table({ no_prometheus: boolean() })),
-  "io.containerd.monitor.container.v1.restart": unbuilt("runtime", table({ interval: duration(10_000) })),
+  "io.containerd.monitor.container.v1.restart": RESTART,
   "io.containerd.internal.v1.opt": unbuilt("runtime", table({ path: string("/opt/containerd") })),
   "io.containerd.runtime.v1.linux": table(
     Object.fromEntries(

@@ -15,6 +15,7 @@ import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { applyProcessSettings } from "./process.ts";
+import { startRestart } from "./restart.ts";
 import { startRuntime } from "./runtime.ts";
 import { startServices, ttrpcBindings } from "./services.ts";
 import { startSnapshotters } from "./snapshotters.ts";
@@ -61,6 +62,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const tasks = await startRuntime({ parts, config, logger, clock, exchange, metadata, version, stack });
   const { differs, service: diff } = await startDiff(parts, config, metadata);
   const transfer = await startTransfer({ parts, config, logger, clock, metadata, differs });
+  const restart = await startRestart({ parts, config, logger, metadata, tasks, stack });
   const bindings = await startServices({
     ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health },
     ...{ root, version, revision },
@@ -79,9 +81,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     openCalls: listeners.reduce((sum, listener) => sum + listener.openCalls, 0),
     eventSubscribers: exchange?.subscribers ?? 0,
     memory: process.memoryUsage(),
-    plugins: parts
-      .list()
-      .map(({ type, id, initError }) => ({ id: `${type}.${id}`, error: initError?.message })),
+    plugins: pluginErrors(parts),
   });
   const listening = {
     parts,
@@ -104,8 +104,13 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     exchange?.close();
   });
   ready = true;
+  restart?.start();
   const owned = stack.move();
   return { state, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+function pluginErrors(parts: Parts): readonly { id: string; error: string | undefined }[] {
+  return parts.list().map(({ type, id, initError }) => ({ id: `${type}.${id}`, error: initError?.message }));
 }
 
 interface MetadataParts {

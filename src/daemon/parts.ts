@@ -15,6 +15,7 @@ export const PluginType = {
   transfer: "io.containerd.transfer.v1",
   shim: "io.containerd.shim.v1",
   runtime: "io.containerd.runtime.v2",
+  containerMonitor: "io.containerd.monitor.container.v1",
   sandboxStore: "io.containerd.sandbox.store.v1",
   service: "io.containerd.service.v1",
   grpc: "io.containerd.grpc.v1",

@@ -3,7 +3,9 @@ import { BunkerdError, messageOf } from "../model/errors.ts";
 
 /** What is read of an OCI spec; everything else goes to the runtime as it is. */
 interface SpecParts {
+  readonly process?: { readonly terminal?: boolean } | null;
   readonly linux?: {
+    readonly mountLabel?: string;
     readonly gidMappings?: readonly IdMapping[] | null;
     readonly cgroupsPath?: string;
   } | null;
