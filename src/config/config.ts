@@ -101,6 +101,8 @@ export interface CriConfig {
   readonly images: ValueOf<typeof CRI_IMAGES>;
   readonly runtime: ValueOf<typeof CRI_RUNTIME>;
   readonly streaming: ValueOf<typeof CRI_STREAMING>;
+  /** How long undoing a failed call may take (`io.containerd.timeout.cri.defercleanup`). */
+  readonly cleanupTimeoutMs: number;
 }
 
 /** One entry of `runtimes`: what a RuntimeClass's handler names. */
@@ -230,6 +232,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
       images: plugin("io.containerd.cri.v1.images", CRI_IMAGES),
       runtime: plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),
       streaming: plugin("io.containerd.grpc.v1.cri", CRI_STREAMING),
+      cleanupTimeoutMs: root.timeouts["io.containerd.timeout.cri.defercleanup"] ?? 60_000,
     },
   };
 }

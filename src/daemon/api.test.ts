@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { runtimeService } from "../cri/runtime-service.ts";
 import { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { TaskStore } from "../model/tasks.ts";
@@ -36,6 +37,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     diff: served === null ? undefined : diff,
     transfer: served === null ? { streams: undefined, transfers: undefined } : transfer,
     health: new HealthStatus(),
+    cri: [runtimeService({ calls: () => Promise.reject(new Error("called")), version: "" })],
     root: "/",
     version: "",
     revision: "",

@@ -9,6 +9,7 @@ import type { Logger } from "../lib/log.ts";
 import { type Metadata, openMetadata } from "../metadata/metadata.ts";
 import { HealthStatus } from "../transport/health.ts";
 import { startCollection } from "./collection.ts";
+import { startCri } from "./cri.ts";
 import { openDatabase } from "./database.ts";
 import { startDiff } from "./diff.ts";
 import { createDirectories } from "./directories.ts";
@@ -63,8 +64,9 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const { differs, service: diff } = await startDiff(parts, config, metadata);
   const transfer = await startTransfer({ parts, config, logger, clock, metadata, differs });
   const restart = await startRestart({ parts, config, logger, metadata, tasks, stack });
+  const cri = await startCri({ parts, config, logger, clock, exchange, metadata, tasks, version, stack });
   const bindings = await startServices({
-    ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health },
+    ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health, cri },
     ...{ root, version, revision },
   });
   metrics?.addServices(bindings);

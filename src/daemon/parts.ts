@@ -18,6 +18,7 @@ export const PluginType = {
   containerMonitor: "io.containerd.monitor.container.v1",
   sandboxStore: "io.containerd.sandbox.store.v1",
   service: "io.containerd.service.v1",
+  cri: "io.containerd.cri.v1",
   grpc: "io.containerd.grpc.v1",
   metrics: "io.containerd.metrics.v1",
   server: "io.containerd.server.v1",

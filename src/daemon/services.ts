@@ -35,6 +35,8 @@ export interface ServicesDependencies {
   readonly diff: DiffService | undefined;
   readonly transfer: Transfers;
   readonly health: HealthStatus;
+  /** The kubelet's services. */
+  readonly cri: readonly ServiceBinding[];
   readonly root: string;
   readonly version: string;
   readonly revision: string;
@@ -94,6 +96,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   // None of containerd's plugins, so it is not listed among them.
   if (metadata !== undefined && collection !== undefined)
     bindings.push(collectionService({ collector: metadata.collector, collection }));
+  bindings.push(...dependencies.cri);
   return [...bindings, ...reflectionBindings(bindings)];
 }
 

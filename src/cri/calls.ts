@@ -1,0 +1,45 @@
+import { createContainer } from "./containers/create.ts";
+import { listContainers } from "./containers/list.ts";
+import { reopenContainerLog } from "./containers/log.ts";
+import { removeContainer } from "./containers/remove.ts";
+import { startContainer } from "./containers/start.ts";
+import { containerStatus } from "./containers/status.ts";
+import { stopContainerById } from "./containers/stop.ts";
+import { updateContainerResources } from "./containers/update.ts";
+import type { Cri } from "./cri.ts";
+import { listPodSandbox } from "./sandboxes/list.ts";
+import { removePodSandbox } from "./sandboxes/remove.ts";
+import { runPodSandbox } from "./sandboxes/run.ts";
+import { podSandboxStatus } from "./sandboxes/status.ts";
+import { stopPodSandbox } from "./sandboxes/stop.ts";
+import { cgroupDriver, runtimeStatus } from "./status.ts";
+
+type Bound<F> = F extends (cri: Cri, ...given: infer Given) => infer Result
+  ? (...given: Given) => Result
+  : never;
+
+/** What the services of CRI call: loaded when the first of them is. */
+export function callsOf(cri: Cri) {
+  const bound = <F extends (cri: Cri, ...given: never[]) => unknown>(call: F) =>
+    ((...given: never[]) => call(cri, ...given)) as Bound<F>;
+  return {
+    status: bound(runtimeStatus),
+    cgroupDriver: () => cgroupDriver(cri.config),
+    runPodSandbox: bound(runPodSandbox),
+    stopPodSandbox: bound(stopPodSandbox),
+    removePodSandbox: bound(removePodSandbox),
+    podSandboxStatus: bound(podSandboxStatus),
+    listPodSandbox: bound(listPodSandbox),
+    createContainer: bound(createContainer),
+    startContainer: bound(startContainer),
+    stopContainer: bound(stopContainerById),
+    removeContainer: bound(removeContainer),
+    containerStatus: bound(containerStatus),
+    listContainers: bound(listContainers),
+    updateContainerResources: bound(updateContainerResources),
+    reopenContainerLog: bound(reopenContainerLog),
+    events: (signal: AbortSignal) => cri.events.subscribe(signal),
+  };
+}
+
+export type CriCalls = ReturnType<typeof callsOf>;

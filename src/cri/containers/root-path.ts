@@ -1,0 +1,42 @@
+import { lstatSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { BunkerdError } from "../../model/errors.ts";
+
+/** As many as linux follows (path_resolution(7)). */
+const MAX_LINKS = 40;
+
+/**
+ * Where `path` of a root file system lies on the host: symbolic links are followed as in the container, never out of `root`. What is
+ * not there stays as it is written. Only for a tree that nobody changes meanwhile, such as a snapshot that no container has yet. @throws Unknown
+ */
+export function pathInRoot(root: string, path: string): string {
+  const pending = components(path);
+  const resolved: string[] = [];
+  let links = 0;
+  for (let name = pending.shift(); name !== undefined; name = pending.shift()) {
+    if (name === "..") {
+      resolved.pop();
+      continue;
+    }
+    const target = linkTarget(join(root, ...resolved, name));
+    if (target === undefined) {
+      resolved.push(name);
+      continue;
+    }
+    links += 1;
+    if (links > MAX_LINKS) throw new BunkerdError("Unknown", `${path}: too many levels of symbolic links`);
+    if (target.startsWith("/")) resolved.length = 0;
+    pending.unshift(...components(target));
+  }
+  return join(root, ...resolved);
+}
+
+function components(path: string): string[] {
+  return path.split("/").filter((name) => name !== "" && name !== ".");
+}
+
+/** Undefined of what is no link, or not there. */
+function linkTarget(path: string): string | undefined {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  return stats?.isSymbolicLink() === true ? readlinkSync(path) : undefined;
+}

@@ -1,0 +1,114 @@
+import { mkdirSync } from "node:fs";
+import { fromBinary } from "@bufbuild/protobuf";
+import { TaskOOMSchema } from "#gen/containerd/events/task_pb.ts";
+import type { Envelope } from "#gen/containerd/types/event_pb.ts";
+import { openNetworks } from "../cni/networks.ts";
+import type { CriConfig } from "../config/config.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { ContentStore } from "../model/content.ts";
+import { BunkerdError, messageOf } from "../model/errors.ts";
+import type { ImageStore } from "../model/images.ts";
+import type { SandboxController } from "../model/sandboxes.ts";
+import type { TaskStore } from "../model/tasks.ts";
+import { type CriCalls, callsOf } from "./calls.ts";
+import { OUT_OF_MEMORY } from "./containers/exit.ts";
+import type { Cri, CriStores } from "./cri.ts";
+import { ContainerEvents } from "./events.ts";
+import { readHandlers } from "./handlers.ts";
+import { LocalImages } from "./images/local-images.ts";
+import type { CriFolders } from "./paths.ts";
+import { recover } from "./recovery.ts";
+import { PodSandboxController } from "./sandboxes/pod-controller.ts";
+import { readHostFacts } from "./spec/host.ts";
+import { K8S_NAMESPACE } from "./spec/names.ts";
+import { openSelinux } from "./spec/selinux.ts";
+import { IdTable } from "./store/id-table.ts";
+import { Names } from "./store/names.ts";
+import { Operations } from "./store/operations.ts";
+
+export interface CriOptions {
+  readonly config: CriConfig;
+  readonly folders: CriFolders;
+}
+
+export interface CriDependencies extends CriStores {
+  readonly images: ImageStore;
+  readonly content: ContentStore;
+  readonly tasks: TaskStore;
+  readonly events: {
+    subscribe(filters: readonly string[], signal?: AbortSignal): AsyncIterableIterator<Envelope>;
+  };
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export interface OpenCri {
+  readonly calls: CriCalls;
+  readonly controllers: ReadonlyMap<string, SandboxController>;
+  /** The pods live on; nobody watches them any more. */
+  close(): Promise<void>;
+}
+
+/** Starts the CRI layer: reads the machine's facts, takes over the pods that there are, and cleans up after those that are gone. */
+export async function openCri(options: CriOptions, dependencies: CriDependencies): Promise<OpenCri> {
+  const { config, folders } = options;
+  const { tasks, clock, logger, content } = dependencies;
+  for (const path of [folders.root, folders.state]) mkdirSync(path, { recursive: true, mode: 0o755 });
+  const closing = new AbortController();
+  const { runtime } = config;
+  const selinux = runtime.enable_selinux ? openSelinux(runtime.selinux_category_range) : undefined;
+  const host = readHostFacts(runtime.disable_apparmor, selinux);
+  const images = new LocalImages({ images: dependencies.images, content, logger });
+  const shared = { ...options, host, images, tasks, clock, logger, stores: dependencies };
+  const pods = new PodSandboxController(shared);
+  const networks = openNetworks({ config: runtime }, { logger });
+  const cri: Cri = {
+    ...shared,
+    networks,
+    controllers: new Map([["podsandbox", pods]]),
+    handlers: await readHandlers(shared),
+    sandboxes: new IdTable(),
+    containers: new IdTable(),
+    sandboxNames: new Names(),
+    containerNames: new Names(),
+    sandboxOperations: new Operations(),
+    containerOperations: new Operations(),
+    events: new ContainerEvents(),
+    closing: closing.signal,
+  };
+  void followEvents(cri, dependencies.events);
+  await recover(cri, pods);
+  return {
+    calls: callsOf(cri),
+    controllers: cri.controllers,
+    async close() {
+      closing.abort(new BunkerdError("Unavailable", "daemon is stopping"));
+      pods.close();
+      networks.close();
+      await Promise.all(cri.containers.list().map(({ io }) => io?.release()));
+    },
+  };
+}
+
+/** What others do with images, and what the kernel does with containers. */
+async function followEvents(cri: Cri, events: CriDependencies["events"]): Promise<void> {
+  const filters = [`topic=="/tasks/oom"`, `topic~="^/images/"`];
+  try {
+    for await (const { namespace, topic, event } of events.subscribe(filters, cri.closing)) {
+      if (namespace !== K8S_NAMESPACE) continue;
+      if (topic !== "/tasks/oom") cri.images.invalidate();
+      else if (event !== undefined) noteOutOfMemory(cri, fromBinary(TaskOOMSchema, event.value).containerId);
+    }
+  } catch (error) {
+    if (!cri.closing.aborted) cri.logger.error("CRI hears of no more events", { error: messageOf(error) });
+  }
+}
+
+function noteOutOfMemory(cri: Cri, id: string): void {
+  const container = cri.containers.find(id);
+  if (container === undefined || container.status.get().reason === OUT_OF_MEMORY) return;
+  container.status
+    .save(() => ({ reason: OUT_OF_MEMORY }))
+    .catch((error: unknown) => cri.logger.error("failed to note OOM", { id, error: messageOf(error) }));
+}

@@ -1,0 +1,81 @@
+import type { ContainerOption, ContainerStores } from "../client/new-container.ts";
+import { packSpec } from "../client/spec.ts";
+import { withMounts } from "../diff/mounts.ts";
+import { BunkerdError, fail, isError, within } from "../model/errors.ts";
+import type { Labels } from "../model/labels.ts";
+import type { Scope } from "../model/scope.ts";
+import type { SnapshotStore } from "../model/snapshots.ts";
+import type { CriStores } from "./cri.ts";
+import type { LocalImage } from "./images/local-images.ts";
+
+type Stores = ContainerStores & Pick<CriStores, "snapshots">;
+
+/** @throws NotFound */
+export function snapshotterOf({ snapshots }: Pick<CriStores, "snapshots">, name: string): SnapshotStore {
+  const store = snapshots.get(name);
+  if (store === undefined) throw fail("NotFound", `snapshotter ${name}`);
+  return store;
+}
+
+/** Makes the container's root file system: a new snapshot on the image's layers. @throws AlreadyExists, NotFound if it is not unpacked */
+export function withNewSnapshot(
+  snapshotter: string,
+  image: LocalImage,
+  labels: Labels,
+): ContainerOption<Stores> {
+  return async ({ stores, scope }, container) => {
+    await snapshotterOf(stores, snapshotter).prepare(scope, container.id, image.chainId, labels);
+    container.snapshotter = snapshotter;
+    container.snapshotKey = container.id;
+    container.image = image.references[0] ?? "";
+  };
+}
+
+/** Finishes the spec with what is only known from the root file system, which {@link withNewSnapshot} has made. */
+export function withCompletedSpec(complete: (root: string) => Promise<object>): ContainerOption<Stores> {
+  return async ({ stores, scope }, container) => {
+    const snapshotter = snapshotterOf(stores, container.snapshotter);
+    const mounts = await snapshotter.mounts(scope, container.snapshotKey);
+    container.spec = packSpec(await withMounts(mounts, "read", complete));
+  };
+}
+
+/** Removes a container's record and its snapshot; what is not there any more is no error. */
+export async function removeRecord(stores: CriStores, scope: Scope, id: string): Promise<void> {
+  await ignoringNotFound(async () => {
+    const { snapshotKey, snapshotter } = await stores.containers.get(scope, id);
+    if (snapshotKey !== "")
+      await ignoringNotFound(() => snapshotterOf(stores, snapshotter).remove(scope, snapshotKey));
+    await stores.containers.delete(scope, id);
+  });
+}
+
+/** Removes what {@link withNewSnapshot} and the steps after it have made, wherever that ended. */
+export async function undoRecord(
+  stores: CriStores,
+  scope: Scope,
+  id: string,
+  snapshotter: string,
+): Promise<void> {
+  await removeRecord(stores, scope, id);
+  await ignoringNotFound(() => snapshotterOf(stores, snapshotter).remove(scope, id));
+}
+
+export async function ignoringNotFound(run: () => Promise<unknown>): Promise<void> {
+  try {
+    await run();
+  } catch (error) {
+    if (!isError(error, "NotFound")) throw error;
+  }
+}
+
+/** Runs a step of a call, whose failure is told in the reference's words. */
+export async function step<T>(failure: string, run: () => T | Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof Error && "syscall" in error)
+      throw new BunkerdError("Unknown", `${failure}: ${error.message}`, { cause: error });
+    throw within(failure, error);
+  }
+}

@@ -1,0 +1,98 @@
+import type { HandlerContext } from "@connectrpc/connect";
+import { RuntimeService } from "#gen/runtime/v1/api_pb.ts";
+import { bind, type ServiceBinding } from "../transport/registry.ts";
+import type { CriCalls } from "./calls.ts";
+import type { Caller } from "./store/operations.ts";
+
+export interface RuntimeServiceDependencies {
+  /** Loads the CRI layer at its first call, and resolves when the pods of an earlier daemon are known. */
+  readonly calls: () => Promise<CriCalls>;
+  readonly version: string;
+}
+
+/** Of the CRI, as the kubelet asks for it; the API's own version is `v1`. */
+const KUBE_API_VERSION = "0.1.0";
+
+/** runtime.v1.RuntimeService: decode, call, answer. What is not built answers Unimplemented. */
+export function runtimeService({
+  calls,
+  version,
+}: RuntimeServiceDependencies): ServiceBinding<typeof RuntimeService> {
+  return bind(RuntimeService, {
+    version() {
+      // The kubelet and crictl look for the name.
+      const runtime = { runtimeName: "containerd", runtimeVersion: version, runtimeApiVersion: "v1" };
+      return { version: KUBE_API_VERSION, ...runtime };
+    },
+    status: async ({ verbose }) => (await calls()).status(verbose),
+    runtimeConfig: async () => ({ linux: { cgroupDriver: (await calls()).cgroupDriver() } }),
+
+    async runPodSandbox(request, context) {
+      return { podSandboxId: await (await calls()).runPodSandbox(request, callerOf(context)) };
+    },
+    async stopPodSandbox({ podSandboxId }, context) {
+      await (await calls()).stopPodSandbox(podSandboxId, context.signal);
+      return {};
+    },
+    async removePodSandbox({ podSandboxId }, context) {
+      await (await calls()).removePodSandbox(podSandboxId, context.signal);
+      return {};
+    },
+    podSandboxStatus: async ({ podSandboxId, verbose }) =>
+      (await calls()).podSandboxStatus(podSandboxId, verbose),
+    listPodSandbox: async ({ filter }) => ({ items: (await calls()).listPodSandbox(filter) }),
+
+    async createContainer(request, context) {
+      return { containerId: await (await calls()).createContainer(request, callerOf(context)) };
+    },
+    async startContainer({ containerId }, context) {
+      await (await calls()).startContainer(containerId, context.signal);
+      return {};
+    },
+    async stopContainer({ containerId, timeout }, context) {
+      await (await calls()).stopContainer(containerId, Number(timeout), context.signal);
+      return {};
+    },
+    async removeContainer({ containerId }, context) {
+      await (await calls()).removeContainer(containerId, context.signal);
+      return {};
+    },
+    containerStatus: async ({ containerId, verbose }) =>
+      (await calls()).containerStatus(containerId, verbose),
+    listContainers: async ({ filter }) => ({ containers: (await calls()).listContainers(filter) }),
+    async updateContainerResources(request, context) {
+      await (await calls()).updateContainerResources(request, context.signal);
+      return {};
+    },
+    async reopenContainerLog({ containerId }) {
+      await (await calls()).reopenContainerLog(containerId);
+      return {};
+    },
+
+    async *getContainerEvents(_request, context) {
+      yield* (await calls()).events(context.signal);
+    },
+    async *streamPodSandboxes({ filter }) {
+      for (const podSandboxes of batches((await calls()).listPodSandbox(filter))) yield { podSandboxes };
+    },
+    async *streamContainers({ filter }) {
+      for (const containers of batches((await calls()).listContainers(filter))) yield { containers };
+    },
+  });
+}
+
+function callerOf(context: HandlerContext): Caller {
+  return {
+    signal: context.signal,
+    get timeoutMs() {
+      return context.timeoutMs();
+    },
+  };
+}
+
+/** Objects in one message of a stream (`internal/cri/util/stream.go`). */
+const BATCH = 5000;
+
+function* batches<T>(all: readonly T[]): Generator<T[]> {
+  for (let at = 0; at < all.length; at += BATCH) yield all.slice(at, at + BATCH);
+}

@@ -1,0 +1,155 @@
+import { create } from "@bufbuild/protobuf";
+import type { Any } from "@bufbuild/protobuf/wkt";
+import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import { CreateTaskRequestSchema } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { newContainer, withExtension, withLabels, withRuntime } from "../../client/new-container.ts";
+import { failpoint } from "../../lib/failpoint.ts";
+import { quote } from "../../model/errors.ts";
+import type { Labels } from "../../model/labels.ts";
+import type { Scope } from "../../model/scope.ts";
+import { inheritedLabels } from "../../model/snapshots.ts";
+import { scopeOf } from "../cri.ts";
+import { sandboxPaths } from "../paths.ts";
+import {
+  ignoringNotFound,
+  snapshotterOf,
+  step,
+  undoRecord,
+  withCompletedSpec,
+  withNewSnapshot,
+} from "../records.ts";
+import { Rollback } from "../rollback.ts";
+import { handlerOf } from "../runtimes.ts";
+import { criLabels, SANDBOX_EXTENSION } from "../spec/labels.ts";
+import { completeSandboxSpec, type SandboxSpecInput, sandboxSpec } from "../spec/sandbox-spec.ts";
+import { packSandboxMetadata } from "../store/metadata.ts";
+import { nanoseconds } from "../time.ts";
+import { makeSandboxFolders, removeFolder, setUpSandboxFiles, unmountShm, usesHostIpc } from "./files.ts";
+import type { PodControllerDependencies } from "./pod-controller.ts";
+import type { PodSandbox } from "./pod-table.ts";
+import { mappingLabels } from "./user-namespace.ts";
+
+export interface StartedPause {
+  readonly pid: number;
+  readonly labels: Labels;
+  readonly spec: Any | undefined;
+}
+
+const KILL = 9;
+
+/** Makes the pod's folders, its pause container and its files, and runs it. Undone step by step if it fails; what could not be is logged. */
+export async function startPause(
+  given: PodControllerDependencies,
+  pod: PodSandbox,
+  scope: Scope,
+): Promise<StartedPause> {
+  const rollback = new Rollback();
+  try {
+    return await start(given, pod, scope, rollback);
+  } catch (error) {
+    await rollback.run(given.logger.with({ id: pod.id }), given.config.cleanupTimeoutMs);
+    throw error;
+  }
+}
+
+async function start(
+  given: PodControllerDependencies,
+  pod: PodSandbox,
+  scope: Scope,
+  rollback: Rollback,
+): Promise<StartedPause> {
+  const { config, folders, stores, images } = given;
+  const { id, metadata } = pod;
+  const name = config.images.pinned_images["sandbox"] ?? "";
+  const image = await step(`failed to get sandbox image ${quote(name)}`, () => images.resolve(scope, name));
+  const handler = await step("failed to get sandbox runtime", () =>
+    handlerOf(config, metadata.config, metadata.runtimeHandler),
+  );
+  const paths = sandboxPaths(folders, id);
+  rollback.add("sandbox folders", async () => {
+    removeFolder("sandbox root directory", paths.root);
+    removeFolder("volatile sandbox root directory", paths.state);
+  });
+  await step("failed to create sandbox root directory", () => makeSandboxFolders(paths));
+  failpoint("cri.sandbox.folders");
+
+  const input: SandboxSpecInput = {
+    id,
+    config: metadata.config,
+    image: image.config,
+    imageName: name,
+    netnsPath: metadata.netnsPath,
+    shmPath: paths.shm,
+    resolvConfPath: paths.resolvConf,
+    runtime: handler,
+    settings: config.runtime,
+    host: given.host,
+  };
+  const { spec, processLabel } = await step("failed to generate sandbox container spec", () =>
+    sandboxSpec(input),
+  );
+  const labels = criLabels(metadata.config.labels, image.config.labels, "sandbox");
+  pod.metadata = { ...metadata, processLabel };
+  const snapshotter = handler.snapshotter || config.images.snapshotter;
+  rollback.add("pause container", async (signal) => {
+    await undoRecord(stores, scopeOf(signal), id, snapshotter);
+    pod.hasContainer = false;
+  });
+  const record = await step("failed to create containerd container", () =>
+    newContainer(stores, scope, id, [
+      withNewSnapshot(snapshotter, image, snapshotLabels(pod)),
+      withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
+      withLabels(labels),
+      withExtension(SANDBOX_EXTENSION, packSandboxMetadata(pod.metadata)),
+      withRuntime(handler.runtime_type, pod.runtime?.options),
+    ]),
+  );
+  pod.hasContainer = true;
+  pod.createdAt = nanoseconds(record.createdAt);
+  failpoint("cri.sandbox.container");
+
+  if (!usesHostIpc(metadata.config)) rollback.add("sandbox files", async () => unmountShm(paths));
+  await step("failed to setup sandbox files", () => setUpSandboxFiles(paths, metadata.config));
+  failpoint("cri.sandbox.files");
+
+  const pid = await startTask(given, record, handler.runtime_path, scope, rollback);
+  pod.pid = pid;
+  pod.state = "ready";
+  return {
+    pid,
+    labels: { oci_runtime_type: handler.runtime_type, selinux_label: processLabel, ...labels },
+    spec: record.spec,
+  };
+}
+
+/** The labels that tell a snapshotter how to show the layers. */
+function snapshotLabels({ metadata: { config } }: PodSandbox): Labels {
+  return {
+    ...inheritedLabels(config.annotations),
+    ...mappingLabels(config.linux?.securityContext?.namespaceOptions?.usernsOptions),
+  };
+}
+
+async function startTask(
+  { stores, tasks }: PodControllerDependencies,
+  record: Container,
+  runtimePath: string,
+  scope: Scope,
+  rollback: Rollback,
+): Promise<number> {
+  const { id, snapshotter, snapshotKey } = record;
+  const rootfs = await snapshotterOf(stores, snapshotter).mounts(scope, snapshotKey);
+  rollback.add("pause task", async (signal) => {
+    const undoing = scopeOf(signal);
+    await ignoringNotFound(() => tasks.kill(undoing, { containerId: id, execId: "" }, KILL, true));
+    await ignoringNotFound(async () => {
+      await tasks.wait(undoing, { containerId: id, execId: "" });
+      await tasks.delete(undoing, id);
+    });
+  });
+  const request = create(CreateTaskRequestSchema, { containerId: id, rootfs, runtimePath });
+  await step("failed to create containerd task", () => tasks.create(scope, request));
+  failpoint("cri.sandbox.task");
+  const name = { containerId: id, execId: "" };
+  return await step(`failed to start sandbox container task ${quote(id)}`, () => tasks.start(scope, name));
+}

@@ -1,0 +1,78 @@
+import { existsSync } from "node:fs";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { OptionsSchema as RuncOptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
+import { CgroupDriver, type StatusResponse, StatusResponseSchema } from "#gen/runtime/v1/api_pb.ts";
+import type { CriConfig } from "../config/config.ts";
+import type { Cri } from "./cri.ts";
+import { runtimeOptions } from "./spec/runtime-options.ts";
+import { type GoValue, goText } from "./store/go-json.ts";
+
+/** Source of the rules: `internal/cri/server/status.go`. */
+export async function runtimeStatus(cri: Cri, verbose: boolean): Promise<StatusResponse> {
+  const { ready, message } = await cri.networks.status();
+  const network = ready
+    ? { status: true }
+    : { status: false, reason: "NetworkPluginNotReady", message: `Network plugin returns error: ${message}` };
+  const handlers = [...cri.handlers.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  return create(StatusResponseSchema, {
+    status: {
+      conditions: [
+        { type: "RuntimeReady", status: true },
+        { type: "NetworkReady", ...network },
+        { type: "ContainerdHasNoDeprecationWarnings", status: true },
+      ],
+    },
+    runtimeHandlers: handlers,
+    features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: true },
+    info: verbose ? verboseInfo(cri) : {},
+  });
+}
+
+function verboseInfo({ config, folders, networks }: Cri): Record<string, string> {
+  const loaded = networks.loadStatus();
+  const perNetwork = Object.entries(loaded).map(([name, status]) => [`lastCNILoadStatus.${name}`, status]);
+  return {
+    config: goText({
+      ...(camelCased(config.runtime) as Readonly<Record<string, GoValue>>),
+      rootDir: folders.root,
+      stateDir: folders.state,
+    }),
+    bun: goText(Bun.version),
+    cniconfig: goText(networks.configDump() as unknown as GoValue),
+    ...Object.fromEntries(perNetwork),
+    lastCNILoadStatus: loaded["default"] ?? "OK",
+  };
+}
+
+/** config.toml's names as the reference's JSON has them. */
+function camelCased(value: unknown): GoValue {
+  if (Array.isArray(value)) return value.map(camelCased);
+  if (typeof value !== "object" || value === null) return value as GoValue;
+  const rename = (name: string): string =>
+    name.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([, item]) => item !== undefined)
+      .map(([name, item]) => [rename(name), camelCased(item)]),
+  );
+}
+
+/** What the kubelet is to make cgroups by: the default handler's word, then the others', then whether systemd runs the machine. */
+export function cgroupDriver({ runtime: { containerd } }: CriConfig): CgroupDriver {
+  const { runtimes, default_runtime_name: byDefault } = containerd;
+  const names = Object.keys(runtimes).sort(
+    (a, b) => rank(a, byDefault) - rank(b, byDefault) || (a < b ? -1 : 1),
+  );
+  for (const name of names) {
+    const handler = runtimes[name];
+    const options = handler === undefined ? undefined : runtimeOptions(handler);
+    if (options?.typeUrl !== RuncOptionsSchema.typeName) continue;
+    const { systemdCgroup } = fromBinary(RuncOptionsSchema, options.value);
+    return systemdCgroup ? CgroupDriver.SYSTEMD : CgroupDriver.CGROUPFS;
+  }
+  return existsSync("/run/systemd/system") ? CgroupDriver.SYSTEMD : CgroupDriver.CGROUPFS;
+}
+
+function rank(name: string, first: string): number {
+  return name === first ? 0 : 1;
+}

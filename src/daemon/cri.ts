@@ -1,0 +1,109 @@
+import { join } from "node:path";
+import type { Config } from "../config/config.ts";
+import type { CriCalls } from "../cri/calls.ts";
+import type { OpenCri } from "../cri/open.ts";
+import { runtimeService } from "../cri/runtime-service.ts";
+import type { Exchange } from "../events/exchange.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/log.ts";
+import type { Metadata } from "../metadata/metadata.ts";
+import { messageOf } from "../model/errors.ts";
+import type { TaskStore } from "../model/tasks.ts";
+import type { ServiceBinding } from "../transport/registry.ts";
+import { type Parts, PluginType } from "./parts.ts";
+
+export interface CriParts {
+  readonly parts: Parts;
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly exchange: Exchange | undefined;
+  readonly metadata: Metadata | undefined;
+  readonly tasks: TaskStore | undefined;
+  readonly version: string;
+  readonly stack: AsyncDisposableStack;
+}
+
+const NAMESPACE = "k8s.io";
+
+/**
+ * The kubelet's services. A daemon that nobody asks for pods does not load them: the first call does, or pods that are there already,
+ * which need somebody to read their output and to notice their end.
+ */
+export async function startCri(given: CriParts): Promise<readonly ServiceBinding[]> {
+  const { parts, exchange, metadata, tasks, version, stack } = given;
+  const images = await parts.start(
+    { type: PluginType.cri, id: "images" },
+    { metadata },
+    (needed) => needed.metadata,
+  );
+  const runtime = await parts.start(
+    { type: PluginType.cri, id: "runtime" },
+    { tasks },
+    (needed) => needed.tasks,
+  );
+  const binding = await parts.start(
+    { type: PluginType.grpc, id: "cri" },
+    { images, runtime, exchange },
+    (needed) => {
+      const cri = lazily(() => open(given, needed.images, needed.runtime, needed.exchange));
+      stack.defer(async () => await (await cri.opened)?.close());
+      void loadForPods(needed.images, cri.get, given.logger);
+      const calls = async (): Promise<CriCalls> => (await cri.get()).calls;
+      return runtimeService({ calls, version });
+    },
+  );
+  return binding === undefined ? [] : [binding];
+}
+
+async function open(
+  { config, logger, clock }: CriParts,
+  metadata: Metadata,
+  tasks: TaskStore,
+  events: Exchange,
+): Promise<OpenCri> {
+  const { openCri } = await import("../cri/open.ts");
+  const folder = `${PluginType.grpc}.cri`;
+  const folders = { root: join(config.root, folder), state: join(config.state, folder) };
+  return await openCri({ config: config.cri, folders }, { ...metadata, tasks, events, clock, logger });
+}
+
+interface Lazy<T> {
+  /** Undefined until somebody asked for it. */
+  readonly opened: Promise<T | undefined> | undefined;
+  readonly get: () => Promise<T>;
+}
+
+/** Made once, when it is first asked for; again if that failed. */
+function lazily<T>(make: () => Promise<T>): Lazy<T> {
+  let made: Promise<T> | undefined;
+  return {
+    get opened() {
+      return made?.catch(() => undefined);
+    },
+    get() {
+      if (made === undefined) {
+        const making = make();
+        made = making;
+        making.catch(() => {
+          if (made === making) made = undefined;
+        });
+      }
+      return made;
+    },
+  };
+}
+
+async function loadForPods(
+  { containers, sandboxes }: Metadata,
+  load: () => Promise<unknown>,
+  logger: Logger,
+): Promise<void> {
+  try {
+    const scope = { namespace: NAMESPACE };
+    const [pods, others] = await Promise.all([containers.list(scope), sandboxes.list(scope)]);
+    if (pods.length + others.length > 0) await load();
+  } catch (error) {
+    logger.error("failed to take over pods", { error: messageOf(error) });
+  }
+}
