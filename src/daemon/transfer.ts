@@ -46,7 +46,10 @@ export async function startTransfer(given: TransferParts): Promise<Transfers> {
       const verifiers = verifier === undefined ? [] : [verifier];
       return new LocalTransfers(config.transfer, {
         ...{ content, images, leases, targets, verifiers, clock, logger },
-        createResolver: async (options) => (await import("../registry/resolver.ts")).createResolver(options),
+        createResolver: async (options) => {
+          const { createResolver } = await import("../registry/resolver.ts");
+          return createResolver({ ...options, dockerConfigDirectory: process.env["DOCKER_CONFIG"] });
+        },
       });
     },
   );

@@ -156,22 +156,17 @@ function entryOf(url: string, table: Table, place: Place): HostEntry {
 
 function parseUrl(text: string, overridePath: boolean, place: Place): HostEntry["url"] {
   if (text === "") return undefined;
-  const key = place.prefix === "" ? "server" : place.prefix.slice(0, -1);
-  const url = URL.parse(text.startsWith("http") ? text : `https://${text}`);
-  const scheme = url?.protocol.slice(0, -1);
-  if (
-    url === null ||
-    (scheme !== "http" && scheme !== "https") ||
-    url.username !== "" ||
-    url.password !== ""
-  ) {
+  const whole = text.includes("://") ? text : `https://${text}`;
+  // What was written decides about the path: URL gives one to `https://host`, too.
+  const [, scheme, written] = /^(https?):\/\/[^/?#]+(\/[^?#]*)?$/.exec(whole) ?? [];
+  const url = URL.parse(whole);
+  if (url === null || scheme === undefined || url.username !== "" || url.password !== "") {
+    const key = place.prefix === "" ? "server" : place.prefix.slice(0, -1);
     throw wrong(place.file, key, "unable to parse server: expected http(s)://host[:port][/path]");
   }
-  // What the URL's author wrote decides: `https://host` has no path, URL gives it one.
-  const written = /^[a-z]+:\/\/[^/]*(\/.*)?$/.exec(text.startsWith("http") ? text : `https://${text}`)?.[1];
   const path = written === undefined ? "" : posix.normalize(url.pathname).replace(/\/$/, "");
   return {
-    scheme,
+    scheme: scheme === "http" ? "http" : "https",
     host: url.host,
     path: overridePath || path.endsWith("/v2") ? path : `${path}/v2`,
   };
@@ -301,7 +296,7 @@ function portOf(host: string): string {
 }
 
 export function isLoopback(host: string): boolean {
-  const name = host.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
+  const name = host === "::1" ? host : host.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
   return name === "localhost" || name === "::1" || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name);
 }
 

@@ -2,6 +2,8 @@ import { posix } from "node:path";
 import type { Logger } from "../lib/log.ts";
 import { BunkerdError, isError } from "../model/errors.ts";
 import { Authorizer } from "./authorizer.ts";
+import { dial } from "./dial.ts";
+import { dockerCredentials } from "./docker-config.ts";
 import { exchange, type HttpAnswer, type RequestBody, readTls } from "./exchange.ts";
 import { abortError, registryWords, shownUrl, statusLine, TransportFailure, type Trial } from "./failures.ts";
 import { isMirror, type RegistryHost, registryHosts } from "./hosts.ts";
@@ -9,6 +11,9 @@ import { FIRST_DELAY_MS, MAX_ATTEMPTS, MAX_DELAY_MS, MAX_SERVER_ERRORS } from ".
 import type { ResolverOptions } from "./resolver.ts";
 
 /* Requests to a registry's API: authorization, retries, plain http where TLS was only hoped for. */
+
+/** With one, it is not us who connects to the host. */
+const PROXIES = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
 
 const USER_AGENT = "containerd/2.1 (bunkerd)";
 
@@ -44,14 +49,21 @@ export class Session {
   readonly #authorizer: Authorizer;
   readonly #hosts = new Map<string, readonly RegistryHost[]>();
   readonly #tls = new Map<RegistryHost, BunFetchRequestInitTLS | undefined>();
+  /** Hosts with a `dial_timeout` that could be reached. */
+  readonly #reached = new Set<string>();
   /** Hosts that turned out not to speak TLS. */
   readonly #plain = new Set<string>();
 
   constructor(options: ResolverOptions) {
     this.options = options;
     this.logger = options.logger;
-    const { credentials, dump } = options;
-    this.#authorizer = new Authorizer({ credentials, dump, userAgent: USER_AGENT });
+    const { credentials, dockerConfigDirectory, dump } = options;
+    const kept = dockerConfigDirectory ? dockerCredentials(dockerConfigDirectory) : undefined;
+    this.#authorizer = new Authorizer({
+      credentials: async (request) => (await credentials?.(request)) ?? (await kept?.(request)),
+      userAgent: USER_AGENT,
+      dump,
+    });
   }
 
   /** @throws InvalidArgument naming a wrong file */
@@ -126,6 +138,7 @@ export class Session {
     const shown = `${method} ${shownUrl(url)}`;
     this.logger.debug("do request", { request: shown, host: host.host });
     try {
+      if (isTrusted) await this.#reach(host, signal);
       const answer = await exchange({ method, url, headers, body, tls, decodes, signal, dump });
       this.logger.debug("fetch response received", { request: shown, status: answer.response.status });
       const isPlain = url.protocol === "http:";
@@ -172,6 +185,13 @@ export class Session {
     for (const [name, value] of Object.entries(headers ?? {})) all.set(name, value);
     if (authorization !== undefined) all.set("authorization", authorization);
     return all;
+  }
+
+  async #reach(host: RegistryHost, signal: AbortSignal | undefined): Promise<void> {
+    const isProxied = PROXIES.some((name) => (process.env[name] ?? "") !== "");
+    if (host.dialTimeoutMs === undefined || isProxied || this.#reached.has(host.host)) return;
+    await dial(host, host.dialTimeoutMs, signal);
+    this.#reached.add(host.host);
   }
 
   #tlsOf(host: RegistryHost): BunFetchRequestInitTLS | undefined {

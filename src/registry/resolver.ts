@@ -12,6 +12,8 @@ export interface ResolverOptions {
   /** `http` or `https` for hosts that no file names; absent: https, for loopback hosts with a port plain http with https tried first. */
   readonly defaultScheme?: string | undefined;
   readonly credentials?: CredentialSource | undefined;
+  /** Folder with Docker's `config.json`, asked where `credentials` knows none. Absent or empty: nobody is asked. */
+  readonly dockerConfigDirectory?: string | undefined;
   /** Sent with every request to a registry; never to hosts that it redirects to. */
   readonly headers?: Readonly<Record<string, string | readonly string[]>> | undefined;
   /** Requests at once for one blob; below 2, or with pieces below 512 bytes: one. */
