@@ -59,16 +59,19 @@ function writeNetwork(folder: string): void {
   writeFileSync(join(folder, "net.d/10-still.conflist"), JSON.stringify(list));
 }
 
-/**
- * @param plugin keys of the CRI plugin, as config.toml of version 2 has them
- * @param handlers runtime handlers besides `runc`: their keys
- */
-export async function startCriReference(
-  folder: string,
-  plugin: string,
-  handlers: Readonly<Record<string, string>>,
-  images: readonly CriImage[],
-): Promise<CriReference> {
+export interface CriReferenceOptions {
+  readonly folder: string;
+  /** Keys of the CRI plugin, as config.toml of version 2 has them. */
+  readonly plugin: string;
+  /** Runtime handlers besides `runc`: their keys. */
+  readonly handlers: Readonly<Record<string, string>>;
+  readonly images: readonly CriImage[];
+  /** What this machine lacks, see {@link otherMachine}. */
+  readonly prefix?: readonly string[];
+}
+
+export async function startCriReference(options: CriReferenceOptions): Promise<CriReference> {
+  const { folder, plugin, handlers, images, prefix = [] } = options;
   writeNetwork(folder);
   const cri = '[plugins."io.containerd.grpc.v1.cri"';
   const config = [
@@ -80,14 +83,62 @@ export async function startCriReference(
     ),
     '[plugins."io.containerd.nri.v1.nri"]\ndisable = true',
   ].join("\n");
-  const daemon = await startDaemon("containerd-2.1", {
-    folder,
-    config,
-    disabledPlugins: ["io.containerd.internal.v1.opt"],
-  });
+  const disabledPlugins = ["io.containerd.internal.v1.opt"];
+  const daemon = await startDaemon("containerd-2.1", { folder, config, disabledPlugins, prefix });
   await importImages(daemon, [{ name: PAUSE_IMAGE, config: PAUSE_CONFIG }, ...images]);
   return reference(daemon);
 }
+
+/** Profiles that the kernel of {@link otherMachine} says it has loaded. */
+export const APPARMOR_PROFILES = ["cri-containerd.apparmor.d", "mine"];
+
+/**
+ * A command that runs another in a mount namespace where this machine looks as if it had cgroup v2 with huge pages and AppArmor:
+ * what containerd looks at to find out is mounted over. `runc` there is one that starts pause processes without limits, which this
+ * machine's cgroup v2 has no controllers for.
+ */
+export function otherMachine(folder: string): { readonly prefix: readonly string[]; readonly runc: string } {
+  const runc = join(folder, "runc-without-limits");
+  const script = join(folder, "other-machine");
+  writeFileSync(runc, RUNC_WITHOUT_LIMITS, { mode: 0o755 });
+  writeFileSync(script, OTHER_MACHINE, { mode: 0o755 });
+  return { prefix: ["unshare", "-m", "sh", script, folder, ...["--"]], runc };
+}
+
+const OTHER_MACHINE = `
+set -e
+folder=$1
+shift 2
+mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup
+echo "cpu memory hugetlb pids" > $folder/controllers
+mount --bind $folder/controllers /sys/fs/cgroup/cgroup.controllers
+mount -t tmpfs none /sys/kernel/security
+mkdir /sys/kernel/security/apparmor
+printf '${APPARMOR_PROFILES.map((name) => `${name} (enforce)\\n`).join("")}' > /sys/kernel/security/apparmor/profiles
+mount -t tmpfs none /sys/module
+mkdir -p /sys/module/apparmor/parameters
+echo Y > /sys/module/apparmor/parameters/enabled
+mkdir $folder/over
+mount -t tmpfs none $folder/over
+mkdir $folder/over/upper $folder/over/work
+mount -t overlay none -o lowerdir=/usr/sbin,upperdir=$folder/over/upper,workdir=$folder/over/work /usr/sbin
+cp /bin/false /usr/sbin/apparmor_parser
+exec "$@"
+`;
+
+const RUNC_WITHOUT_LIMITS = `#!/bin/sh
+set -e
+last=
+for word; do
+  if [ "$last" = --bundle ]; then
+    jq 'del(.linux.resources)' "$word/config.json" > "$word/config.new"
+    mv "$word/config.new" "$word/config.json"
+  fi
+  last=$word
+done
+# runc wants no mounts in its cgroups.
+exec unshare -m sh -c 'umount /sys/fs/cgroup/cgroup.controllers; exec runc "$@"' runc "$@"
+`;
 
 export const PAUSE_CONFIG = {
   Env: ["PATH=/bin"],

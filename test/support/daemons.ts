@@ -46,6 +46,8 @@ export interface DaemonOptions {
   readonly config?: string;
   /** Whose `containerd-shim-runc-v2` is first in the daemon's PATH; containerd's own by default, 2.1's for bunkerd. */
   readonly shim?: Version;
+  /** A command that starts the daemon's, such as `unshare -m`. */
+  readonly prefix?: readonly string[];
   /** Plugins that containerd starts with; default: those with a side effect outside its folders are off. */
   readonly disabledPlugins?: readonly string[];
 }
@@ -119,7 +121,8 @@ export async function launchDaemon(kind: DaemonKind, options: DaemonOptions = {}
   mkdirSync(join(folder, "state"), { recursive: true });
   writeFileSync(join(folder, "config.toml"), configOf(kind, folder, root, options));
   const log = openSync(join(folder, "log"), "a");
-  const child = start(await commandOf(kind, join(folder, "config.toml")), {
+  const command = [...(options.prefix ?? []), ...(await commandOf(kind, join(folder, "config.toml")))];
+  const child = start(command, {
     stdin: "ignore",
     stdout: log,
     stderr: log,

@@ -19,6 +19,9 @@ export const BARE = "docker.io/library/bare:1";
 type Container = Exclude<MessageInitShape<typeof ContainerConfigSchema>, Message>;
 type Linux = NonNullable<Container["linux"]>;
 
+/** `other` has the other value of every setting; `modern` believes that it has cgroup v2, huge pages and AppArmor. */
+export type DaemonName = "plain" | "other" | "modern";
+
 export interface SpecCase {
   readonly name: string;
   readonly container: Container;
@@ -26,8 +29,7 @@ export interface SpecCase {
   readonly pod?: Exclude<MessageInitShape<typeof PodSandboxConfigSchema>, Message>;
   readonly handler?: string;
   readonly image?: string;
-  /** Which daemon: `plain`, or `other` with the other value of every setting. */
-  readonly daemon?: "plain" | "other";
+  readonly daemon?: DaemonName;
   /** Ours follows a newer containerd than 2.1: what its spec has and the other has not. */
   readonly newer?: object;
   /** What containerd refuses it with. */
@@ -568,6 +570,87 @@ function cdiCases(): SpecCase[] {
   ];
 }
 
+/** On a machine that this one is not. */
+function modernCases(host: string): SpecCase[] {
+  const profile = (profileType: ProfileType, localhostRef = "") => ({ profileType, localhostRef });
+  const { RuntimeDefault, Unconfined, Localhost } = ProfileType;
+  const modern: SpecCase[] = [
+    { name: "cgroup namespace", container: {} },
+    {
+      name: "no cgroup namespace for a privileged one",
+      container: linux({ privileged: true }),
+      pod: PRIVILEGED_POD,
+    },
+    { name: "cgroup writable", container: {}, handler: "writable" },
+    {
+      name: "user namespace",
+      container: linux({ namespaceOptions: { usernsOptions: USER_NAMESPACE } }),
+      pod: { linux: { securityContext: { namespaceOptions: { usernsOptions: USER_NAMESPACE } } } },
+    },
+    {
+      name: "huge pages",
+      container: resources({
+        hugepageLimits: [
+          { pageSize: "2MB", limit: 1n << 21n },
+          { pageSize: "1GB", limit: (1n << 64n) - 1n },
+        ],
+      }),
+    },
+    {
+      name: "memory without swap",
+      container: resources({ memoryLimitInBytes: 1n << 28n, memorySwapLimitInBytes: 1n << 29n }),
+    },
+    { name: "unified", container: resources({ unified: { "memory.high": "1" }, cpuShares: 1024n }) },
+    { name: "AppArmor, the runtime's by default", container: {} },
+    { name: "AppArmor, the runtime's", container: linux({ apparmor: profile(RuntimeDefault) }) },
+    {
+      name: "AppArmor, the runtime's, privileged",
+      container: linux({ apparmor: profile(RuntimeDefault), privileged: true }),
+      pod: PRIVILEGED_POD,
+    },
+    { name: "AppArmor, none", container: linux({ apparmor: profile(Unconfined) }) },
+    { name: "AppArmor, one of the host's", container: linux({ apparmor: profile(Localhost, "mine") }) },
+    {
+      name: "AppArmor, one of the host's, privileged",
+      container: linux({ apparmor: profile(Localhost, "localhost/mine"), privileged: true }),
+      pod: PRIVILEGED_POD,
+    },
+    {
+      name: "AppArmor, one that is missing",
+      container: linux({ apparmor: profile(Localhost, "min") }),
+      refused: /apparmor profile not found min/,
+    },
+    {
+      name: "AppArmor, one without a name",
+      container: linux({ apparmor: profile(Localhost) }),
+      refused: /nil apparmor profile/,
+    },
+    {
+      name: "AppArmor, the runtime's with a name",
+      container: linux({ apparmor: profile(RuntimeDefault, "mine") }),
+      refused: /LocalhostRef must only be set/,
+    },
+    {
+      name: "AppArmor, unknown",
+      container: linux({ apparmor: profile(8 as ProfileType) }),
+      refused: /apparmor unknown ProfileType/,
+    },
+    { name: "AppArmor by name", container: linux({ apparmorProfile: "runtime/default" }) },
+    { name: "AppArmor by no name", container: linux({ apparmorProfile: "unconfined" }) },
+    {
+      name: "AppArmor by the name of one of the host's",
+      container: linux({ apparmorProfile: "localhost/mine" }),
+    },
+    {
+      name: "AppArmor by a wrong name",
+      container: linux({ apparmorProfile: "mine" }),
+      refused: /invalid profile "mine"/,
+    },
+    { name: "mount", container: { mounts: [{ containerPath: "/data", hostPath: join(host, "data") }] } },
+  ];
+  return modern.map((one) => ({ ...one, name: `another machine: ${one.name}`, daemon: "modern" }));
+}
+
 const edits = (containerEdits: object) => ({ containerEdits });
 
 /** CDI specs by folder and file name; the second folder counts more. */
@@ -694,6 +777,7 @@ export function specCases(host: string): SpecCase[] {
     ...annotationCases(),
     ...cdiCases(),
     ...settingCases(host),
+    ...modernCases(host),
   ];
 }
 
@@ -701,7 +785,7 @@ export interface SandboxCase {
   readonly name: string;
   readonly pod: Exclude<MessageInitShape<typeof PodSandboxConfigSchema>, Message>;
   readonly handler?: string;
-  readonly daemon?: "plain" | "other";
+  readonly daemon?: DaemonName;
   readonly refused?: RegExp;
 }
 

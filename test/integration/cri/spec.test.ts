@@ -4,7 +4,7 @@
  * pids and folders that containerd chose, so nothing is normalised.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
@@ -17,7 +17,7 @@ import { unpackSpec } from "../../../src/client/spec.ts";
 import { CRI_RUNTIME } from "../../../src/config/cri.ts";
 import type { ContainerSpecInput } from "../../../src/cri/spec/container-spec.ts";
 import { completeContainerSpec, containerSpec } from "../../../src/cri/spec/container-spec.ts";
-import { readHostFacts } from "../../../src/cri/spec/host.ts";
+import { type HostFacts, readHostFacts } from "../../../src/cri/spec/host.ts";
 import { criLabels } from "../../../src/cri/spec/labels.ts";
 import { imageVolumes, podMounts } from "../../../src/cri/spec/pod-mounts.ts";
 import { runtimeOptions } from "../../../src/cri/spec/runtime-options.ts";
@@ -28,12 +28,15 @@ import {
 } from "../../../src/cri/spec/sandbox-spec.ts";
 import type { RuntimeSettings, SpecSettings } from "../../../src/cri/spec/settings.ts";
 import type { Spec, SpecMount } from "../../../src/cri/spec/spec.ts";
+import { Semaphore } from "../../../src/lib/semaphore.ts";
 import { MountFlag, mount, unmount } from "../../../src/linux/mount.ts";
 import { messageOf } from "../../../src/model/errors.ts";
 import { type ImageConfig, parseImageConfig } from "../../../src/model/image-config.ts";
 import {
+  APPARMOR_PROFILES,
   type CriImage,
   type CriReference,
+  otherMachine,
   PAUSE_CONFIG,
   PAUSE_IMAGE,
   type Pod,
@@ -45,6 +48,7 @@ import {
   BARE,
   BOX,
   CDI_SPECS,
+  type DaemonName,
   RICH,
   type SandboxCase,
   type SpecCase,
@@ -53,7 +57,8 @@ import {
 } from "./spec-cases.ts";
 
 const host = temporaryFolder();
-const folders = { plain: temporaryFolder(), other: temporaryFolder() };
+const folders = { plain: temporaryFolder(), other: temporaryFolder(), modern: temporaryFolder() };
+const modernMachine = otherMachine(folders.modern);
 const base = join(host, "base.json");
 
 const cdiDirs = [join(host, "cdi/none"), ...Object.keys(CDI_SPECS).map((name) => join(host, "cdi", name))];
@@ -106,10 +111,16 @@ const handlers: Readonly<Record<string, Partial<RuntimeSettings>>> = {
   based: { base_runtime_spec: base },
 };
 
-const SETTINGS: Readonly<
-  Record<"plain" | "other", SpecSettings & { ignore_image_defined_volumes?: boolean }>
-> = {
+/** Of the daemon that has cgroup v2. */
+const modernHandlers: Readonly<Record<string, Partial<RuntimeSettings>>> = {
+  writable: { cgroup_writable: true },
+};
+
+type Settings = SpecSettings & { readonly ignore_image_defined_volumes?: boolean };
+
+const SETTINGS: Readonly<Record<DaemonName, Settings>> = {
   plain: { ...CRI_RUNTIME.default, restrict_oom_score_adj: true, cdi_spec_dirs: cdiDirs },
+  modern: { ...CRI_RUNTIME.default, restrict_oom_score_adj: true, disable_hugetlb_controller: false },
   other: {
     ...CRI_RUNTIME.default,
     restrict_oom_score_adj: true,
@@ -129,6 +140,9 @@ const SETTINGS: Readonly<
   },
 };
 
+const MODERN_KEYS = `netns_mounts_under_state_dir = true
+disable_hugetlb_controller = false`;
+
 const PLAIN_KEYS = `netns_mounts_under_state_dir = true\ncdi_spec_dirs = ${JSON.stringify(cdiDirs)}`;
 
 const OTHER_KEYS = `
@@ -144,27 +158,82 @@ enable_unprivileged_icmp = false
 ignore_blockio_not_enabled_errors = true
 ignore_rdt_not_enabled_errors = true`;
 
-const facts = readHostFacts(false, undefined);
+const plainFacts = readHostFacts(false, undefined);
+
+const FACTS: Readonly<Record<DaemonName, HostFacts>> = {
+  plain: plainFacts,
+  other: plainFacts,
+  modern: {
+    ...plainFacts,
+    unifiedCgroups: true,
+    swapController: false,
+    hugetlbController: true,
+    apparmor: {
+      profilesPath: join(host, "profiles"),
+      parser: "/bin/false",
+      includes: "/none",
+      daemonProfile: "unconfined",
+    },
+  },
+};
 const references = new Map<string, CriReference>();
 const pods = new Map<string, Pod>();
+const containerCases = specCases(host);
+/** All requests are on their way from the start, some at once: containerd waits for the disk most of the time. */
+const asked = new Map<SpecCase, ReturnType<typeof askTheirs>>();
+const turns = new Semaphore(6);
 
 beforeAll(async () => {
   prepareHost();
   const keys = Object.fromEntries(Object.entries(handlers).map(([name, table]) => [name, tomlOf(table)]));
-  const [plain, other] = await Promise.all([
-    startCriReference(folders.plain, PLAIN_KEYS, keys, images),
-    startCriReference(folders.other, `netns_mounts_under_state_dir = true${OTHER_KEYS}`, {}, images),
+  const otherKeys = `netns_mounts_under_state_dir = true${OTHER_KEYS}`;
+  const [plain, other, modern] = await Promise.all([
+    startCriReference({ folder: folders.plain, plugin: PLAIN_KEYS, handlers: keys, images }),
+    startCriReference({ folder: folders.other, plugin: otherKeys, handlers: {}, images }),
+    startCriReference({
+      folder: folders.modern,
+      plugin: MODERN_KEYS,
+      handlers: { bare: bareOptions(""), writable: bareOptions("cgroup_writable = true") },
+      images,
+      prefix: modernMachine.prefix,
+    }),
   ]);
-  references.set("plain", plain).set("other", other);
-  pods.set("other", await other.runPod(podOf("other")));
-  for (const name of ["", ...Object.keys(handlers)]) pods.set(name, await plain.runPod(podOf(name), name));
+  references.set("plain", plain).set("other", other).set("modern", modern);
+  const run = async (reference: CriReference, kind: DaemonName, name: string) =>
+    pods.set(`${kind} ${name}`, await reference.runPod(podOf(name), name));
+  await Promise.all([
+    run(other, "other", ""),
+    ...["bare", "writable"].map((name) => run(modern, "modern", name)),
+    ...["", ...Object.keys(handlers)].map((name) => run(plain, "plain", name)),
+  ]);
+  for (const one of containerCases) asked.set(one, askTheirs(one));
 });
 
 afterAll(async () => {
-  for (const one of references.values()) await one[Symbol.asyncDispose]();
+  await Promise.all([...references.values()].map((one) => one[Symbol.asyncDispose]()));
   for (const name of ["shared", "private"]) unmount(join(host, name));
-  for (const folder of [host, folders.plain, folders.other]) removeFolder(folder);
+  expect(leftBehind()).toEqual([]);
+  for (const folder of [host, ...Object.values(folders)]) removeFolder(folder);
 });
+
+/** Mounts in, and processes of, the folders of this test. */
+function leftBehind(): string[] {
+  const own = [host, ...Object.values(folders)];
+  const mounts = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  const commands = readdirSync("/proc").flatMap((name) => {
+    try {
+      return /^\d+$/.test(name) ? [readFileSync(`/proc/${name}/cmdline`, "latin1")] : [];
+    } catch {
+      // It has ended.
+      return [];
+    }
+  });
+  return [...mounts, ...commands].filter((line) => own.some((folder) => line.includes(folder)));
+}
+
+function bareOptions(keys: string): string {
+  return `${keys}\noptions = { BinaryName = "${modernMachine.runc}" }`;
+}
 
 function podOf(name: string) {
   return { metadata: { name: `pod-${name}`, namespace: "test", uid: `uid-${name}` }, linux: {} };
@@ -179,6 +248,7 @@ function prepareHost(): void {
     mkdirSync(join(host, "cdi", folder), { recursive: true });
     for (const [name, text] of Object.entries(specs)) writeFileSync(join(host, "cdi", folder, name), text);
   }
+  writeFileSync(join(host, "profiles"), APPARMOR_PROFILES.map((name) => `${name} (enforce)\n`).join(""));
   writeFileSync(join(host, "file"), "text");
   writeFileSync(join(host, "root/etc/passwd"), PASSWD);
   writeFileSync(join(host, "root/etc/group"), GROUP);
@@ -266,6 +336,21 @@ async function theirs(reference: CriReference, pod: Pod, request: ReturnType<typ
   return { id: outcome.id, spec: unpackSpec(container.spec), labels: container.labels };
 }
 
+async function askTheirs(one: SpecCase) {
+  const daemon = one.daemon ?? "plain";
+  const reference = references.get(daemon);
+  const pod = pods.get(`${daemon} ${one.handler ?? (daemon === "modern" ? "bare" : "")}`);
+  if (reference === undefined || pod === undefined) throw new Error("no such daemon or handler");
+  const request = requestOf(one, pod);
+  const release = await turns.acquire();
+  try {
+    const answer: Outcome & { id: string } = await theirs(reference, pod, request);
+    return { reference, pod, request, ...answer };
+  } finally {
+    release();
+  }
+}
+
 async function ours(
   one: SpecCase,
   pod: Pod,
@@ -288,14 +373,11 @@ async function ours(
     sandboxConfig,
     image,
     extraMounts: [...mounts, ...volumes],
-    runtime: {
-      ...CRI_RUNTIME.default.containerd.runtimes["runc"],
-      ...handlers[pod.handler],
-    } as RuntimeSettings,
+    runtime: runtimeOf(pod.handler),
     handler: reference.handlers.find(({ name }) => name === pod.handler),
     sandboxProcessLabel: "",
     settings,
-    host: facts,
+    host: FACTS[one.daemon ?? "plain"],
   };
   try {
     const { spec } = await containerSpec(input);
@@ -308,7 +390,8 @@ async function ours(
 
 function runtimeOf(handler: string): RuntimeSettings {
   const { runc } = CRI_RUNTIME.default.containerd.runtimes;
-  return (handler === "" ? runc : { ...runc, options: {}, ...handlers[handler] }) as RuntimeSettings;
+  const changes = handler === "" ? {} : { options: {}, ...handlers[handler], ...modernHandlers[handler] };
+  return { ...runc, ...changes } as RuntimeSettings;
 }
 
 function imageOf(name: string): ImageConfig {
@@ -340,13 +423,8 @@ function volumesOf(
 }
 
 describe("CreateContainer: containerd's spec and ours", () => {
-  test.each(specCases(host).map((one) => [one.name, one] as const))("%s", async (_name, one) => {
-    const daemon = one.daemon ?? "plain";
-    const reference = references.get(daemon);
-    const pod = pods.get(daemon === "plain" ? (one.handler ?? "") : daemon);
-    if (reference === undefined || pod === undefined) throw new Error("no such daemon or handler");
-    const request = requestOf(one, pod);
-    const { id, ...expected }: Outcome & { id: string } = await theirs(reference, pod, request);
+  test.each(containerCases.map((one) => [one.name, one] as const))("%s", async (_name, one) => {
+    const { reference, pod, request, id, ...expected } = await (asked.get(one) ?? askTheirs(one));
     const got = await ours(one, pod, request, reference, { id, ...expected });
     if (one.refused !== undefined) {
       expect(expected.refused ?? "not refused").toMatch(one.refused);
@@ -394,7 +472,7 @@ async function oursOfSandbox(one: SandboxCase, reference: CriReference, pod?: Po
     resolvConfPath: files.resolvConf,
     runtime: runtimeOf(one.handler ?? ""),
     settings: SETTINGS[one.daemon ?? "plain"],
-    host: facts,
+    host: FACTS[one.daemon ?? "plain"],
   };
   return completeSandboxSpec(sandboxSpec(input).spec, input, join(host, "root"));
 }
