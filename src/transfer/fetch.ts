@@ -9,7 +9,7 @@ import { refKeyOf } from "./documents.ts";
 import { openWriter, throwIfGone } from "./ingest.ts";
 
 /** Pieces from the network are written together up to this size: each write costs a turn of the loop. */
-const WRITE_BYTES = 1 << 20;
+const WRITE_BYTES = 256 << 10;
 
 /**
  * Brings a blob into the namespace, going on where an earlier try has ended (containerd `core/remotes` Fetch). Answers false if it was there.
@@ -79,12 +79,12 @@ async function writePieces(
     written += gathered;
     parts = [];
     gathered = 0;
-    onBytes(written);
   };
   try {
     for await (const piece of pieces) {
       parts.push(piece);
       gathered += piece.length;
+      onBytes(written + gathered);
       if (gathered >= WRITE_BYTES) await flush();
       throwIfGone(scope, `fetch ${digest}`);
     }
