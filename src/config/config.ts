@@ -1,6 +1,7 @@
 import { BunkerdError } from "../model/errors.ts";
 import { CRI_IMAGES, CRI_RUNTIME, CRI_STREAMING } from "./cri.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
+import { NRI } from "./nri.ts";
 import {
   DIFF_SERVICE,
   IMAGE_VERIFIER,
@@ -69,6 +70,8 @@ export interface Config {
     readonly timeoutMs: number;
   };
   readonly cri: CriConfig;
+  /** By config.toml's own names; durations are milliseconds. */
+  readonly nri: ValueOf<typeof NRI>;
 }
 
 export interface TransferConfig {
@@ -228,6 +231,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     transfer: transferConfig(plugin("io.containerd.transfer.v1.local", TRANSFER)),
     imageVerifier: verifierConfig(plugin("io.containerd.image-verifier.v1.bindir", IMAGE_VERIFIER)),
     diff: diffConfig(plugin("io.containerd.service.v1.diff-service", DIFF_SERVICE)),
+    nri: plugin("io.containerd.nri.v1.nri", NRI),
     cri: {
       images: plugin("io.containerd.cri.v1.images", CRI_IMAGES),
       runtime: plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),

@@ -1,6 +1,7 @@
 /** Every plugin of containerd 1.6 to 2.4 that has keys, by its URI, with its keys and defaults. */
 import { formatPlatform, hostPlatform } from "../model/platforms.ts";
 import { CRI_PLUGINS } from "./cri.ts";
+import { NRI } from "./nri.ts";
 import {
   boolean,
   duration,
@@ -136,29 +137,7 @@ const CONTENT: Readonly<Record<string, Field>> = {
 };
 
 const OTHERS: Readonly<Record<string, Field>> = {
-  "io.containerd.nri.v1.nri": unbuilt(
-    "nri",
-    table({
-      disable: boolean(),
-      socket_path: string("/var/run/nri/nri.sock"),
-      plugin_path: string("/opt/nri/plugins"),
-      plugin_config_path: string("/etc/nri/conf.d"),
-      plugin_registration_timeout: duration(5000),
-      plugin_request_timeout: duration(2000),
-      disable_connections: boolean(),
-      default_validator: table({
-        enable: boolean(),
-        reject_oci_hook_adjustment: boolean(),
-        reject_runtime_default_seccomp_adjustment: boolean(),
-        reject_unconfined_seccomp_adjustment: boolean(),
-        reject_custom_seccomp_adjustment: boolean(),
-        reject_namespace_adjustment: boolean(),
-        reject_sysctl_adjustment: boolean(),
-        required_plugins: strings(),
-        tolerate_missing_plugins_annotation: string(),
-      }),
-    }),
-  ),
+  "io.containerd.nri.v1.nri": NRI,
   "io.containerd.internal.v1.tracing": unbuilt(
     "tracing",
     table({ service_name: string(), sampling_ratio: float(1, 0, 1) }),

@@ -1,7 +1,8 @@
-import { connect, type Socket } from "node:net";
+import { connect } from "node:net";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { messageOf } from "../../model/errors.ts";
 import { socketPath } from "./address.ts";
+import type { ByteStream } from "./byte-stream.ts";
 import { FrameDecoder, type FrameHeader, type FrameSink, FrameType, MAX_MESSAGE_BYTES } from "./frames.ts";
 import { oversizedMessage } from "./messages.ts";
 import { Output } from "./output.ts";
@@ -18,7 +19,7 @@ const MAX_STREAM_ID = 2 ** 32 - 1;
 export class ClientConnection implements FrameSink {
   /** Resolves when the connection has ended: undefined if either side closed it between two frames. */
   readonly closed: Promise<Error | undefined>;
-  readonly #socket: Socket;
+  readonly #socket: ByteStream;
   readonly #output: Output;
   readonly #decoder = new FrameDecoder(this);
   readonly #calls = new Map<number, PendingCall>();
@@ -29,12 +30,12 @@ export class ClientConnection implements FrameSink {
   #lost: ConnectError | undefined;
   #paused = 0;
 
-  constructor(target: string | (() => Socket)) {
+  constructor(target: string | (() => ByteStream)) {
     this.#address = typeof target === "string" ? socketPath(target) : "";
     const socket = typeof target === "string" ? connect({ path: this.#address }) : target();
     this.#socket = socket;
     this.#output = new Output(socket);
-    this.#connected = socket.readyState === "open";
+    this.#connected = (socket.readyState ?? "open") === "open";
     const { promise, resolve } = Promise.withResolvers<Error | undefined>();
     this.closed = promise;
     socket.once("connect", () => {

@@ -1,4 +1,3 @@
-import type { Socket } from "node:net";
 import {
   type DescMessage,
   type DescMethodUnary,
@@ -6,6 +5,7 @@ import {
   type MessageInitShape,
 } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Transport, type UnaryResponse } from "@connectrpc/connect";
+import type { ByteStream } from "./byte-stream.ts";
 import { type CallSettings, ClientCall, encodeInput } from "./client-call.ts";
 import { ClientConnection } from "./client-connection.ts";
 import { callStream } from "./client-stream.ts";
@@ -14,7 +14,7 @@ import { decodeAnswer, decoded, unexpectedFrame } from "./messages.ts";
 
 export interface TtrpcTransportOptions {
   /** A unix socket's path, with or without `unix://`; a leading NUL makes it abstract. Or an open socket, or one that connects. */
-  readonly connect: string | (() => Socket);
+  readonly connect: string | (() => ByteStream);
 }
 
 /** One connection that Connect's clients call on. It connects at once, and once: after `closed` make another. */

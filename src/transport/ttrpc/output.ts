@@ -1,4 +1,4 @@
-import type { Socket } from "node:net";
+import type { ByteStream } from "./byte-stream.ts";
 import { encodeFrame, type FrameHeader } from "./frames.ts";
 
 /** Bytes that may wait for the peer before whoever makes more of them is stopped. */
@@ -6,12 +6,12 @@ const MAX_UNSENT_BYTES = 1 << 20;
 
 /** The frames of one connection on their way out. All that one tick writes leaves in one write. */
 export class Output {
-  readonly #socket: Socket;
+  readonly #socket: ByteStream;
   #frames: Uint8Array[] = [];
   #queuedBytes = 0;
   #waiters: (() => void)[] = [];
 
-  constructor(socket: Socket) {
+  constructor(socket: ByteStream) {
     this.#socket = socket;
     socket.on("drain", () => this.#release());
     socket.once("close", () => this.#release());

@@ -1,7 +1,7 @@
-import type { Socket } from "node:net";
 import { BunkerdError, messageOf } from "../../model/errors.ts";
 import type { MethodTable } from "../grpc/methods.ts";
 import { toStatus } from "../status.ts";
+import type { ByteStream } from "./byte-stream.ts";
 import { FrameDecoder, FrameFlag, type FrameHeader, type FrameSink, FrameType } from "./frames.ts";
 import { type Call, decodeCall, encodeFailure, oversizedMessage } from "./messages.ts";
 import { Output } from "./output.ts";
@@ -13,7 +13,7 @@ const MAX_OPEN_CALLS = 10_000;
 
 /** Serves one connection. Its calls are cancelled when it ends: the reference's `server.go`, `serverConn.run`. */
 export class ServerConnection implements FrameSink {
-  readonly #socket: Socket;
+  readonly #socket: ByteStream;
   readonly #output: Output;
   readonly #decoder = new FrameDecoder(this);
   readonly #table: MethodTable;
@@ -24,7 +24,7 @@ export class ServerConnection implements FrameSink {
   #paused = 0;
   #ended = false;
 
-  constructor(socket: Socket, table: MethodTable, server: CallServer) {
+  constructor(socket: ByteStream, table: MethodTable, server: CallServer) {
     this.#socket = socket;
     this.#table = table;
     this.#server = server;
