@@ -136,10 +136,9 @@ export class Authorizer {
     const before = this.#known.get(key)?.bearer;
     const reason = challenge.parameters.get("error");
     const asked = access.scopes.join(" ");
-    const wanted = (challenge.parameters.get("scope") ?? "").split(" ").filter((scope) => scope !== "");
-    const isNews = wanted.some(
-      (scope) => !access.scopes.includes(scope) && !before?.extra.get(asked)?.includes(scope),
-    );
+    const named = (challenge.parameters.get("scope") ?? "").split(" ").filter((scope) => scope !== "");
+    const wanted = named.filter((scope) => !isCovered(scope, access.scopes));
+    const isNews = wanted.some((scope) => !isCovered(scope, before?.extra.get(asked) ?? []));
     if (refusals > 0 && !isNews) {
       this.#known.delete(key);
       if (reason === undefined) return false;
@@ -161,6 +160,21 @@ export class Authorizer {
     if (found === undefined || "header" in found) return found;
     return found.secret === "" ? undefined : found.username === "" ? { secret: found.secret } : found;
   }
+}
+
+/** Whether others ask for all of it: `repository:a:pull` is in `repository:a:pull,push`. */
+function isCovered(scope: string, others: readonly string[]): boolean {
+  const [resource, actions] = splitScope(scope);
+  return others.some((other) => {
+    const [otherResource, otherActions] = splitScope(other);
+    return otherResource === resource && actions.every((action) => otherActions.includes(action));
+  });
+}
+
+/** A resource's name may hold colons. */
+function splitScope(scope: string): [resource: string, actions: string[]] {
+  const colon = scope.lastIndexOf(":");
+  return [scope.slice(0, colon), scope.slice(colon + 1).split(",")];
 }
 
 function hasName(credentials: Credentials): credentials is { username: string; secret: string } {

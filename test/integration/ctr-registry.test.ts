@@ -67,7 +67,7 @@ const SCRIPT: readonly Step[] = [
   ["images rm HOST/library/copy:2", /copy:2/],
   ["images pull <local> --plain-http HOST/library/copy:2", /code 0/],
   ["images pull <local> --plain-http HOST/library/none:1", /code 1/],
-  ["images pull <local> --plain-http IMAGE@sha256:" + "0".repeat(64), /code 1/],
+  [`images pull <local> --plain-http IMAGE@sha256:${"0".repeat(64)}`, /code 1/],
   ["images push <local> --plain-http HOST/library/nothing:1", /not found/],
   ["content fetch --plain-http HOST/library/copy:2", /code 0/],
   ["images mount IMAGE mounted", /mounted/],

@@ -62,8 +62,8 @@ async function answers(url: string): Promise<boolean> {
   try {
     return [200, 401].includes((await fetch(url, { tls: { rejectUnauthorized: false } })).status);
   } catch (error) {
-    // Asks for a certificate that we do not have: it is there.
-    return (error as { code?: string }).code === "ECONNRESET" && url.startsWith("https:");
+    // Who asks for a certificate that we do not have is there.
+    return url.startsWith("https:") && (error as { code?: string }).code !== "ECONNREFUSED";
   }
 }
 
