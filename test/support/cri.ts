@@ -92,6 +92,8 @@ export async function startCri(kind: DaemonKind, options: CriOptions = {}): Prom
   if (options.folder === undefined) await importImages(daemon);
   const connection = connectGrpc(daemon.socket);
   const runtime = connection.client(RuntimeService);
+  // containerd refuses calls until it has taken over what there is.
+  await until("CRI answers", () => runtime.version({}).catch(() => false));
   return {
     daemon,
     runtime,
