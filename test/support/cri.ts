@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type DescService, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Client } from "@connectrpc/connect";
 import {
   type ContainerConfig,
@@ -40,6 +40,7 @@ type ContainerInit = MessageInitShape<typeof ContainerConfigSchema>;
 export interface CriDaemon extends AsyncDisposable {
   readonly daemon: Daemon;
   readonly runtime: Client<typeof RuntimeService>;
+  readonly client: <S extends DescService>(service: S) => Client<S>;
   /** The connection ends; the daemon is the caller's to end. */
   close(): void;
 }
@@ -97,6 +98,7 @@ export async function startCri(kind: DaemonKind, options: CriOptions = {}): Prom
   return {
     daemon,
     runtime,
+    client: (service) => connection.client(service),
     close: () => connection.close(),
     async [Symbol.asyncDispose]() {
       await removePods(runtime).finally(() => connection.close());
@@ -138,6 +140,8 @@ export async function importImage(
     { name: "bin/", type: "5", mode: 0o755 },
     { name: "bin/busybox", mode: 0o755, data: busybox },
     ...APPLETS.map((applet): TarEntry => ({ name: `bin/${applet}`, type: "2", link: "busybox" })),
+    { name: "etc/passwd", data: "root:x:0:0:root:/:/bin/sh\nbox:x:1000:1000:box:/:/bin/sh\n" },
+    { name: "etc/group", data: "root:x:0:\nbox:x:1000:\nmore:x:2000:box\n" },
     ...files,
   ]);
   const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });

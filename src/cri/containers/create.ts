@@ -136,6 +136,7 @@ async function make(draft: Draft, id: string, rollback: Rollback): Promise<void>
   });
   enter(draft, "spec");
   const planned = await plan(draft, id, image, paths.root);
+  checkUser(draft.config);
   enter(draft, "stdio");
   const io = await step("failed to create container io", () =>
     ContainerIo.create(
@@ -155,6 +156,17 @@ async function make(draft: Draft, id: string, rollback: Rollback): Promise<void>
   );
   cri.containers.add(new Container(metadata, status, io));
   sendContainerEvent(cri, id, sandbox.id, ContainerEventType.CONTAINER_CREATED_EVENT);
+}
+
+/** @throws Unknown for a group that nobody is in */
+function checkUser({ linux }: ContainerConfig): void {
+  const { runAsUser, runAsGroup, runAsUsername = "" } = linux?.securityContext ?? {};
+  if (runAsGroup === undefined || runAsUser !== undefined || runAsUsername !== "") return;
+  const rule = `user group ${quote(String(runAsGroup.value))} is specified without user`;
+  throw new BunkerdError(
+    "Unknown",
+    `failed to get container spec opts: failed to generate user string: ${rule}`,
+  );
 }
 
 /** What the record is made of. */
@@ -186,7 +198,10 @@ async function plan(draft: Draft, id: string, image: LocalImage, root: string): 
     id,
     sandboxId: sandbox.id,
     sandboxPid: draft.sandboxPid,
-    targetPid: targetPid(draft),
+    targetPid: await step(
+      `failed to generate container ${quote(id)} spec: failed to generate spec opts`,
+      () => targetPid(draft),
+    ),
     containerName: config.metadata?.name ?? "",
     imageName: config.image?.userSpecifiedImage || (image.references[0] ?? ""),
     config,

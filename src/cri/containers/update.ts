@@ -50,7 +50,9 @@ async function update(
       const resources = packResources(spec.linux.resources as GoValue);
       const task = create(UpdateTaskRequestSchema, { containerId: id, resources });
       // One that has ended since keeps the new limits for its record.
-      await ignoringNotFound(() => cri.tasks.update(scopeOf(signal), task));
+      await step("failed to update resources", () =>
+        ignoringNotFound(() => cri.tasks.update(scopeOf(signal), task)),
+      );
     }
     await status.save(() => ({ resources: statusResources(spec) }));
   } catch (error) {

@@ -74,7 +74,11 @@ async function taskStatus(tasks: TaskStore, scope: Scope, id: string): Promise<s
 
 /** Of runc's shim; what others have is theirs. */
 export function runtimeOptionsToGo(options: Any | undefined): GoValue {
-  if (options === undefined || options.typeUrl.replace(/^.*\//, "") !== RuncOptionsSchema.typeName)
+  if (
+    options === undefined ||
+    options.value.length === 0 ||
+    options.typeUrl.replace(/^.*\//, "") !== RuncOptionsSchema.typeName
+  )
     return null;
   return toGo(RuncOptionsSchema, fromBinary(RuncOptionsSchema, options.value));
 }

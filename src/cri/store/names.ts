@@ -5,11 +5,11 @@ export class Names {
   readonly #ids = new Map<string, string>();
   readonly #names = new Map<string, string>();
 
-  /** @throws Unknown, as the reference, if the name is another's */
+  /** @throws FailedPrecondition, as the reference, if the name is another's */
   reserve(name: string, id: string): void {
     const owner = this.#ids.get(name);
     if (owner !== undefined && owner !== id) {
-      throw new BunkerdError("Unknown", `name ${quote(name)} is reserved for ${quote(owner)}`);
+      throw new BunkerdError("FailedPrecondition", `name ${quote(name)} is reserved for ${quote(owner)}`);
     }
     this.#ids.set(name, id);
     this.#names.set(id, name);

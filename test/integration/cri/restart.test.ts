@@ -31,12 +31,18 @@ const COUNT = "n=0; while [ ! -e /data/end ]; do n=$((n+1)); echo $n; sleep 0.01
 
 /** What a kubelet sees. */
 async function seen({ runtime }: CriDaemon) {
-  const pods = (await runtime.listPodSandbox({})).items.map(({ id, state, createdAt }) => ({ id, state, createdAt }));
+  const pods = (await runtime.listPodSandbox({})).items.map(({ id, state, createdAt }) => ({
+    id,
+    state,
+    createdAt,
+  }));
   const { containers } = await runtime.listContainers({});
   const byId = <T extends { id: string }>(a: T, b: T): number => (a.id < b.id ? -1 : 1);
   return {
     pods: pods.sort(byId),
-    containers: containers.map(({ id, state, createdAt, imageRef }) => ({ id, state, createdAt, imageRef })).sort(byId),
+    containers: containers
+      .map(({ id, state, createdAt, imageRef }) => ({ id, state, createdAt, imageRef }))
+      .sort(byId),
     statuses: await Promise.all(
       containers.sort(byId).map(async ({ id }) => {
         const { status } = await runtime.containerStatus({ containerId: id });
@@ -53,60 +59,73 @@ async function seen({ runtime }: CriDaemon) {
 const CHAINS: readonly (readonly [string, readonly DaemonKind[], "kill" | "halt"])[] = [
   ["bunkerd is killed and started again", ["bunkerd", "bunkerd"], "kill"],
   ["bunkerd is stopped and started again", ["bunkerd", "bunkerd"], "halt"],
-  ["containerd's pods are taken over by bunkerd and handed back", ["containerd-2.1", "bunkerd", "containerd-2.1"], "halt"],
-  ["bunkerd's pods are taken over by containerd and handed back", ["bunkerd", "containerd-2.1", "bunkerd"], "kill"],
+  [
+    "containerd's pods are taken over by bunkerd and handed back",
+    ["containerd-2.1", "bunkerd", "containerd-2.1"],
+    "halt",
+  ],
+  [
+    "bunkerd's pods are taken over by containerd and handed back",
+    ["bunkerd", "containerd-2.1", "bunkerd"],
+    "kill",
+  ],
 ];
 
-describe.each(CHAINS.filter(([, kinds]) => daemonKinds(...kinds).length === kinds.length))("%s", (_, kinds, how) => {
-  test("each pod and container is as it was; output goes on; what ended meanwhile has", async () => {
-    const [first, ...later] = kinds as [DaemonKind, ...DaemonKind[]];
-    let cri = await startCri(first);
-    const { folder } = cri.daemon;
-    try {
-      const config = podConfig(cri.daemon, { hostname: "stays" });
-      const mounts = [{ containerPath: "/data", hostPath: join(folder, "data") }];
-      const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
-      const counting = script("counting", COUNT, { mounts });
-      const counter = await runContainer(cri, podSandboxId, config, counting);
-      const short = await runContainer(cri, podSandboxId, config, script("short", "exit 5"));
-      await exited(cri, short);
-      const { containerId: created } = await cri.runtime.createContainer({
-        podSandboxId,
-        sandboxConfig: config,
-        config: script("created", "echo began; exit 9"),
-      });
-      await until("it counts", () => logOf(config, counting).includes("10\n"));
+describe.each(CHAINS.filter(([, kinds]) => daemonKinds(...kinds).length === kinds.length))(
+  "%s",
+  (_, kinds, how) => {
+    test("each pod and container is as it was; output goes on; what ended meanwhile has", async () => {
+      const [first, ...later] = kinds as [DaemonKind, ...DaemonKind[]];
+      let cri = await startCri(first);
+      const { folder } = cri.daemon;
+      try {
+        const config = podConfig(cri.daemon, { hostname: "stays" });
+        const mounts = [{ containerPath: "/data", hostPath: join(folder, "data") }];
+        const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
+        const counting = script("counting", COUNT, { mounts });
+        const counter = await runContainer(cri, podSandboxId, config, counting);
+        const short = await runContainer(cri, podSandboxId, config, script("short", "exit 5"));
+        await exited(cri, short);
+        const { containerId: created } = await cri.runtime.createContainer({
+          podSandboxId,
+          sandboxConfig: config,
+          config: script("created", "echo began; exit 9"),
+        });
+        await until("it counts", () => logOf(config, counting).includes("10\n"));
 
-      for (const kind of later) {
-        const before = await seen(cri);
+        for (const kind of later) {
+          const before = await seen(cri);
+          cri.close();
+          await (how === "kill" ? cri.daemon.kill() : cri.daemon.halt());
+          cri = await startCri(kind, { folder });
+          expect(await seen(cri)).toEqual(before);
+        }
+        const exit = script("meanwhile", "while [ ! -e /data/go ]; do sleep 0.01; done; echo gone; exit 4", {
+          mounts,
+        });
+        const meanwhile = await runContainer(cri, podSandboxId, config, exit);
         cri.close();
-        await (how === "kill" ? cri.daemon.kill() : cri.daemon.halt());
-        cri = await startCri(kind, { folder });
-        expect(await seen(cri)).toEqual(before);
-      }
-      const exit = script("meanwhile", "while [ ! -e /data/go ]; do sleep 0.01; done; echo gone; exit 4", { mounts });
-      const meanwhile = await runContainer(cri, podSandboxId, config, exit);
-      cri.close();
-      await cri.daemon.kill();
-      writeFileSync(join(folder, "data/go"), "");
-      const last = later.at(-1) as DaemonKind;
-      cri = await startCri(last, { folder });
-      // What it wrote last went with the FIFO, which nobody had open. containerd 2.1 does not know what became of it either.
-      const { exitCode } = await exited(cri, meanwhile);
-      expect(exitCode).toBe(last === "bunkerd" ? 4 : 255);
+        await cri.daemon.kill();
+        writeFileSync(join(folder, "data/go"), "");
+        const last = later.at(-1) as DaemonKind;
+        cri = await startCri(last, { folder });
+        // What it wrote last went with the FIFO, which nobody had open. containerd 2.1 does not know what became of it either.
+        const { exitCode } = await exited(cri, meanwhile);
+        expect(exitCode).toBe(last === "bunkerd" ? 4 : 255);
 
-      await cri.runtime.startContainer({ containerId: created });
-      expect(await exited(cri, created)).toMatchObject({ exitCode: 9 });
-      writeFileSync(join(folder, "data/end"), "");
-      expect(await exited(cri, counter)).toMatchObject({ exitCode: 7 });
-      const lines = logOf(config, counting).trimEnd().split("\n");
-      expect(lines.pop()).toBe("end");
-      expect(lines).toEqual(lines.map((_line, index) => String(index + 1)));
-      await removePods(cri.runtime);
-      expect(podLeftovers(cri.daemon)).toEqual([]);
-    } finally {
-      await cri[Symbol.asyncDispose]();
-      removeFolder(folder);
-    }
-  }, 60_000);
-});
+        await cri.runtime.startContainer({ containerId: created });
+        expect(await exited(cri, created)).toMatchObject({ exitCode: 9 });
+        writeFileSync(join(folder, "data/end"), "");
+        expect(await exited(cri, counter)).toMatchObject({ exitCode: 7 });
+        const lines = logOf(config, counting).trimEnd().split("\n");
+        expect(lines.pop()).toBe("end");
+        expect(lines).toEqual(lines.map((_line, index) => String(index + 1)));
+        await removePods(cri.runtime);
+        expect(podLeftovers(cri.daemon)).toEqual([]);
+      } finally {
+        await cri[Symbol.asyncDispose]();
+        removeFolder(folder);
+      }
+    }, 60_000);
+  },
+);

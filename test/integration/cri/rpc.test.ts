@@ -1,0 +1,403 @@
+/** The same requests to containerd 2.1's CRI and to ours: answers, codes, messages and what is kept of pods and containers are equal. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { toJson } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
+import { Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
+import {
+  ContainerState,
+  NamespaceMode,
+  PodSandboxConfigSchema,
+  PodSandboxState,
+  Signal,
+} from "#gen/runtime/v1/api_pb.ts";
+import {
+  type CriDaemon,
+  exited,
+  podConfig,
+  prepareCri,
+  runContainer,
+  script,
+  startCri,
+} from "../../support/cri.ts";
+import { daemonKinds } from "../../support/daemons.ts";
+import { inNamespace } from "../../support/grpc.ts";
+import { enterHostNetwork } from "../../support/netns.ts";
+
+const kinds = daemonKinds("containerd-2.1", "bunkerd");
+const daemons: Scene[] = [];
+let host: ReturnType<typeof enterHostNetwork>;
+
+/** A daemon, and the ids that it gave to what the steps name. */
+interface Scene extends CriDaemon {
+  readonly pods: Map<string, { readonly id: string; readonly config: ReturnType<typeof podConfig> }>;
+  readonly ids: Map<string, string>;
+}
+
+beforeAll(async () => {
+  await prepareCri();
+  host = enterHostNetwork();
+  for (const kind of kinds) daemons.push({ ...(await startCri(kind)), pods: new Map(), ids: new Map() });
+});
+afterAll(async () => {
+  for (const daemon of daemons) await daemon[Symbol.asyncDispose]();
+  host[Symbol.dispose]();
+});
+
+/** What is each daemon's own: ids in the order in which they come up, times, folders, addresses, process ids. */
+function normalized(value: unknown, { daemon }: Scene): unknown {
+  const text = JSON.stringify(value, (key, item: unknown) => {
+    if (key === "$typeName" || key === "$unknown") return undefined;
+    if (item instanceof Uint8Array) return jsonOf(Buffer.from(item).toString());
+    if (key === "info" && typeof item === "string") return jsonOf(item);
+    // Newer than 2.1.
+    if (["imageId", "stopSignal", "ImageDigest", "ImageName", "userNamespacesHostNetwork"].includes(key))
+      return undefined;
+    if (/^(pid|seconds|nanos)$/.test(key) && item !== 0) return "<number>";
+    return typeof item === "bigint" ? String(item) : item;
+  });
+  const ids = new Map<string, string>();
+  return JSON.parse(
+    text
+      .replaceAll(daemon.folder, "<folder>")
+      // Only 2.1 looks for checkpoints among the images.
+      .replaceAll(/(current|peak) usage: \d+/g, "usage")
+      .replaceAll(/mount callback failed on \S+: /g, "")
+      .replaceAll("failed to check if this is a checkpoint image: ", "")
+      .replaceAll(/\b[0-9a-f]{64}\b/g, (id) => {
+        if (!ids.has(id)) ids.set(id, `<id ${ids.size}>`);
+        return ids.get(id) ?? "";
+      })
+      .replaceAll(/"17\d{17}"/g, '"<time>"')
+      .replaceAll(/cni-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "<netns>")
+      .replaceAll(/\b10\.88\.\d+\.\d+/g, "<ip>")
+      .replaceAll(/\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b/g, "<mac>")
+      .replaceAll(/"veth[0-9a-f]{8}"/g, '"<veth>"')
+      .replaceAll(/cni-[0-9A-Za-z]{6}\b|net-[0-9A-Za-z]{6}\b/g, "<bridge>")
+      .replaceAll(/pod-\d+/g, "<pod>")
+      .replaceAll(/\/proc\/\d+\/ns/g, "/proc/<pid>/ns"),
+  );
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+async function outcomeOf(scene: Scene, call: (scene: Scene) => Promise<unknown>): Promise<unknown> {
+  try {
+    return normalized(await call(scene), scene);
+  } catch (error) {
+    if (!(error instanceof ConnectError)) throw error;
+    return normalized({ code: Code[error.code], message: error.rawMessage }, scene);
+  }
+}
+
+/** @param shows what the reference's answer must match, so that the comparison is of the case that is meant */
+function same(name: string, shows: RegExp, call: (scene: Scene) => Promise<unknown>): void {
+  test(name, async () => {
+    const outcomes: unknown[] = [];
+    for (const daemon of daemons) outcomes.push(await outcomeOf(daemon, call));
+    const [reference, ...others] = outcomes;
+    if (process.env["BUNKERD_TEST_SHOW"] !== undefined)
+      process.stdout.write(`${name}\n   ${JSON.stringify(reference)?.slice(0, 600)}\n`);
+    expect(JSON.stringify(reference)).toMatch(shows);
+    for (const other of others) expect(other).toEqual(reference);
+  });
+}
+
+function pod(scene: Scene, name: string) {
+  const found = scene.pods.get(name);
+  if (found === undefined) throw new Error(`no pod ${name}`);
+  return found;
+}
+
+/** What 2.1 does not know, or ends of. */
+function ours(name: string, shows: RegExp, call: (scene: Scene) => Promise<unknown>): void {
+  test(name, async () => {
+    for (const daemon of daemons.filter(({ daemon: { kind } }) => kind === "bunkerd"))
+      expect(JSON.stringify(await outcomeOf(daemon, call))).toMatch(shows);
+  });
+}
+
+const LABELS = { labels: { app: "web<&>" }, annotations: { note: "ü\u2028" } };
+
+same("the version is that of CRI", /"runtimeApiVersion":"v1"/, async ({ runtime }) => ({
+  ...(await runtime.version({})),
+  runtimeVersion: "",
+}));
+same(
+  "the status is ready, with the handlers' features",
+  /recursiveReadOnlyMounts.*RuntimeReady/,
+  ({ runtime }) => runtime.status({}),
+);
+same("the cgroup driver is told", /cgroupDriver":1/, ({ runtime }) => runtime.runtimeConfig({}));
+
+same("a pod without metadata", /must include metadata/, ({ runtime }) =>
+  runtime.runPodSandbox({ config: {} }),
+);
+same("a pod of a handler that is not", /no runtime for/, (scene) =>
+  scene.runtime.runPodSandbox({ config: podConfig(scene.daemon), runtimeHandler: "none" }),
+);
+same("a pod runs", /podSandboxId/, async (scene) => {
+  const config = podConfig(scene.daemon, {
+    ...LABELS,
+    hostname: "h",
+  });
+  const answer = await scene.runtime.runPodSandbox({ config });
+  scene.pods.set("a", { id: answer.podSandboxId, config });
+  return answer;
+});
+same("its name is taken", /is reserved for/, (scene) => {
+  const { config } = pod(scene, "a");
+  return scene.runtime.runPodSandbox({ config });
+});
+same("a pod on the host's network, IPC and pids runs", /podSandboxId/, async (scene) => {
+  const namespaceOptions = { network: NamespaceMode.NODE, ipc: NamespaceMode.NODE, pid: NamespaceMode.NODE };
+  const dnsConfig = { servers: ["10.0.0.1"], searches: ["a.b", "c"], options: ["ndots:2"] };
+  const config = podConfig(scene.daemon, { linux: { securityContext: { namespaceOptions } }, dnsConfig });
+  const answer = await scene.runtime.runPodSandbox({ config });
+  scene.pods.set("host", { id: answer.podSandboxId, config });
+  return answer;
+});
+
+for (const name of ["a", "host"]) {
+  same(`status of pod ${name}`, /"state":0/, (scene) =>
+    scene.runtime.podSandboxStatus({ podSandboxId: pod(scene, name).id }),
+  );
+  same(`verbose status of pod ${name}`, /runtimeSpec/, (scene) =>
+    scene.runtime.podSandboxStatus({ podSandboxId: pod(scene, name).id, verbose: true }),
+  );
+  same(`the pause container's record of pod ${name}`, /io.cri-containerd.sandbox.metadata/, async (scene) => {
+    const { id } = pod(scene, name);
+    return scene.client(Containers).get({ id }, inNamespace("k8s.io"));
+  });
+  same(`the sandbox record of pod ${name}`, /"sandboxer":"podsandbox"/, async (scene) => {
+    const { id: sandboxId } = pod(scene, name);
+    const { sandbox } = await scene.client(Store).get({ sandboxId }, inNamespace("k8s.io"));
+    // 2.1 does not keep what the controller says of them.
+    return { ...sandbox, labels: {}, spec: undefined };
+  });
+}
+same("each pod has a lease", /<id 1>/, async (scene) => {
+  const { leases } = await scene.client(Leases).list({}, inNamespace("k8s.io"));
+  return leases.filter(({ id }) => /^[0-9a-f]{64}$/.test(id)).map(({ id, labels }) => ({ id, labels }));
+});
+
+const LISTS: readonly (readonly [string, (scene: Scene) => object])[] = [
+  ["all", () => ({})],
+  ["by the beginning of the id", (scene) => ({ id: pod(scene, "a").id.slice(0, 20) })],
+  ["by an id that is not", () => ({ id: "none" })],
+  ["by label", () => ({ labelSelector: LABELS.labels })],
+  ["by a label of another value", () => ({ labelSelector: { app: "x" } })],
+  ["by state", () => ({ state: { state: PodSandboxState.SANDBOX_NOTREADY } })],
+];
+for (const [name, filter] of LISTS) {
+  same(`list pods ${name}`, /items/, async (scene) => {
+    const { items } = await scene.runtime.listPodSandbox({ filter: filter(scene) });
+    return {
+      items: items.sort((a, b) => (a.id === pod(scene, "a").id ? -1 : b.id === pod(scene, "a").id ? 1 : 0)),
+    };
+  });
+}
+same("status of no pod", /an error occurred when try to find sandbox/, ({ runtime }) =>
+  runtime.podSandboxStatus({ podSandboxId: "none" }),
+);
+same("status of an empty id", /prefix can't be empty/, ({ runtime }) =>
+  runtime.podSandboxStatus({ podSandboxId: "" }),
+);
+same("to stop no pod", /\{\}/, ({ runtime }) => runtime.stopPodSandbox({ podSandboxId: "none" }));
+same("to remove no pod", /\{\}/, ({ runtime }) => runtime.removePodSandbox({ podSandboxId: "none" }));
+same("to stop an empty id", /prefix can't be empty/, ({ runtime }) =>
+  runtime.stopPodSandbox({ podSandboxId: "" }),
+);
+
+same("a container in no pod", /failed to find sandbox id/, (scene) =>
+  scene.runtime.createContainer({ podSandboxId: "none", config: script("x", "true"), sandboxConfig: {} }),
+);
+const REFUSED: readonly (readonly [string, RegExp, object])[] = [
+  ["without metadata", /must include metadata/, { metadata: undefined }],
+  [
+    "of an image that is not here",
+    /failed to resolve image/,
+    { image: { image: "docker.io/library/none:1" } },
+  ],
+  ["of a name that is none", /failed to resolve image/, { image: { image: "A b" } }],
+  ["with a user's group alone", /user group/, { linux: { securityContext: { runAsGroup: { value: 1n } } } }],
+  [
+    "with a user that the image does not have",
+    /no users found/,
+    { linux: { securityContext: { runAsUsername: "nobody" } } },
+  ],
+  [
+    "that sees the processes of none",
+    /target container/,
+    { linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.TARGET, targetId: "none" } } } },
+  ],
+];
+for (const [name, shows, more] of REFUSED) {
+  same(`a container ${name}`, shows, (scene) => {
+    const { id: podSandboxId, config: sandboxConfig } = pod(scene, "a");
+    return scene.runtime.createContainer({
+      podSandboxId,
+      sandboxConfig,
+      config: script("refused", "true", more),
+    });
+  });
+}
+ours("a container with a signal that is not", /unknown CRI stop signal/, (scene) => {
+  const { id: podSandboxId, config: sandboxConfig } = pod(scene, "a");
+  const config = script("refused", "true", { stopSignal: 9999 as Signal });
+  return scene.runtime.createContainer({ podSandboxId, sandboxConfig, config });
+});
+ours("a container without its pod's metadata", /pod sandbox config must include metadata/, (scene) => {
+  const { id: podSandboxId } = pod(scene, "a");
+  return scene.runtime.createContainer({ podSandboxId, sandboxConfig: {}, config: script("x", "true") });
+});
+same("a container is made", /containerId/, async (scene) => {
+  const { id: podSandboxId, config: sandboxConfig } = pod(scene, "a");
+  const config = script("web", "sleep 1000000", {
+    ...LABELS,
+    linux: {
+      resources: { cpuShares: 512n, memoryLimitInBytes: 64n << 20n, oomScoreAdj: 900n, hugepageLimits: [] },
+    },
+  });
+  const answer = await scene.runtime.createContainer({ podSandboxId, sandboxConfig, config });
+  scene.ids.set("web", answer.containerId);
+  return answer;
+});
+same("its name is taken", /failed to reserve container name/, (scene) => {
+  const { id: podSandboxId, config: sandboxConfig } = pod(scene, "a");
+  return scene.runtime.createContainer({ podSandboxId, sandboxConfig, config: script("web", "true") });
+});
+
+const id = (scene: Scene, name = "web"): string => scene.ids.get(name) ?? "none";
+const describe = (when: string, state: RegExp): void => {
+  same(`${when}: status`, state, (scene) => scene.runtime.containerStatus({ containerId: id(scene) }));
+  same(`${when}: list`, state, (scene) =>
+    scene.runtime.listContainers({ filter: { id: id(scene).slice(0, 30) } }),
+  );
+};
+describe("made", /"state":0/);
+same("its record", /io.cri-containerd.container.metadata/, (scene) =>
+  scene.client(Containers).get({ id: id(scene) }, inNamespace("k8s.io")),
+);
+same("to reopen the log of one that does not run", /container is not running/, (scene) =>
+  scene.runtime.reopenContainerLog({ containerId: id(scene) }),
+);
+same("new limits before it starts", /\{\}/, (scene) =>
+  scene.runtime.updateContainerResources({ containerId: id(scene), linux: { cpuShares: 256n } }),
+);
+same("it starts", /\{\}/, (scene) => scene.runtime.startContainer({ containerId: id(scene) }));
+describe("started", /"state":1/);
+same("it is not started twice", /container is in CONTAINER_RUNNING state/, (scene) =>
+  scene.runtime.startContainer({ containerId: id(scene) }),
+);
+same("its verbose status", /runtimeSpec/, (scene) =>
+  scene.runtime.containerStatus({ containerId: id(scene), verbose: true }),
+);
+same("new limits while it runs", /\{\}/, (scene) =>
+  scene.runtime.updateContainerResources({
+    containerId: id(scene),
+    linux: { cpuShares: 128n, cpuPeriod: 100000n, cpuQuota: 50000n, memoryLimitInBytes: 128n << 20n },
+  }),
+);
+same("with new limits: status", /"cpuShares":"128"/, (scene) =>
+  scene.runtime.containerStatus({ containerId: id(scene) }),
+);
+same("limits that the kernel refuses", /failed to update resources/, (scene) =>
+  scene.runtime.updateContainerResources({ containerId: id(scene), linux: { memoryLimitInBytes: 1n } }),
+);
+same("new limits of none", /failed to find container/, ({ runtime }) =>
+  runtime.updateContainerResources({ containerId: "none" }),
+);
+same("its log is reopened", /\{\}/, (scene) => scene.runtime.reopenContainerLog({ containerId: id(scene) }));
+same("containers of a pod that run", /web/, (scene) =>
+  scene.runtime.listContainers({
+    filter: {
+      podSandboxId: pod(scene, "a").id.slice(0, 12),
+      state: { state: ContainerState.CONTAINER_RUNNING },
+    },
+  }),
+);
+same("it is stopped by its signal, or killed", /\{\}/, (scene) =>
+  scene.runtime.stopContainer({ containerId: id(scene), timeout: 1n }),
+);
+describe("stopped", /"state":2/);
+same("it is stopped again", /\{\}/, (scene) =>
+  scene.runtime.stopContainer({ containerId: id(scene), timeout: 1n }),
+);
+same("it is not started again", /container is in CONTAINER_EXITED state/, (scene) =>
+  scene.runtime.startContainer({ containerId: id(scene) }),
+);
+same("it is removed", /\{\}/, (scene) => scene.runtime.removeContainer({ containerId: id(scene) }));
+same("and again", /\{\}/, (scene) => scene.runtime.removeContainer({ containerId: id(scene) }));
+same("it is gone", /an error occurred when try to find container/, (scene) =>
+  scene.runtime.containerStatus({ containerId: id(scene) }),
+);
+same("to stop none", /\{\}/, ({ runtime }) => runtime.stopContainer({ containerId: "none", timeout: 1n }));
+same("to start none", /an error occurred when try to find container/, ({ runtime }) =>
+  runtime.startContainer({ containerId: "none" }),
+);
+
+same("a program that is not there", /no such file or directory/, async (scene) => {
+  const { id: podSandboxId, config: sandboxConfig } = pod(scene, "a");
+  const config = script("absent", "", { command: ["/no/such/program"] });
+  const { containerId } = await scene.runtime.createContainer({ podSandboxId, sandboxConfig, config });
+  scene.ids.set("absent", containerId);
+  return scene.runtime.startContainer({ containerId });
+});
+same("is told by the status", /StartError/, (scene) =>
+  scene.runtime.containerStatus({ containerId: id(scene, "absent") }),
+);
+same("a container that runs is removed at once", /\{\}/, async (scene) => {
+  const { id: podSandboxId, config } = pod(scene, "a");
+  const containerId = await runContainer(scene, podSandboxId, config, script("quick", "sleep 100"));
+  return scene.runtime.removeContainer({ containerId });
+});
+ours("one is stopped by the signal that it asks for", /"exitCode":130/, async (scene) => {
+  const { id: podSandboxId, config } = pod(scene, "a");
+  const text = "trap 'exit 130' INT; while true; do sleep 0.01; done";
+  const interrupted = script("interrupted", text, { stopSignal: Signal.SIGINT });
+  const containerId = await runContainer(scene, podSandboxId, config, interrupted);
+  await scene.runtime.stopContainer({ containerId, timeout: 10n });
+  return exited(scene, containerId);
+});
+same("one that ends well", /Completed/, async (scene) => {
+  const { id: podSandboxId, config } = pod(scene, "a");
+  return exited(scene, await runContainer(scene, podSandboxId, config, script("good", "true")));
+});
+same("one that takes too much memory", /OOMKilled/, async (scene) => {
+  const { id: podSandboxId, config } = pod(scene, "a");
+  const linux = { resources: { memoryLimitInBytes: 8n << 20n } };
+  const greedy = script("greedy", 'x=a; while true; do x="$x$x"; done', { linux });
+  return exited(scene, await runContainer(scene, podSandboxId, config, greedy));
+});
+
+same("a pod is stopped with its containers", /"state":1/, async (scene) => {
+  const { id: podSandboxId, config } = pod(scene, "a");
+  const containerId = await runContainer(scene, podSandboxId, config, script("long", "sleep 1000"));
+  await scene.runtime.stopPodSandbox({ podSandboxId });
+  return [
+    await scene.runtime.podSandboxStatus({ podSandboxId, verbose: true }),
+    await scene.runtime.containerStatus({ containerId }),
+  ];
+});
+ours("no container is made in it any more", /is not running/, (scene) => {
+  const { id: podSandboxId, config: sandboxConfig } = pod(scene, "a");
+  return scene.runtime.createContainer({ podSandboxId, sandboxConfig, config: script("late", "true") });
+});
+same("nor started", /sandbox container.*is not running|CONTAINER_EXITED/, (scene) =>
+  scene.runtime.startContainer({ containerId: id(scene, "absent") }),
+);
+same("a pod is removed with its containers", /"containers":\[\]/, async (scene) => {
+  const { id: podSandboxId, config } = pod(scene, "a");
+  await scene.runtime.removePodSandbox({ podSandboxId });
+  const again = await scene.runtime.runPodSandbox({ config });
+  await scene.runtime.removePodSandbox({ podSandboxId: again.podSandboxId });
+  return { ...(await scene.runtime.listContainers({})), json: toJson(PodSandboxConfigSchema, config) };
+});
