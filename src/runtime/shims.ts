@@ -131,10 +131,7 @@ export class Shims {
     const { bundle } = shim;
     this.#forget(shim);
     const logger = this.#loggerOf(bundle);
-    const shared = this.list(bundle.namespace).some(
-      (other) => other.bootstrap.address === shim.bootstrap.address,
-    );
-    await this.#shutdown(shim, shared, logger);
+    await this.#shutdown(shim, this.#isShared(shim), logger);
     const program = await readText(join(bundle.path, BINARY_FILE));
     // runc's shim has done all of it already, and asking once more costs two processes.
     if (program !== undefined && !isRuncShim(program)) await this.#deleteByProgram(bundle, program, logger);
@@ -155,7 +152,7 @@ export class Shims {
       if (!isError(error, "NotFound"))
         logger.debug("delete of a discarded task", { error: messageOf(error) });
     }
-    await this.#shutdown(shim, false, logger);
+    await this.#shutdown(shim, this.#isShared(shim), logger);
     await this.clear(bundle);
   }
 
@@ -232,6 +229,11 @@ export class Shims {
 
   #forget({ bundle }: Shim): boolean {
     return this.#shims.get(bundle.namespace)?.delete(bundle.id) ?? false;
+  }
+
+  /** True if its process has other tasks: those of a pod. */
+  #isShared({ bundle, bootstrap }: Shim): boolean {
+    return this.list(bundle.namespace).some((other) => other.bootstrap.address === bootstrap.address);
   }
 
   /** The shim ended by itself: its container is killed, and the world is told (`cleanupAfterDeadShim`). */
