@@ -24,7 +24,7 @@ import { namesInArchive, namesOfTarget, storeImages } from "./image-records.ts";
 import { withLease } from "./leases.ts";
 import type { Pulled, PullOptions } from "./pull.ts";
 import type { ImageSelection } from "./selection.ts";
-import { platformFrom, targetsFor, type UnpackTarget } from "./unpack-targets.ts";
+import { platformFrom, targetsFor, type UnpackRequest, type UnpackTarget } from "./unpack-targets.ts";
 
 export interface TransferOptions {
   /** Requests for content at the same time, of all pulls; 0: any number. */
@@ -55,8 +55,8 @@ export interface PullRequest extends Omit<PullOptions, "from" | "resolver" | "ta
   /** Of the record, beside the name that was asked for. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
   readonly resolver: Omit<ResolverOptions, "limit" | "logger">;
-  /** Absent: it stays packed. */
-  readonly unpack?: Parameters<typeof targetsFor>[0] | undefined;
+  /** Absent: it stays packed. Without a platform: this machine's. */
+  readonly unpack?: UnpackRequest | undefined;
 }
 
 /** Moves images by this daemon's own stores (containerd `core/transfer/local`). */
@@ -104,10 +104,11 @@ export class LocalTransfers implements Transferrer {
    */
   pullImage(scope: Scope, reference: string, request: PullRequest): Promise<Image> {
     const { images, logger, targets } = this.#dependencies;
-    const { unpack = [], labels = {}, resolver: wanted } = request;
+    const { unpack, labels = {}, resolver: wanted } = request;
     const from = `OCI Registry (${reference})`;
     return withLease(this.#dependencies, scope, async (leased) => {
-      const chosen = targetsFor(unpack, targets, logger);
+      const unpacks = unpack === undefined ? [] : [{ platform: hostPlatform(), ...unpack }];
+      const chosen = targetsFor(unpacks, targets, logger);
       const resolver = { ...wanted, logger };
       const { target } = await this.#pull(leased, reference, { ...request, resolver, targets: chosen, from });
       const [image] = await storeImages(images, leased, [reference], target, labels);

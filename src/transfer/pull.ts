@@ -30,6 +30,8 @@ export interface PullOptions {
   /** How the registry is called in progress. */
   readonly from: string;
   readonly onProgress?: ProgressListener | undefined;
+  /** Layers are not kept for longer than until they are unpacked: `discard_unpacked_layers` of CRI. */
+  readonly discardsLayers?: boolean | undefined;
   /** Gives up when no byte has come for so long although some are awaited; 0 or absent: never. */
   readonly stallTimeoutMs?: number | undefined;
 }
@@ -100,7 +102,7 @@ async function fetchImage(pull: Pull, scope: Scope, root: OciDescriptor): Promis
       if (isNew) tracker?.done(descriptor);
       else tracker?.exists(descriptor);
       const all = await childrenOf(content, inner, descriptor);
-      await labelChildren(content, inner, descriptor.digest, all);
+      await labelChildren(content, inner, descriptor.digest, all, pull.discardsLayers !== true);
       const children = selectChildren(selection, descriptor, all);
       tracker?.addChildren(descriptor, children);
       await labelSource(pull, inner, name, descriptor.digest);

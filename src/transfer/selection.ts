@@ -31,23 +31,27 @@ export async function setLabels(
   );
 }
 
-/** Lets garbage collection see the children of a blob: all that it names, fetched or not (containerd `core/images` SetChildrenLabels). */
+/**
+ * Lets garbage collection see the children of a blob: all that it names, fetched or not (containerd `core/images` SetChildrenLabels).
+ * @param keepsLayers false: layers are left to the collector, who once unpacked are not needed
+ */
 export async function labelChildren(
   content: ContentStore,
   scope: Scope,
   digest: string,
   children: readonly OciDescriptor[],
+  keepsLayers = true,
 ): Promise<void> {
-  if (children.length === 0) return;
   const labels: Record<string, string> = {};
   const counts = new Map<string, number>();
   for (const child of children) {
+    if (!keepsLayers && isLayer(child.mediaType)) continue;
     const key = referenceLabel(child.mediaType);
     const count = counts.get(key) ?? 0;
     counts.set(key, count + 1);
     labels[count > 0 || key.endsWith(".") ? `${key}${count}` : key] = child.digest;
   }
-  await setLabels(content, scope, digest, labels);
+  if (counts.size > 0) await setLabels(content, scope, digest, labels);
 }
 
 /** Ends in a dot if its number always follows. */

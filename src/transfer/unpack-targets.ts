@@ -1,5 +1,3 @@
-import type { Platform as PlatformMessage } from "#gen/containerd/types/platform_pb.ts";
-import type { UnpackConfiguration } from "#gen/containerd/types/transfer/imagestore_pb.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Applier } from "../model/diff.ts";
 import {
@@ -30,15 +28,22 @@ export interface UnpackTarget {
 export const DEFAULT_SNAPSHOTTER = "overlayfs";
 
 /** Of a message; without one this machine's. */
-export function platformFrom(message: PlatformMessage | undefined): Platform {
+export function platformFrom(message: Platform | undefined): Platform {
   if (message === undefined) return hostPlatform();
   const { os, architecture, variant, osVersion, osFeatures } = message;
   return { ...platformOf(os, architecture, variant), osVersion, osFeatures };
 }
 
+export interface UnpackRequest {
+  /** Absent: none is named, which is served by whatever serves this system. */
+  readonly platform?: Platform | undefined;
+  /** Empty: the default one. */
+  readonly snapshotter: string;
+}
+
 /** The targets that serve what is asked for; what none serves is left packed, with a warning (`core/transfer/local` getSupportedPlatform). */
 export function targetsFor(
-  wanted: readonly Pick<UnpackConfiguration, "platform" | "snapshotter">[],
+  wanted: readonly UnpackRequest[],
   targets: readonly UnpackTarget[],
   logger: Logger,
 ): UnpackTarget[] {
