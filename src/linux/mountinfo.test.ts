@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mountPointsBelow } from "./mountinfo.ts";
+import { lookUpMount, mountPointsBelow } from "./mountinfo.ts";
 
 const TABLE = `22 28 0:20 / /sys rw shared:7 - sysfs sysfs rw
 30 28 8:1 / /run/a rw - ext4 /dev/sda rw
@@ -17,4 +17,23 @@ test("mounts below a path, the deepest first, names unescaped, neighbours left a
     "/run/a",
   ]);
   expect(mountPointsBelow("/run/a/b", TABLE)).toEqual([]);
+});
+
+test.each([
+  ["/sys/fs", "/sys", ["shared:7"]],
+  ["/run/a/rootfs/x", "/run/a/rootfs", []],
+  ["/run/a/rootfs/with space\\x", "/run/a/rootfs/with space\\x", []],
+  ["/run/ab", "/run/ab", []],
+])("%s stands on the mount of %s", (path, point, tags) => {
+  expect(lookUpMount(path, TABLE)).toMatchObject({ point, tags });
+});
+
+test("a path that stands on no mount of the table", () => {
+  expect(lookUpMount("/home", TABLE)).toBeUndefined();
+  expect(lookUpMount("/sys", TABLE)).toEqual({
+    point: "/sys",
+    tags: ["shared:7"],
+    type: "sysfs",
+    superOptions: "rw",
+  });
 });
