@@ -1,0 +1,223 @@
+/** Files of YAML or JSON documents to objects of `v1`, with errors that name file, line, path and the nearest name. */
+import * as v from "valibot";
+import { type Document, isMap, isScalar, LineCounter, parseAllDocuments } from "yaml";
+import { nearest } from "../../lib/nearest.ts";
+import { BunkerdError } from "../../model/errors.ts";
+import { type ConfigMap, configMap, type Secret, secret } from "./meta.ts";
+import { type PodFile, podFile } from "./pod.ts";
+import { type Problem, validatePod } from "./validate.ts";
+
+/** What the documents of a file, or of several, hold. */
+export interface Manifest {
+  readonly pods: readonly PodFile[];
+  readonly configMaps: readonly ConfigMap[];
+  readonly secrets: readonly Secret[];
+}
+
+/** More than a person writes, less than a parser chokes on. */
+const MAX_BYTES = 4 << 20;
+/** Problems of one file that are told. */
+const MAX_PROBLEMS = 20;
+
+const KINDS: Readonly<Record<string, v.GenericSchema>> = {
+  Pod: podFile,
+  ConfigMap: configMap,
+  Secret: secret,
+};
+
+/** @throws InvalidArgument with a line for each problem */
+export function parseManifest(text: string, file: string): Manifest {
+  if (Buffer.byteLength(text) > MAX_BYTES) throw refuse([`${file}: larger than ${MAX_BYTES} bytes`]);
+  const lines = new LineCounter();
+  // Kubernetes reads YAML 1.1: 0644 is octal, `yes` a truth value.
+  const documents = parseAllDocuments(text, {
+    version: "1.1",
+    lineCounter: lines,
+    prettyErrors: false,
+    logLevel: "silent",
+  });
+  const found = { pods: [] as PodFile[], configMaps: [] as ConfigMap[], secrets: [] as Secret[] };
+  const problems: string[] = [];
+  for (const document of Array.isArray(documents) ? documents : []) {
+    const place = (path: Path): string => `${file}:${lineOf(document, path, lines)}`;
+    for (const error of document.errors) {
+      const { line, col } = lines.linePos(error.pos[0]);
+      problems.push(`${file}:${line}:${col}: ${firstLine(error.message)}`);
+    }
+    if (document.errors.length > 0 || document.contents === null) continue;
+    readDocument(document, found, (path, message) => {
+      problems.push(`${place(path)}: ${path.length === 0 ? "" : `${formatPath(path)}: `}${message}`);
+    });
+  }
+  if (problems.length > 0) throw refuse(problems);
+  return found;
+}
+
+type Path = readonly (string | number)[];
+type Report = (path: Path, message: string) => void;
+
+function readDocument(
+  document: Document,
+  found: { pods: PodFile[]; configMaps: ConfigMap[]; secrets: Secret[] },
+  report: Report,
+): void {
+  let value: unknown;
+  try {
+    value = withoutNulls(document.toJS({ maxAliasCount: 100 }));
+  } catch (error) {
+    report([], firstLine(error instanceof Error ? error.message : String(error)));
+    return;
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    report([], "a document must be a mapping with apiVersion and kind");
+    return;
+  }
+  const { kind, items } = value as { kind?: unknown; items?: unknown };
+  if (kind === "List" && Array.isArray(items)) {
+    items.forEach((item: unknown, index) => {
+      readObject(item, found, (path, message) => report(["items", index, ...path], message));
+    });
+  } else readObject(value, found, report);
+}
+
+function readObject(
+  value: unknown,
+  found: { pods: PodFile[]; configMaps: ConfigMap[]; secrets: Secret[] },
+  report: Report,
+): void {
+  const kind = (value as { kind?: unknown } | null)?.kind;
+  const schema = typeof kind === "string" ? KINDS[kind] : undefined;
+  if (schema === undefined) {
+    const meant = typeof kind === "string" ? nearest(kind, Object.keys(KINDS)) : undefined;
+    const advice =
+      meant === undefined ? `must be one of ${Object.keys(KINDS).join(", ")}` : `did you mean ${meant}?`;
+    report(["kind"], `${kind === undefined ? "is missing" : `${show(kind)} is not carried out`}, ${advice}`);
+    return;
+  }
+  const result = v.safeParse(schema, value);
+  if (!result.success) {
+    for (const issue of result.issues) tellIssue(issue, schema, report);
+    return;
+  }
+  if (kind === "ConfigMap") found.configMaps.push(result.output as ConfigMap);
+  else if (kind === "Secret") found.secrets.push(result.output as Secret);
+  else {
+    const pod = result.output as PodFile;
+    const problems: Problem[] = validatePod(pod);
+    for (const { path, message } of problems) report(path, message);
+    found.pods.push(pod);
+  }
+}
+
+function tellIssue(issue: v.BaseIssue<unknown>, schema: v.GenericSchema, report: Report): void {
+  const path = (issue.path ?? []).map(({ key }) => key as string | number);
+  const last = path.at(-1);
+  if (issue.type === "strict_object" && issue.expected === "never") {
+    const meant = nearest(String(last), namesAt(schema, path.slice(0, -1)));
+    report(path, `unknown field${meant === undefined ? "" : `, did you mean ${meant}?`}`);
+  } else if (
+    issue.type === "strict_object" &&
+    issue.received === "undefined" &&
+    issue.path?.at(-1)?.origin === "key"
+  ) {
+    report(path, "is missing");
+  } else if (issue.kind === "schema" && !issue.message.startsWith("Invalid")) report(path, issue.message);
+  else if (issue.kind === "schema")
+    report(path, `must be ${expected(issue.expected)}, not ${show(issue.input)}`);
+  else report(path, `${issue.message}, not ${show(issue.input)}`);
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  string: "a string",
+  number: "a number",
+  boolean: "true or false",
+  Array: "a list",
+  Object: "a mapping",
+};
+
+function expected(word: string | null): string {
+  return WORDS[word ?? ""] ?? String(word);
+}
+
+/** The fields that the schema knows at a path. */
+function namesAt(schema: unknown, path: Path): string[] {
+  let at = unwrap(schema);
+  for (const key of path) {
+    at = unwrap(typeof key === "number" ? at?.item : at?.entries?.[key]);
+  }
+  return Object.keys(at?.entries ?? {});
+}
+
+interface AnySchema {
+  readonly wrapped?: unknown;
+  readonly item?: unknown;
+  readonly entries?: Readonly<Record<string, unknown>>;
+}
+
+function unwrap(schema: unknown): AnySchema | undefined {
+  let at = schema as AnySchema | undefined;
+  while (at?.wrapped !== undefined) at = at.wrapped as AnySchema;
+  return at;
+}
+
+/** `spec.containers[0].image`, keys with dots in quotes. */
+export function formatPath(path: Path): string {
+  return path.reduce<string>((text, key) => {
+    if (typeof key === "number") return `${text}[${key}]`;
+    if (!/^[\w-]+$/.test(key)) return `${text}[${JSON.stringify(key)}]`;
+    return text === "" ? key : `${text}.${key}`;
+  }, "");
+}
+
+/** The line of the deepest part of the path that the document has. */
+function lineOf(document: Document, path: Path, lines: LineCounter): number {
+  let node: unknown = document.contents;
+  let offset = offsetOf(node);
+  for (const key of path) {
+    if (isMap(node)) {
+      const pair = node.items.find((item) => (isScalar(item.key) ? item.key.value : item.key) === key);
+      if (pair === undefined) break;
+      offset = offsetOf(pair.key) ?? offset;
+      node = pair.value;
+    } else {
+      const item = (node as { items?: readonly unknown[] } | null)?.items?.[Number(key)];
+      if (item === undefined) break;
+      offset = offsetOf(item) ?? offset;
+      node = item;
+    }
+  }
+  return lines.linePos(offset ?? 0).line;
+}
+
+function offsetOf(node: unknown): number | undefined {
+  return (node as { range?: readonly number[] } | null)?.range?.[0];
+}
+
+/** Kubernetes reads `field:` with nothing behind it as if it were not there. */
+function withoutNulls(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (typeof value !== "object" || value === null || value instanceof Date) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([, inner]) => inner !== null)
+      .map(([key, inner]) => [key, withoutNulls(inner)]),
+  );
+}
+
+function show(value: unknown): string {
+  if (Array.isArray(value)) return "a list";
+  if (value instanceof Date) return "a date";
+  if (typeof value === "object" && value !== null) return "a mapping";
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+}
+
+function firstLine(text: string): string {
+  return text.split("\n")[0] ?? text;
+}
+
+function refuse(problems: readonly string[]): BunkerdError {
+  const told = problems.slice(0, MAX_PROBLEMS);
+  if (problems.length > told.length) told.push(`and ${problems.length - told.length} more problems`);
+  return new BunkerdError("InvalidArgument", told.join("\n"));
+}

@@ -1,0 +1,30 @@
+/** Why a step of a pod failed: a reason as in `state.waiting.reason`, and what happened. */
+export class PodError extends Error {
+  override readonly name = "PodError";
+  readonly reason: PodErrorReason;
+
+  constructor(reason: PodErrorReason, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+  }
+}
+
+/** The kubelet's (`pkg/kubelet/container/sync_result.go`, `pkg/kubelet/images/types.go`, `kuberuntime_container.go`). */
+export type PodErrorReason =
+  | "ImagePullBackOff"
+  | "ImageInspectError"
+  | "ErrImagePull"
+  | "ErrImageNeverPull"
+  | "InvalidImageName"
+  | "CreateContainerConfigError"
+  | "PreCreateHookError"
+  | "CreateContainerError"
+  | "PreStartHookError"
+  | "RunContainerError"
+  | "PostStartHookError"
+  | "CrashLoopBackOff"
+  | "KillContainerError"
+  | "CreatePodSandboxError"
+  | "KillPodSandboxError"
+  | "FailedMount"
+  | "ResizePodInPlaceError";

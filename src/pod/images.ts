@@ -1,0 +1,206 @@
+/** Step 1 of a container: its image. `pkg/kubelet/images/image_manager.go`. */
+import { create } from "@bufbuild/protobuf";
+import { type AuthConfig, AuthConfigSchema, type PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
+import type { CriClient } from "../client/cri.ts";
+import { formatDuration } from "../lib/duration.ts";
+import { isError, messageOf } from "../model/errors.ts";
+import type { Pod } from "./api/pod.ts";
+import type { Backoff } from "./backoff.ts";
+import { PodError } from "./errors.ts";
+import type { Recorder } from "./events.ts";
+
+export type PullPolicy = "Always" | "Never" | "IfNotPresent";
+
+export interface ImageRequest {
+  readonly pod: Pod;
+  /** For events; empty for a volume's image. */
+  readonly container: string;
+  readonly image: string;
+  readonly policy: PullPolicy | undefined;
+  readonly sandbox: PodSandboxConfig;
+  readonly auths: readonly AuthConfig[];
+  readonly signal: AbortSignal;
+}
+
+export interface ImageParts {
+  readonly cri: CriClient;
+  readonly record: Recorder;
+  readonly pullBackoff: Backoff;
+}
+
+const NAME = /^(?:(?:[a-zA-Z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d+)?\/)?[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*$/;
+const TAG = /^[\w][\w.-]{0,127}$/;
+const DIGEST = /^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,}$/;
+
+/** The reference with `:latest` if it names neither tag nor digest. @throws PodError InvalidImageName */
+export function withDefaultTag(image: string): string {
+  const [named = "", digest] = image.split("@");
+  const colon = named.lastIndexOf(":");
+  const tagged = colon > named.lastIndexOf("/");
+  const [name, tag] = tagged ? [named.slice(0, colon), named.slice(colon + 1)] : [named, undefined];
+  const valid =
+    NAME.test(name) && (tag === undefined || TAG.test(tag)) && (digest === undefined || DIGEST.test(digest));
+  if (!valid) {
+    const reason = `couldn't parse image name ${JSON.stringify(image)}: invalid reference format`;
+    throw new PodError(
+      "InvalidImageName",
+      `Failed to apply default image tag ${JSON.stringify(image)}: ${reason}`,
+    );
+  }
+  return tag === undefined && digest === undefined ? `${image}:latest` : image;
+}
+
+/** `SetDefaults_Container`: what is called latest is asked for each time. */
+export function defaultPolicy(image: string): PullPolicy {
+  return /:latest$/.test(withDefaultTag(image)) ? "Always" : "IfNotPresent";
+}
+
+/** The reference that containers are made from. @throws PodError */
+export async function ensureImage(parts: ImageParts, request: ImageRequest): Promise<string> {
+  const { pod, container, image: wanted } = request;
+  const quoted = JSON.stringify(wanted);
+  const tell = (type: "Normal" | "Warning", reason: string, message: string): void =>
+    parts.record(pod, container, type, reason, message);
+  let image: string;
+  try {
+    image = withDefaultTag(wanted);
+  } catch (error) {
+    tell("Warning", "InspectFailed", messageOf(error));
+    throw error;
+  }
+  const policy = request.policy ?? defaultPolicy(wanted);
+  if (policy !== "Always") {
+    const present = await inspect(parts, image, tell);
+    if (present !== undefined) {
+      const told = `Container image ${quoted} already present on machine and can be accessed by the pod`;
+      tell("Normal", "Pulled", told);
+      return present;
+    }
+    if (policy === "Never") {
+      const message = `Container image ${quoted} is not present with pull policy of Never`;
+      tell("Warning", "ErrImageNeverPull", message);
+      throw new PodError("ErrImageNeverPull", message);
+    }
+  }
+  return pull(parts, request, image, tell);
+}
+
+type Tell = (type: "Normal" | "Warning", reason: string, message: string) => void;
+
+async function inspect({ cri }: ImageParts, image: string, tell: Tell): Promise<string | undefined> {
+  try {
+    return (await cri.imageStatus(image))?.id;
+  } catch (error) {
+    const message = `Failed to inspect image ${JSON.stringify(image)}: ${messageOf(error)}`;
+    tell("Warning", "InspectFailed", message);
+    throw new PodError("ImageInspectError", message, { cause: error });
+  }
+}
+
+/** What the last pull of a key said, to be repeated while it is held back. */
+const lastFailures = new WeakMap<Backoff, Map<string, string>>();
+
+async function pull(parts: ImageParts, request: ImageRequest, image: string, tell: Tell): Promise<string> {
+  const { cri, pullBackoff } = parts;
+  const key = `${request.pod.metadata.uid}_${image}`;
+  const failures = lastFailures.get(pullBackoff) ?? new Map<string, string>();
+  lastFailures.set(pullBackoff, failures);
+  if (pullBackoff.endsAfterUpdate(key) !== undefined) {
+    const message = `Back-off pulling image ${JSON.stringify(image)}`;
+    tell("Normal", "BackOff", message);
+    throw new PodError("ImagePullBackOff", `${message}: ${failures.get(key) ?? ""}`);
+  }
+  tell("Normal", "Pulling", `Pulling image ${JSON.stringify(image)}`);
+  const startedAt = performance.now();
+  try {
+    const ref = await pullWithAny(cri, request, image);
+    const took = formatDuration(Math.trunc(performance.now() - startedAt));
+    const size = (await cri.imageStatus(ref))?.size ?? 0n;
+    const done = `Successfully pulled image ${JSON.stringify(image)} in ${took} (${took} including waiting).`;
+    tell("Normal", "Pulled", `${done} Image size: ${size} bytes.`);
+    return ref;
+  } catch (error) {
+    if (request.signal.aborted) throw error;
+    const code = isError(error) ? error.code : "Unknown";
+    const message = `rpc error: code = ${code} desc = ${messageOf(error)}`;
+    tell("Warning", "Failed", `Failed to pull image ${JSON.stringify(image)}: ${message}`);
+    pullBackoff.next(key, Date.now());
+    failures.set(key, `ErrImagePull: ${message}`);
+    throw new PodError("ErrImagePull", message, { cause: error });
+  }
+}
+
+/** With each of the credentials for the registry in turn, as kubelets do. */
+async function pullWithAny(cri: CriClient, request: ImageRequest, image: string): Promise<string> {
+  const auths: (AuthConfig | undefined)[] = authsFor(image, request.auths);
+  if (auths.length === 0) auths.push(undefined);
+  const failures: unknown[] = [];
+  for (const auth of auths) {
+    request.signal.throwIfAborted();
+    try {
+      const spec = {
+        image,
+        userSpecifiedImage: request.image,
+        annotations: request.pod.metadata.annotations,
+      };
+      return await cri.pullImage(spec, auth, request.sandbox, request.signal);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  throw failures[0];
+}
+
+/** Credentials whose registry is the image's. */
+function authsFor(image: string, auths: readonly AuthConfig[]): AuthConfig[] {
+  const name = image.split("@")[0] ?? image;
+  const first = name.split("/")[0] ?? "";
+  const hasHost = name.includes("/") && /[.:]|^localhost$/.test(first);
+  const full = hasHost ? name : `docker.io/${name}`;
+  return auths.filter(({ serverAddress }) => {
+    const server = serverAddress
+      .replace(/^https?:\/\//, "")
+      .replace(/\/v[12]\/?$/, "")
+      .replace(/\/$/, "");
+    const canonical = server === "index.docker.io" ? "docker.io" : server;
+    return full === canonical || full.startsWith(`${canonical}/`);
+  });
+}
+
+/** The credentials of secrets of type `kubernetes.io/dockerconfigjson` and `kubernetes.io/dockercfg`. */
+export function authsOf(secrets: readonly ReadonlyMap<string, Uint8Array>[]): AuthConfig[] {
+  return secrets.flatMap((data) => {
+    const json = data.get(".dockerconfigjson");
+    const old = data.get(".dockercfg");
+    const text = new TextDecoder().decode(json ?? old ?? Buffer.from("{}"));
+    const parsed = JSON.parse(text) as { auths?: Record<string, DockerAuth> } & Record<string, DockerAuth>;
+    const entries = json === undefined ? parsed : (parsed.auths ?? {});
+    return Object.entries(entries).map(([serverAddress, auth]) => authOf(serverAddress, auth as DockerAuth));
+  });
+}
+
+interface DockerAuth {
+  readonly username?: string;
+  readonly password?: string;
+  readonly auth?: string;
+  readonly identitytoken?: string;
+  readonly registrytoken?: string;
+}
+
+function authOf(
+  serverAddress: string,
+  { username = "", password = "", auth, ...tokens }: DockerAuth,
+): AuthConfig {
+  const decoded = auth === undefined ? "" : Buffer.from(auth, "base64").toString();
+  const colon = decoded.indexOf(":");
+  const named =
+    colon > 0
+      ? { username: decoded.slice(0, colon), password: decoded.slice(colon + 1) }
+      : { username, password };
+  return create(AuthConfigSchema, {
+    serverAddress,
+    ...named,
+    identityToken: tokens.identitytoken ?? "",
+    registryToken: tokens.registrytoken ?? "",
+  });
+}

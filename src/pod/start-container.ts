@@ -1,0 +1,220 @@
+/** One container from its image to its post-start hook: `kuberuntime_container.go`, `startContainer`. */
+import { mkdirSync, readdirSync } from "node:fs";
+import type { ImageSpec, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
+import { failpoint } from "../lib/failpoint.ts";
+import { messageOf } from "../model/errors.ts";
+import type { Container, EphemeralContainer } from "./api/container.ts";
+import type { AnyContainer } from "./api/validate-container.ts";
+import { PodError, type PodErrorReason } from "./errors.ts";
+import { runHook } from "./hooks.ts";
+import { ensureImage } from "./images.ts";
+import { killContainer } from "./kill.ts";
+import type { PodParts } from "./parts.ts";
+import { containerConfig } from "./spec/container-config.ts";
+import { environment } from "./spec/env.ts";
+import { type ImageUser, verifyRunAsNonRoot } from "./spec/security.ts";
+import { latest, type ObservedPod } from "./status.ts";
+import { type PodUnit, pullAuths } from "./unit.ts";
+import { containerMounts } from "./volumes/mounts.ts";
+import type { VolumePaths } from "./volumes/volumes.ts";
+
+export type StartStep = "pull" | "create" | "start" | "postStart";
+
+/** What is known of the pod while its containers are started. */
+export interface StartContext {
+  readonly sandboxId: string;
+  readonly sandbox: PodSandboxConfig;
+  readonly status: ObservedPod;
+  readonly podIps: readonly string[];
+  readonly volumes: VolumePaths;
+  readonly images: ReadonlyMap<string, ImageSpec>;
+  readonly recursiveReadOnly: boolean;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Pulls, creates, starts and runs the hook, telling each step before it begins. A hook that fails kills the container.
+ * @throws PodError
+ */
+export async function startContainer(
+  parts: PodParts,
+  unit: PodUnit,
+  context: StartContext,
+  container: AnyContainer,
+  onStep: (step: StartStep) => void,
+): Promise<string> {
+  onStep("pull");
+  const imageRef = await pullImage(parts, unit, context, container);
+  context.signal.throwIfAborted();
+  onStep("create");
+  const id = await create(parts, unit, context, container, imageRef);
+  failpoint("pod.afterCreate");
+  onStep("start");
+  const tell = failing(parts, unit, container);
+  await tell("RunContainerError", () => parts.cri.startContainer(id));
+  parts.record(unit.pod, container.name, "Normal", "Started", "Container started");
+  failpoint("pod.afterStart");
+  onStep("postStart");
+  await postStart(parts, unit, context, container as Partial<Container> & AnyContainer, id);
+  return id;
+}
+
+/** Runs a step whose failure is an event and a {@link PodError} with the runtime's own message. */
+function failing({ record }: PodParts, { pod }: PodUnit, container: AnyContainer) {
+  return async <T>(reason: PodErrorReason, step: () => Promise<T> | T): Promise<T> => {
+    try {
+      return await step();
+    } catch (error) {
+      const message = messageOf(error);
+      const before =
+        reason === "PreCreateHookError"
+          ? "Internal PreCreateContainer hook failed"
+          : reason === "PreStartHookError"
+            ? "Internal PreStartContainer hook failed"
+            : "Error";
+      record(pod, container.name, "Warning", "Failed", `${before}: ${message}`);
+      throw error instanceof PodError ? error : new PodError(reason, message, { cause: error });
+    }
+  };
+}
+
+async function pullImage(
+  parts: PodParts,
+  unit: PodUnit,
+  { sandbox, signal }: StartContext,
+  container: AnyContainer,
+): Promise<string> {
+  const { pod } = unit;
+  return failing(
+    parts,
+    unit,
+    container,
+  )("ErrImagePull", () =>
+    ensureImage(parts, {
+      pod,
+      container: container.name,
+      image: container.image,
+      policy: container.imagePullPolicy,
+      sandbox,
+      auths: pullAuths(unit, parts.record),
+      signal,
+    }),
+  );
+}
+
+async function create(
+  parts: PodParts,
+  unit: PodUnit,
+  context: StartContext,
+  container: AnyContainer,
+  imageRef: string,
+): Promise<string> {
+  const { cri, lifecycle, record } = parts;
+  const tell = failing(parts, unit, container);
+  const config = await tell("CreateContainerConfigError", () =>
+    configOf(parts, unit, context, container, imageRef),
+  );
+  await tell("PreCreateHookError", () => lifecycle.preCreateContainer(unit.pod, container, config));
+  const id = await tell("CreateContainerError", () =>
+    cri.createContainer(context.sandboxId, config, context.sandbox),
+  );
+  await tell("PreStartHookError", () => lifecycle.preStartContainer(unit.pod, container, id));
+  record(unit.pod, container.name, "Normal", "Created", "Container created");
+  return id;
+}
+
+async function configOf(
+  { cri, node }: PodParts,
+  { pod, references, paths, userNamespace }: PodUnit,
+  context: StartContext,
+  container: AnyContainer,
+  imageRef: string,
+) {
+  const { status, podIps, volumes, images, recursiveReadOnly } = context;
+  const last = latest(status, container.name);
+  const logs = paths.containerLogs(container.name);
+  const restartCount = last === undefined ? nextLogNumber(logs) : last.facts.restartCount + 1;
+  const env = environment({ pod, node, references, podIps }, container);
+  const image = await cri.imageStatus(imageRef);
+  const imageUser: ImageUser =
+    image?.uid === undefined && image?.username
+      ? { uid: undefined, username: image.username }
+      : { uid: image?.uid?.value ?? 0n, username: "" };
+  verifyRunAsNonRoot(pod, container, imageUser);
+  mkdirSync(logs, { recursive: true, mode: 0o755 });
+  const hostsFile = podIps.length > 0 || pod.spec.hostNetwork;
+  const mounts = containerMounts({
+    pod,
+    container,
+    paths,
+    volumes,
+    images,
+    env,
+    recursiveReadOnly,
+    hostsFile,
+  });
+  const targetId = targetOf(container, status);
+  return containerConfig({
+    pod,
+    node,
+    container,
+    restartCount,
+    imageRef,
+    imageUser,
+    env,
+    mounts,
+    userNamespace,
+    targetId,
+  });
+}
+
+/** A runtime may have forgotten the container, but its logs lie there: the next number behind them. */
+function nextLogNumber(folder: string): number {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return 0;
+    throw error;
+  }
+  const numbers = names.map((name) => Number(/^(\d+)\.log/.exec(name)?.[1] ?? -1));
+  return Math.max(-1, ...numbers) + 1;
+}
+
+/** @throws Error if the target does not run */
+function targetOf(container: AnyContainer, status: ObservedPod): string | undefined {
+  const target = (container as EphemeralContainer).targetContainerName;
+  if (target === undefined) return undefined;
+  const last = latest(status, target);
+  if (last === undefined) throw new Error(`unable to find target container ${JSON.stringify(target)}`);
+  return last.id;
+}
+
+async function postStart(
+  parts: PodParts,
+  unit: PodUnit,
+  { podIps, signal, status }: StartContext,
+  container: Partial<Container> & AnyContainer,
+  containerId: string,
+): Promise<void> {
+  const handler = container.lifecycle?.postStart;
+  if (handler === undefined) return;
+  const { pod } = unit;
+  const { cri, record } = parts;
+  try {
+    await runHook({ cri, pod, container, containerId, podIp: podIps[0] ?? "", signal }, handler);
+  } catch (error) {
+    // What the hook said may hold secrets: not for the event.
+    record(pod, container.name, "Warning", "FailedPostStartHook", "PostStartHook failed");
+    const reason = "postStartHook";
+    if (!signal.aborted) {
+      await killContainer(
+        parts,
+        pod,
+        { ...status },
+        { id: containerId, name: container.name, message: "FailedPostStartHook", reason },
+      );
+    }
+    throw new PodError("PostStartHookError", messageOf(error), { cause: error });
+  }
+}

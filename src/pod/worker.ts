@@ -1,0 +1,178 @@
+/** Keeps one pod as its spec wants it until it is done or is to end: the kubelet's pod worker. */
+import { EventEmitter } from "node:events";
+import { messageOf } from "../model/errors.ts";
+import { killPod } from "./kill.ts";
+import type { PodParts } from "./parts.ts";
+import { type Phase, phaseOf } from "./phase.ts";
+import { type ObservedPod, observePod } from "./status.ts";
+import { type PodSyncResult, syncPod } from "./sync.ts";
+import type { PodUnit } from "./unit.ts";
+
+/** How a worker's pod stands. */
+export interface PodState {
+  readonly unit: PodUnit;
+  readonly observed: ObservedPod;
+  readonly phase: Phase;
+  /** Of the last round that did something; undefined before the first. */
+  readonly sync: PodSyncResult | undefined;
+  /** Why the pod was ended before its containers were done. */
+  readonly reason: string;
+}
+
+/** After a failure that has no time of its own to try again. */
+const RETRY_MS = 10_000;
+/** A look at the runtime without an event that asks for it. */
+const RELIST_MS = 5000;
+
+interface Stop {
+  readonly graceSeconds: number | undefined;
+  readonly reason: string;
+}
+
+export class PodWorker {
+  readonly unit: PodUnit;
+  readonly #parts: PodParts;
+  readonly #onState: (state: PodState) => void;
+  readonly #wake = new EventEmitter();
+  readonly #startedMs = Date.now();
+  #nudged = false;
+  #stop: Stop | undefined;
+  #abort = new AbortController();
+  #sync: PodSyncResult | undefined;
+
+  constructor(parts: PodParts, unit: PodUnit, onState: (state: PodState) => void = () => undefined) {
+    this.#parts = parts;
+    this.unit = unit;
+    this.#onState = onState;
+  }
+
+  /** Something may have changed: a container's end, a probe's result. */
+  nudge(): void {
+    this.#nudged = true;
+    this.#wake.emit("wake");
+  }
+
+  /** Ends the pod with its grace, or that given; a second call may shorten it. */
+  terminate(reason = "", graceSeconds?: number): void {
+    this.#stop = { reason, graceSeconds };
+    this.#abort.abort(new Error("the pod is to end"));
+    this.nudge();
+  }
+
+  /** Until the pod has succeeded or failed, or has ended after {@link terminate}. @throws what the runtime answers to a look at the pod */
+  async run(): Promise<PodState> {
+    for (;;) {
+      this.#nudged = false;
+      const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
+      if (this.#stop !== undefined) return await this.#end(this.#stop);
+      const deadline = this.#deadline(observed);
+      if (deadline !== undefined && Date.now() >= deadline) {
+        const message = "Pod was active on the node longer than the specified deadline";
+        this.#parts.record(this.unit.pod, "", "Normal", "DeadlineExceeded", message);
+        return await this.#end({ reason: "DeadlineExceeded", graceSeconds: undefined });
+      }
+      const state = await this.#round(observed);
+      if (state === undefined) continue;
+      if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
+      await this.#rest(state, deadline);
+    }
+  }
+
+  /** Undefined: the round was cut off. */
+  async #round(observed: ObservedPod): Promise<PodState | undefined> {
+    try {
+      const result = await syncPod(this.#parts, this.unit, observed, this.#abort.signal);
+      if (result.results.length > 0 || this.#sync === undefined) this.#sync = result;
+      const after =
+        result.results.length > 0 ? await observePod(this.#parts.cri, this.unit.pod.metadata.uid) : observed;
+      return this.#tell(after);
+    } catch (error) {
+      if (this.#abort.signal.aborted) return undefined;
+      throw error;
+    }
+  }
+
+  #tell(observed: ObservedPod, reason = ""): PodState {
+    const phase = phaseOf(this.unit.pod.spec, observed);
+    const state: PodState = { unit: this.unit, observed, phase, sync: this.#sync, reason };
+    this.#onState(state);
+    return state;
+  }
+
+  /** When the pod has been active for too long, in milliseconds since 1970. */
+  #deadline({ sandboxes }: ObservedPod): number | undefined {
+    const seconds = this.unit.pod.spec.activeDeadlineSeconds;
+    if (seconds === undefined) return undefined;
+    const first = sandboxes.at(-1);
+    const begun = first === undefined ? this.#startedMs : Number(first.createdAt) / 1e6;
+    return begun + seconds * 1000;
+  }
+
+  /** What is left of a pod that is done: sidecars and its sandbox. */
+  async #done(state: PodState): Promise<PodState> {
+    await this.#killAll(undefined);
+    return { ...state, observed: await observePod(this.#parts.cri, this.unit.pod.metadata.uid) };
+  }
+
+  async #end(stop: Stop): Promise<PodState> {
+    await this.#killAll(stop.graceSeconds);
+    const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
+    const state = this.#tell(observed, stop.reason);
+    return stop.reason === "" ? state : { ...state, phase: "Failed" };
+  }
+
+  /** Until nothing of it runs: what was being made when the pod was to end is found by another look. */
+  async #killAll(graceSeconds: number | undefined): Promise<void> {
+    const { pod } = this.unit;
+    for (let attempt = 1; ; attempt++) {
+      const observed = await observePod(this.#parts.cri, pod.metadata.uid);
+      const failures = await killPod(this.#parts, pod, observed, graceSeconds);
+      if (failures.length === 0) return;
+      const told = failures.map(({ target, message }) => `${target}: ${message}`).join("; ");
+      this.#parts.record(pod, "", "Warning", "FailedKillPod", `error killing pod: ${told}`);
+      if (attempt === 3) throw new Error(`pod ${pod.metadata.name}: ${told}`);
+      await Bun.sleep(attempt * 1000);
+    }
+  }
+
+  /** Until something may be different. */
+  async #rest({ sync }: PodState, deadline: number | undefined): Promise<void> {
+    if (this.#nudged) return;
+    const failed = sync?.results.some(
+      ({ failure }) => failure !== undefined && failure.reason !== "CrashLoopBackOff",
+    );
+    const times = [
+      Date.now() + (failed === true ? RETRY_MS : RELIST_MS),
+      ...(sync?.retryAtMs === undefined ? [] : [sync.retryAtMs]),
+      ...(deadline === undefined ? [] : [deadline]),
+    ];
+    const delayMs = Math.max(0, Math.min(...times) - Date.now());
+    await new Promise<void>((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.#wake.off("wake", done);
+        resolve();
+      };
+      const timer = setTimeout(done, delayMs);
+      this.#wake.on("wake", done);
+    });
+  }
+}
+
+/** Wakes a worker for each event of its pod, until the signal aborts; a runtime without events is looked at each second. */
+export async function watchPods(
+  { cri, logger }: PodParts,
+  nudge: (uid: string | undefined) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      for await (const event of cri.containerEvents(signal)) nudge(event.podSandboxStatus?.metadata?.uid);
+    } catch (error) {
+      if (signal.aborted) return;
+      logger.debug("pod: no container events", { error: messageOf(error) });
+    }
+    nudge(undefined);
+    await Bun.sleep(1000);
+  }
+}
