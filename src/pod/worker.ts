@@ -1,6 +1,7 @@
 /** Keeps one pod as its spec wants it until it is done or is to end: the kubelet's pod worker. */
 import { EventEmitter } from "node:events";
 import { messageOf } from "../model/errors.ts";
+import { abortable } from "./hooks.ts";
 import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { type Phase, phaseOf } from "./phase.ts";
@@ -37,6 +38,7 @@ export class PodWorker {
   readonly #startedMs = Date.now();
   #nudged = false;
   #stop: Stop | undefined;
+  #left = false;
   #abort = new AbortController();
   #sync: PodSyncResult | undefined;
 
@@ -59,6 +61,12 @@ export class PodWorker {
     this.nudge();
   }
 
+  /** Ends {@link run} and leaves the pod as it is. */
+  leave(): void {
+    this.#left = true;
+    this.nudge();
+  }
+
   /** Until the pod has succeeded or failed, or has ended after {@link terminate}. @throws what the runtime answers to a look at the pod */
   async run(): Promise<PodState> {
     for (;;) {
@@ -74,6 +82,7 @@ export class PodWorker {
       const state = await this.#round(observed);
       if (state === undefined) continue;
       if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
+      if (this.#left) return state;
       await this.#rest(state, deadline);
     }
   }
@@ -173,6 +182,6 @@ export async function watchPods(
       logger.debug("pod: no container events", { error: messageOf(error) });
     }
     nudge(undefined);
-    await Bun.sleep(1000);
+    await abortable(Bun.sleep(1000), signal).catch(() => undefined);
   }
 }

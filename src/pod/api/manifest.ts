@@ -68,7 +68,8 @@ function readDocument(
     report([], firstLine(error instanceof Error ? error.message : String(error)));
     return;
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+  if (value === null || value === undefined) return;
+  if (typeof value !== "object" || Array.isArray(value)) {
     report([], "a document must be a mapping with apiVersion and kind");
     return;
   }

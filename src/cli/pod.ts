@@ -1,0 +1,172 @@
+/** `bunkerd pod`: the kubelet's half of the road, on any CRI socket. Each command loads what it needs when it is called. */
+import { Command, InvalidArgumentError, Option } from "commander";
+import { DEFAULT_ADDRESS } from "../config/config.ts";
+import { parseDuration } from "../lib/duration.ts";
+import { DEFAULT_LOGS_ROOT, DEFAULT_PODS_ROOT } from "../pod/paths.ts";
+import type { ApplyOptions } from "./pod/apply.ts";
+import type { EndOptions } from "./pod/end.ts";
+import type { LogsOptions } from "./pod/logs.ts";
+import type { PodOptions } from "./pod/options.ts";
+import type { RunOptions } from "./pod/run.ts";
+import type { ShowOptions } from "./pod/show.ts";
+
+/** The `pod` command with its subcommands. Failures are thrown. */
+export function podCommand(): Command {
+  const pod = new Command("pod").description("run pods from YAML on a CRI runtime, as a kubelet would");
+  addRun(pod);
+  addApply(pod);
+  addLists(pod);
+  addLogs(pod);
+  addEnds(pod);
+  for (const command of pod.commands) addCommon(command);
+  return pod;
+}
+
+function addCommon(command: Command): void {
+  command
+    .addOption(
+      new Option("--runtime-endpoint <path>", "socket of the CRI runtime").default(
+        undefined,
+        `--address, else ${DEFAULT_ADDRESS}`,
+      ),
+    )
+    .option("--pods-root <dir>", "where pods' volumes and records lie", DEFAULT_PODS_ROOT)
+    .option("--logs-root <dir>", "where containers' logs lie", DEFAULT_LOGS_ROOT)
+    .option("-n, --namespace <namespace>", "namespace of pods that name none", "default");
+}
+
+/** What commander calls, as arguments and options. */
+function calling<A extends readonly unknown[], O extends PodOptions>(
+  action: (args: A, options: O) => Promise<void>,
+) {
+  return async (...all: readonly unknown[]): Promise<void> => {
+    const command = all.at(-1) as Command;
+    const options = command.optsWithGlobals<O>();
+    const runtimeEndpoint = options.runtimeEndpoint ?? options.address ?? DEFAULT_ADDRESS;
+    await action(all.slice(0, -2) as unknown as A, { ...options, runtimeEndpoint });
+  };
+}
+
+function duration(text: string): number {
+  const durationMs = parseDuration(text);
+  if (durationMs === undefined || durationMs < 0)
+    throw new InvalidArgumentError("a duration such as 10s or 1m30s");
+  return durationMs;
+}
+
+function whole(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError("a whole number");
+  return Number(text);
+}
+
+const FILE = [
+  "-f, --file <file>",
+  "file of YAML or JSON documents: Pods, ConfigMaps, Secrets; - is stdin",
+] as const;
+const GRACE = [
+  "--grace-period <seconds>",
+  "instead of the pod's terminationGracePeriodSeconds",
+  whole,
+] as const;
+
+function output(): Option {
+  return new Option("-o, --output <format>", "how it is shown").choices(["json", "yaml", "wide"]);
+}
+
+function addRun(pod: Command): void {
+  pod
+    .command("run")
+    .description(
+      "run the pods of a file in the foreground: logs with a prefix, Ctrl-C ends them with their grace",
+    )
+    .requiredOption(...FILE)
+    .option("--rm", "remove the pods when they have ended")
+    .option("-q, --quiet", "print no events")
+    .option(
+      "--max-restart-period <duration>",
+      "longest back-off of a container that keeps failing",
+      duration,
+      300_000,
+    )
+    .action(
+      calling(async (_args: [], options: RunOptions) => (await import("./pod/run.ts")).runPods(options)),
+    );
+}
+
+function addApply(pod: Command): void {
+  pod
+    .command("apply")
+    .description(
+      "start the pods of a file, wait until they run, and leave them to themselves: nobody restarts them",
+    )
+    .requiredOption(...FILE)
+    .option("-q, --quiet", "print no events")
+    .option("--timeout <duration>", "how long the pods may take to start", duration, 300_000)
+    .action(
+      calling(async (_args: [], options: ApplyOptions) =>
+        (await import("./pod/apply.ts")).applyPods(options),
+      ),
+    );
+}
+
+function addLists(pod: Command): void {
+  pod
+    .command("ls")
+    .description("list pods: bunkerd's and any other that the runtime has")
+    .option("-A, --all-namespaces", "of all namespaces")
+    .addOption(output())
+    .action(
+      calling(async (_args: [], options: ShowOptions) => (await import("./pod/show.ts")).listPods(options)),
+    );
+  pod
+    .command("status")
+    .description("show a pod with its containers")
+    .argument("<POD>")
+    .addOption(output())
+    .action(
+      calling(async ([name]: [string], options: ShowOptions) =>
+        (await import("./pod/show.ts")).showPod(name, options),
+      ),
+    );
+}
+
+function addLogs(pod: Command): void {
+  pod
+    .command("logs")
+    .description("print what a pod's containers have written")
+    .argument("<POD>")
+    .argument("[CONTAINER]", "all of them, with a prefix, if it is left out and there are several")
+    .option("-f, --follow", "go on until the containers have ended")
+    .option("-p, --previous", "of the instance before the last restart")
+    .option("--since <duration>", "only what is not older", duration)
+    .option("--tail <lines>", "only the last lines", whole)
+    .option("--timestamps", "with the time of each line")
+    .action(
+      calling(async ([name, container]: [string, string | undefined], options: LogsOptions) =>
+        (await import("./pod/logs.ts")).printLogs(name, container, options),
+      ),
+    );
+}
+
+function addEnds(pod: Command): void {
+  pod
+    .command("stop")
+    .description("end pods with their grace; their logs and states stay")
+    .argument("<POD...>")
+    .option(...GRACE)
+    .action(
+      calling(async ([names]: [string[]], options: EndOptions) =>
+        (await import("./pod/end.ts")).stopPods(names, options),
+      ),
+    );
+  pod
+    .command("rm")
+    .description("end pods and remove them with everything that was made for them")
+    .argument("<POD...>")
+    .option(...GRACE)
+    .action(
+      calling(async ([names]: [string[]], options: EndOptions) =>
+        (await import("./pod/end.ts")).removePods(names, options),
+      ),
+    );
+}

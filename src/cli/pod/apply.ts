@@ -1,0 +1,59 @@
+import { fail, quote } from "../../model/errors.ts";
+import type { Accepted } from "../../pod/accept.ts";
+import { PodSession } from "../../pod/session.ts";
+import { unitOf } from "../../pod/store.ts";
+import type { PodState } from "../../pod/worker.ts";
+import { type PodOptions, rootsOf } from "./options.ts";
+import { acceptAll, printEvent, readPods } from "./run.ts";
+
+export interface ApplyOptions extends PodOptions {
+  readonly file: string;
+  readonly quiet?: boolean;
+  /** Milliseconds. */
+  readonly timeout: number;
+}
+
+/** Starts the pods of a file and leaves them when all of their containers have begun. @throws DeadlineExceeded */
+export async function applyPods(options: ApplyOptions): Promise<void> {
+  const manifest = await readPods(options.file);
+  const session = await PodSession.open({
+    endpoint: options.runtimeEndpoint,
+    roots: rootsOf(options),
+    onEvent: options.quiet === true ? () => undefined : printEvent,
+  });
+  try {
+    const accepted = await acceptAll(session, manifest, options);
+    try {
+      await Promise.all(accepted.map((each) => started(session, each, options.timeout)));
+    } finally {
+      for (const { claim } of accepted) claim.release();
+    }
+  } finally {
+    await session.close();
+  }
+}
+
+/** Until each ordinary container runs or has run. */
+async function started(session: PodSession, { stored }: Accepted, timeoutMs: number): Promise<void> {
+  const { name } = stored.pod.metadata;
+  const unit = unitOf(session.parts.roots, stored);
+  const begun = Promise.withResolvers<PodState>();
+  const worker = session.worker(unit, (state) => {
+    if (state.phase !== "Pending") begun.resolve(state);
+  });
+  const timer = setTimeout(
+    () => begun.reject(fail("DeadlineExceeded", `pod ${quote(name)}: its containers have not begun in time`)),
+    timeoutMs,
+  );
+  try {
+    const ended = worker.run();
+    const state = await Promise.race([begun.promise, ended]);
+    worker.leave();
+    await ended;
+    if (state.phase === "Failed") throw new Error(`pod ${name} has failed`);
+    process.stdout.write(`pod/${name} started\n`);
+  } finally {
+    clearTimeout(timer);
+    session.release(unit);
+  }
+}

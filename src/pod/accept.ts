@@ -1,0 +1,94 @@
+/** From a file's pods to pods of this machine: identity, and what becomes of an earlier pod of the same name. */
+import { randomUUID } from "node:crypto";
+import { fail, quote } from "../model/errors.ts";
+import type { Manifest } from "./api/manifest.ts";
+import type { Pod, PodFile } from "./api/pod.ts";
+import { type FoundPod, findPods } from "./found.ts";
+import type { PodParts } from "./parts.ts";
+import { phaseOf } from "./phase.ts";
+import { removePod } from "./remove.ts";
+import { freeUserNamespace, type UserNamespace } from "./spec/user-namespace.ts";
+import { type Claim, claimPod, type StoredPod, savePod, storedPods, withdrawDeletion } from "./store.ts";
+
+export interface Accepted {
+  readonly stored: StoredPod;
+  /** To be released when the pod is run no longer. */
+  readonly claim: Claim;
+}
+
+/**
+ * Takes a pod on. One of the same name and spec that still runs is carried on with, whoever began it; another is ended and removed first.
+ * @throws FailedPrecondition if another process runs it
+ */
+export async function acceptPod(
+  parts: PodParts,
+  manifest: Manifest,
+  file: PodFile,
+  { namespace: fallback, source }: { readonly namespace: string; readonly source: string },
+): Promise<Accepted> {
+  const { name } = file.metadata;
+  const namespace = file.metadata.namespace ?? fallback;
+  const claim = claimPod(parts.roots, namespace, name);
+  const place = `pod ${quote(name)} in namespace ${quote(namespace)}`;
+  if (claim === undefined) throw fail("FailedPrecondition", `${place} is run by another process`);
+  try {
+    const earlier = (await findPods(parts.cri, parts.roots, namespace)).filter(
+      ({ pod }) => pod.metadata.name === name,
+    );
+    const foreign = earlier.find(({ stored }) => stored === undefined);
+    if (foreign !== undefined)
+      throw fail(
+        "FailedPrecondition",
+        `${place} is there (uid ${foreign.pod.metadata.uid}) and is not bunkerd's; "bunkerd pod rm" removes it`,
+      );
+    const [kept, ...rest] = earlier;
+    const others = kept !== undefined && carriesOn(kept, file, manifest) ? rest : earlier;
+    for (const { pod } of others) await removePod(parts, pod);
+    const uid =
+      others === rest && kept !== undefined ? kept.pod.metadata.uid : (file.metadata.uid ?? randomUUID());
+    const stored = storedOf(parts, manifest, file, { namespace, uid, source }, kept?.stored);
+    savePod(parts.roots, stored);
+    withdrawDeletion(parts.roots, stored.pod.metadata);
+    return { stored, claim };
+  } catch (error) {
+    claim.release();
+    throw error;
+  }
+}
+
+function storedOf(
+  { roots }: PodParts,
+  { configMaps, secrets }: Manifest,
+  { metadata, spec }: PodFile,
+  { namespace, uid, source }: { readonly namespace: string; readonly uid: string; readonly source: string },
+  earlier: StoredPod | undefined,
+): StoredPod {
+  const { name, labels = {}, annotations = {} } = metadata;
+  const pod: Pod = { metadata: { name, namespace, uid, labels, annotations }, spec };
+  const same = earlier?.pod.metadata.uid === uid ? earlier : undefined;
+  const userNamespace =
+    spec.hostUsers === false ? (same?.userNamespace ?? newUserNamespace(roots)) : undefined;
+  return { pod, configMaps, secrets, source, userNamespace, acceptedMs: same?.acceptedMs ?? Date.now() };
+}
+
+function newUserNamespace(roots: PodParts["roots"]): UserNamespace {
+  return freeUserNamespace(storedPods(roots).flatMap(({ userNamespace }) => userNamespace ?? []));
+}
+
+/** The earlier pod has the same spec, and is not done. */
+function carriesOn(
+  { pod, observed, stored }: FoundPod,
+  file: PodFile,
+  { configMaps, secrets }: Manifest,
+): boolean {
+  if (stored === undefined) return false;
+  const phase = phaseOf(pod.spec, observed);
+  if (phase === "Succeeded" || phase === "Failed") return false;
+  const { labels = {}, annotations = {}, uid } = file.metadata;
+  if (uid !== undefined && uid !== pod.metadata.uid) return false;
+  const before = [pod.spec, pod.metadata.labels, pod.metadata.annotations, stored.configMaps, stored.secrets];
+  return Bun.deepEquals(
+    before,
+    JSON.parse(JSON.stringify([file.spec, labels, annotations, configMaps, secrets])),
+  );
+}

@@ -1,0 +1,182 @@
+/** A pod as `kubectl get -o json` shows it: `v1` with its status (`pkg/kubelet/kubelet_pods.go`, `generateAPIPodStatus`). */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import type { FoundPod } from "./found.ts";
+import { type LiveState, readLive } from "./live.ts";
+import { readLog } from "./logs.ts";
+import { podPaths, type Roots } from "./paths.ts";
+import { phaseOf } from "./phase.ts";
+import { qosClass } from "./spec/qos.ts";
+import { latest, type ObservedContainer } from "./status.ts";
+
+export interface ContainerView {
+  readonly name: string;
+  readonly state: object;
+  readonly lastState: object;
+  readonly ready: boolean;
+  readonly started: boolean;
+  readonly restartCount: number;
+  readonly image: string;
+  readonly imageID: string;
+  readonly containerID?: string;
+  /** `Running`, `Completed`, `CrashLoopBackOff` …: the word in kubectl's STATUS column. */
+  readonly word: string;
+}
+
+export interface PodView {
+  readonly apiVersion: "v1";
+  readonly kind: "Pod";
+  readonly metadata: object;
+  readonly spec: object;
+  readonly status: {
+    readonly phase: string;
+    readonly reason?: string;
+    readonly podIP?: string;
+    readonly startTime?: string;
+    readonly qosClass: string;
+    readonly conditions: readonly { readonly type: string; readonly status: string }[];
+    readonly initContainerStatuses: readonly ContainerView[];
+    readonly containerStatuses: readonly ContainerView[];
+    readonly ephemeralContainerStatuses: readonly ContainerView[];
+  };
+}
+
+const MAX_MESSAGE_BYTES = 4096;
+const MAX_LOG_MESSAGE_BYTES = 2048;
+const MAX_LOG_MESSAGE_LINES = 80;
+
+export function podView(found: FoundPod, roots: Roots): PodView {
+  const { pod, observed, stored } = found;
+  const { spec, metadata } = pod;
+  const live = readLive(podPaths(roots, metadata));
+  const view = ({ name, image }: { name: string; image: string }): ContainerView =>
+    containerView(found, live, name, image);
+  const init = (spec.initContainers ?? []).map(view);
+  const ordinary = spec.containers.map(view);
+  const initialized = init.every(({ word, ready }) => word === "Completed" || ready);
+  const ready = ordinary.every((each) => each.ready);
+  const condition = (type: string, holds: boolean) => ({ type, status: holds ? "True" : "False" });
+  const [ip] = observed.ips;
+  const phase = live.reason === "" ? phaseOf(spec, observed) : "Failed";
+  const begun = stored?.acceptedMs ?? milliseconds(observed.sandboxes.at(-1)?.createdAt);
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { ...metadata, ...(begun === undefined ? {} : { creationTimestamp: time(begun) }) },
+    spec,
+    status: {
+      phase,
+      ...(live.reason === "" ? {} : { reason: live.reason }),
+      ...(ip === undefined ? {} : { podIP: ip, podIPs: observed.ips.map((each) => ({ ip: each })) }),
+      ...(begun === undefined ? {} : { startTime: time(begun) }),
+      qosClass: qosClass(spec),
+      conditions: [
+        condition(
+          "PodReadyToStartContainers",
+          observed.ips.length > 0 || (spec.hostNetwork && observed.sandboxes.length > 0),
+        ),
+        condition("Initialized", initialized),
+        condition("Ready", ready),
+        condition("ContainersReady", ready),
+        condition("PodScheduled", true),
+      ],
+      initContainerStatuses: init,
+      containerStatuses: ordinary,
+      ephemeralContainerStatuses: (spec.ephemeralContainers ?? []).map(view),
+    },
+  };
+}
+
+function milliseconds(nanoseconds: bigint | undefined): number | undefined {
+  return nanoseconds === undefined ? undefined : Number(nanoseconds) / 1e6;
+}
+
+function containerView({ observed }: FoundPod, live: LiveState, name: string, image: string): ContainerView {
+  const last = latest(observed, name);
+  const waiting = live.waiting[name];
+  if (last === undefined || (waiting !== undefined && last.state !== "running")) {
+    const { reason, message } = waiting ?? { reason: "ContainerCreating", message: "" };
+    return {
+      name,
+      state: { waiting: { reason, ...(message === "" ? {} : { message }) } },
+      lastState: last?.state === "exited" ? { terminated: terminated(last) } : {},
+      ready: false,
+      started: false,
+      restartCount: last?.facts.restartCount ?? 0,
+      image,
+      imageID: last?.imageRef ?? "",
+      word: reason,
+    };
+  }
+  const before = observed.containers.find(
+    (each) => each.name === name && each !== last && each.state === "exited",
+  );
+  const running = last.state === "running";
+  return {
+    name,
+    state: stateOf(last),
+    lastState: before === undefined ? {} : { terminated: terminated(before) },
+    ready: running ? (live.ready[last.id] ?? true) : false,
+    started: running ? (live.started[last.id] ?? true) : false,
+    restartCount: last.facts.restartCount,
+    image,
+    imageID: last.imageRef,
+    containerID: last.id,
+    word: running ? "Running" : last.state === "exited" ? wordOf(last) : "ContainerCreating",
+  };
+}
+
+function wordOf({ reason, exitCode }: ObservedContainer): string {
+  return reason !== "" ? reason : exitCode === 0 ? "Completed" : "Error";
+}
+
+function stateOf(last: ObservedContainer): object {
+  if (last.state === "running") return { running: { startedAt: time(last.startedMs) } };
+  if (last.state === "exited") return { terminated: terminated(last) };
+  return { waiting: { reason: "ContainerCreating" } };
+}
+
+function terminated(last: ObservedContainer): object {
+  const message = last.message === "" ? terminationMessage(last) : last.message;
+  return {
+    exitCode: last.exitCode,
+    reason: wordOf(last),
+    ...(message === "" ? {} : { message }),
+    startedAt: time(last.startedMs),
+    finishedAt: time(last.finishedMs),
+    containerID: last.id,
+  };
+}
+
+/** What the container left in its file, else, if its policy says so and it failed, the end of its log. */
+export function terminationMessage({ facts, mounts, exitCode, logPath }: ObservedContainer): string {
+  const path = facts.terminationMessagePath;
+  const file = path === "" ? undefined : mounts.find(({ containerPath }) => containerPath === path)?.hostPath;
+  const own = file === undefined ? "" : tail(file, MAX_MESSAGE_BYTES);
+  if (own !== "" || exitCode === 0 || facts.terminationMessagePolicy !== "FallbackToLogsOnError") return own;
+  const lines = readLog(logPath, { tailLines: MAX_LOG_MESSAGE_LINES });
+  const text = lines.map((line) => `${line.text}${line.full ? "\n" : ""}`).join("");
+  return Buffer.from(text).subarray(-MAX_LOG_MESSAGE_BYTES).toString();
+}
+
+/** The end of a file; empty if it is gone. */
+function tail(path: string, bytes: number): string {
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+    throw error;
+  }
+  try {
+    const size = fstatSync(fd).size;
+    const buffer = Buffer.alloc(Math.min(bytes, size));
+    const count = readSync(fd, buffer, 0, buffer.length, Math.max(0, size - bytes));
+    return buffer.subarray(0, count).toString();
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function time(ms: number): string {
+  return new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
+}

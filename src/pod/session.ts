@@ -1,0 +1,115 @@
+/** What a process needs to run pods, put together. */
+import { type CriClient, criClient } from "../client/cri.ts";
+import { type Logger, silentLogger } from "../lib/log.ts";
+import { Backoff } from "./backoff.ts";
+import { type EventSink, recorderTo } from "./events.ts";
+import { keepEvent, liveState, saveLive } from "./live.ts";
+import { observeNode } from "./machine.ts";
+import {
+  type InternalContainerLifecycle,
+  noCounters,
+  noLifecycle,
+  type PodCounters,
+  type PodParts,
+} from "./parts.ts";
+import type { Roots } from "./paths.ts";
+import { Prober } from "./probes/prober.ts";
+import type { PodUnit } from "./unit.ts";
+import { type PodState, PodWorker, watchPods } from "./worker.ts";
+
+const INITIAL_BACKOFF_MS = 10_000;
+const DEFAULT_MAX_RESTART_MS = 300_000;
+const MAX_PULL_BACKOFF_MS = 300_000;
+
+export interface SessionOptions {
+  readonly endpoint: string;
+  readonly roots: Roots;
+  readonly onEvent: EventSink;
+  /** The longest time that a container which keeps failing is held back. */
+  readonly maxRestartMs?: number;
+  readonly lifecycle?: InternalContainerLifecycle;
+  readonly counters?: PodCounters;
+  readonly logger?: Logger;
+}
+
+/** Runs pods on one runtime. */
+export class PodSession {
+  readonly cri: CriClient;
+  readonly parts: PodParts;
+  readonly #prober: Prober;
+  readonly #workers = new Map<string, PodWorker>();
+  readonly #ended = new AbortController();
+  #watching: Promise<void> | undefined;
+
+  private constructor(cri: CriClient, parts: PodParts, prober: Prober) {
+    this.cri = cri;
+    this.parts = parts;
+    this.#prober = prober;
+  }
+
+  /** @throws Unavailable if the runtime does not answer */
+  static async open(options: SessionOptions): Promise<PodSession> {
+    const { endpoint, roots, maxRestartMs = DEFAULT_MAX_RESTART_MS } = options;
+    const cri = criClient(endpoint);
+    try {
+      const node = await observeNode(cri);
+      const record = recorderTo((event) => {
+        keepEvent(roots, event);
+        options.onEvent(event);
+      });
+      let session: PodSession | undefined;
+      const prober = new Prober({ cri, record, onChange: (uid) => session?.nudge(uid) });
+      session = new PodSession(
+        cri,
+        {
+          cri,
+          node,
+          roots,
+          record,
+          probes: prober,
+          crashBackoff: new Backoff(INITIAL_BACKOFF_MS, maxRestartMs),
+          pullBackoff: new Backoff(INITIAL_BACKOFF_MS, MAX_PULL_BACKOFF_MS),
+          lifecycle: options.lifecycle ?? noLifecycle,
+          counters: options.counters ?? noCounters,
+          logger: options.logger ?? silentLogger,
+        },
+        prober,
+      );
+      return session;
+    } catch (error) {
+      cri.close();
+      throw error;
+    }
+  }
+
+  /** A worker that hears of the runtime's events and whose containers are probed; its {@link PodWorker.run} is the caller's. */
+  worker(unit: PodUnit, onState: (state: PodState) => void): PodWorker {
+    this.#watching ??= watchPods(this.parts, (uid) => this.nudge(uid), this.#ended.signal);
+    const { uid } = unit.pod.metadata;
+    const worker = new PodWorker(this.parts, unit, (state) => {
+      this.#prober.update(unit, state.observed);
+      saveLive(unit.paths, liveState(state, this.#prober));
+      onState(state);
+    });
+    this.#workers.set(uid, worker);
+    return worker;
+  }
+
+  /** No more of this pod: its probes end, events wake it no longer. */
+  release({ pod }: PodUnit): void {
+    this.#workers.delete(pod.metadata.uid);
+    this.#prober.forget(pod.metadata.uid);
+  }
+
+  nudge(uid: string | undefined): void {
+    if (uid !== undefined && uid !== "") this.#workers.get(uid)?.nudge();
+    else for (const worker of this.#workers.values()) worker.nudge();
+  }
+
+  async close(): Promise<void> {
+    this.#ended.abort();
+    this.#prober.close();
+    this.cri.close();
+    await this.#watching;
+  }
+}

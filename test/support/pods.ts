@@ -1,0 +1,135 @@
+/** A machine for pods: a network namespace that stands for the host's, a bridge, a daemon with CRI and images of busybox, and `bunkerd pod` beside it. */
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { ctr } from "./commands.ts";
+import { bunkerdCommand, type Daemon, type DaemonKind, startDaemon } from "./daemons.ts";
+import { debianPackage } from "./debian.ts";
+import { enterHostNetwork } from "./netns.ts";
+import { type Finished, output, removeFolder, run, start, temporaryFolder } from "./processes.ts";
+import { buildImage, type TarEntry, tar } from "./tar.ts";
+
+export const BOX = "docker.io/library/box:1";
+const PAUSE = "docker.io/library/pause:1";
+const LAYER = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+const PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n";
+
+async function boxLayer(): Promise<Buffer> {
+  const busybox = join(await debianPackage("bookworm", "busybox-static"), "bin/busybox");
+  const applets = (await output([busybox, "--list"])).trim().split("\n");
+  const entries: TarEntry[] = [
+    ...["bin/", "etc/", "proc/", "dev/", "sys/", "root/", "www/"].map((name) => ({
+      name,
+      type: "5",
+      mode: 0o755,
+    })),
+    { name: "tmp/", type: "5", mode: 0o1777 },
+    { name: "bin/busybox", mode: 0o755, data: readFileSync(busybox) },
+    ...applets
+      .filter((name) => name !== "busybox")
+      .map((name) => ({ name: `bin/${name}`, type: "2", link: "busybox" })),
+    { name: "etc/passwd", data: PASSWD },
+    { name: "etc/group", data: "root:x:0:\nweb:x:1000:\n" },
+    { name: "www/ok", data: "well\n" },
+  ];
+  return tar(entries);
+}
+
+/** Archives of the images that tests run: of one layer, each with its config. */
+async function writeImages(folder: string): Promise<string[]> {
+  const layer = await boxLayer();
+  const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });
+  const images = {
+    [PAUSE]: { Env: ["PATH=/bin"], Entrypoint: ["/bin/sleep", "1000000"] },
+    [BOX]: { Env: ["PATH=/bin", "FROM_IMAGE=yes"], Cmd: ["sh"] },
+    "docker.io/library/userbox:1": { Env: ["PATH=/bin"], Cmd: ["sh"], User: "1000" },
+    "docker.io/library/named:1": { Env: ["PATH=/bin"], Cmd: ["sh"], User: "web" },
+  };
+  return Object.entries(images).map(([name, config], index) => {
+    const path = join(folder, `image-${index}.tar`);
+    writeFileSync(path, buildImage(name, [layer], pack, config).archive);
+    return path;
+  });
+}
+
+function writeNetwork(folder: string): void {
+  mkdirSync(join(folder, "net.d"), { recursive: true });
+  const ipam = {
+    type: "host-local",
+    dataDir: join(folder, "leases"),
+    ranges: [[{ subnet: "10.89.0.0/24" }]],
+    routes: [{ dst: "0.0.0.0/0" }],
+  };
+  const bridge = { type: "bridge", bridge: "pods0", isGateway: true, ipam };
+  const list = { cniVersion: "1.0.0", name: "pods", plugins: [bridge] };
+  writeFileSync(join(folder, "net.d/10-pods.conflist"), JSON.stringify(list));
+}
+
+function criConfig(folder: string, plugins: string): string {
+  const cri = '[plugins."io.containerd.grpc.v1.cri"';
+  return [
+    `${cri}]\nsandbox_image = "${PAUSE}"\nrestrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true`,
+    `${cri}.cni]\nbin_dir = ${JSON.stringify(plugins)}\nconf_dir = ${JSON.stringify(join(folder, "net.d"))}`,
+    '[plugins."io.containerd.nri.v1.nri"]\ndisable = true',
+  ].join("\n");
+}
+
+export interface PodNode extends AsyncDisposable {
+  readonly daemon: Daemon;
+  readonly podsRoot: string;
+  readonly logsRoot: string;
+  readonly folder: string;
+  /** `bunkerd pod WORDS…` on this node; `stdin` is a manifest for `-f -`. */
+  pod(words: readonly string[], stdin?: string): Promise<Finished>;
+  /** The same as a process that goes on; its pipes are the caller's. */
+  startPod(words: readonly string[], stdin?: string): Bun.Subprocess<"pipe", "pipe", "pipe">;
+}
+
+/** To be called once a test process: it stays in its own network until the node is disposed of. */
+export async function startPodNode(kind: DaemonKind): Promise<PodNode> {
+  const folder = temporaryFolder();
+  const plugins = join(await debianPackage("sid", "containernetworking-plugins"), "usr/lib/cni");
+  await debianPackage("sid", "containerd");
+  const images = await writeImages(folder);
+  const network = enterHostNetwork();
+  writeNetwork(folder);
+  const daemon = await startDaemon(kind, {
+    folder: join(folder, "d"),
+    config: criConfig(folder, plugins),
+    disabledPlugins: ["io.containerd.internal.v1.opt"],
+  });
+  for (const archive of images) {
+    const imported = await ctr("2.1", daemon, "-n", "k8s.io", "images", "import", "--local", archive);
+    if (imported.code !== 0) throw new Error(`import: ${imported.stderr}`);
+  }
+  const podsRoot = join(folder, "pods");
+  const logsRoot = join(folder, "logs");
+  const command = (words: readonly string[]): string[] => [
+    ...bunkerdCommand(),
+    "pod",
+    ...words.slice(0, 1),
+    ...["--runtime-endpoint", daemon.socket, "--pods-root", podsRoot, "--logs-root", logsRoot],
+    ...words.slice(1),
+  ];
+  return {
+    daemon,
+    podsRoot,
+    logsRoot,
+    folder,
+    pod: (words, stdin) => run(command(words), stdin === undefined ? {} : { stdin }),
+    startPod(words, stdin) {
+      const child = start(command(words), { stdin: "pipe", stdout: "pipe", stderr: "pipe" });
+      if (stdin !== undefined) {
+        child.stdin.write(stdin);
+        void child.stdin.end();
+      }
+      return child;
+    },
+    async [Symbol.asyncDispose]() {
+      await daemon.stop();
+      network[Symbol.dispose]();
+      removeFolder(folder);
+    },
+  };
+}
