@@ -91,17 +91,18 @@ async function send(request: HttpRequest): Promise<Omit<HttpAnswer, "url">> {
   const deadline = new Deadline(HEADER_TIMEOUT_MS, signal);
   try {
     const sent = body === undefined ? undefined : bodyStream(body, deadline);
-    const response = await fetch(url, {
-      method,
-      headers: body === undefined ? headers : withLength(headers, body.sizeBytes),
-      redirect: "manual",
-      signal: deadline.signal,
-      // Bun's own idle timeout would end bodies that wait for a slow disk.
-      ...({ timeout: false, decompress: decodes } as RequestInit),
-      ...(tls === undefined ? {} : { tls }),
-      ...(sent === undefined ? {} : { body: sent }),
-      ...(isLoopback(url.host) ? { proxy: "" } : {}),
-    });
+    const response = await directly(url, () =>
+      fetch(url, {
+        method,
+        headers: body === undefined ? headers : withLength(headers, body.sizeBytes),
+        redirect: "manual",
+        signal: deadline.signal,
+        // Bun's own idle timeout would end bodies that wait for a slow disk.
+        ...({ timeout: false, decompress: decodes } as RequestInit),
+        ...(tls === undefined ? {} : { tls }),
+        ...(sent === undefined ? {} : { body: sent }),
+      }),
+    );
     deadline.stop();
     dump?.(dumpHead(statusLine(response), response.headers));
     return { response, discard: () => discard(response) };
@@ -111,6 +112,24 @@ async function send(request: HttpRequest): Promise<Omit<HttpAnswer, "url">> {
     if (deadline.isOver) throw new TransportFailure("timeout", "timeout awaiting response headers");
     if (error instanceof BunkerdError) throw error;
     throw transportFailure(error);
+  }
+}
+
+const NO_PROXY = ["no_proxy", "NO_PROXY"] as const;
+
+/** Loopback hosts are never behind a proxy (Go `httpproxy`); Bun asks the environment, in the call itself, and has no other switch. */
+function directly<T>(url: URL, call: () => T): T {
+  if (!isLoopback(url.host)) return call();
+  const before = NO_PROXY.map((name) => process.env[name]);
+  for (const name of NO_PROXY) process.env[name] = "*";
+  try {
+    return call();
+  } finally {
+    for (const [index, name] of NO_PROXY.entries()) {
+      const value = before[index];
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
   }
 }
 

@@ -35,6 +35,7 @@ function serve(handle: (request: Request, url: URL) => Response | Promise<Respon
 /** Answers each request with what `talk` writes to the socket. */
 async function serveRaw(
   talk: (socket: Socket) => void,
+  onRequest: (head: string) => void = () => undefined,
 ): Promise<{ readonly host: string; readonly open: Set<Socket> }> {
   const open = new Set<Socket>();
   const server: Server = createServer((socket) => {
@@ -42,6 +43,7 @@ async function serveRaw(
     socket.on("error", () => undefined);
     socket.on("close", () => open.delete(socket));
     socket.on("data", (data: Buffer) => {
+      onRequest(data.toString());
       if (data.includes("\r\n\r\n")) talk(socket);
     });
   });
@@ -300,11 +302,33 @@ describe("fetch", () => {
     const other = await resolverOf().fetcher(`${plain.host}/a/b:t`);
     expect(await read(other.fetch(layer, { offsetBytes: 5, lengthBytes: 7 }))).toEqual(blob.subarray(5, 12));
     const long = Buffer.alloc(4000, "abc");
-    const whole = serve(() => new Response(long));
+    let wholes = 0;
+    const whole = serve(() => {
+      wholes += 1;
+      return new Response(long);
+    });
     const descriptor = { ...layer, digest: digestOf(long), size: long.length };
     const options = { maxConcurrentDownloads: 4, concurrentLayerFetchBuffer: 1000 };
     expect((await fetchLayer(whole.host, descriptor, [], options)).equals(long)).toBe(true);
-    expect(requests).toBe(1);
+    // One to learn it, one to read.
+    expect([requests, wholes]).toEqual([1, 2]);
+  });
+
+  test("connections that end behind their headers are opened anew three times", async () => {
+    for (const [failures, code] of [
+      [3, "OK"],
+      [4, "Unknown"],
+    ] as const) {
+      let connections = 0;
+      const { host } = await serveRaw((socket) => {
+        const isWhole = connections++ === failures;
+        socket.end(
+          `HTTP/1.1 200 OK\r\ncontent-length: ${blob.length}\r\n\r\n${isWhole ? blob.toString() : ""}`,
+        );
+      });
+      expect((await failureOf(fetchLayer(host))).code).toBe(code);
+      expect(connections).toBe(4);
+    }
   });
 
   test("a body that was coded on its way is decoded, and bounded by the size", async () => {
@@ -334,6 +358,56 @@ describe("fetch", () => {
     }))
       break;
     expect([held, most]).toEqual([0, 1]);
+  });
+});
+
+describe("push", () => {
+  test("an upload that the registry fails at begins anew, three times in all", async () => {
+    for (const [failures, expected] of [
+      [2, { code: "OK", puts: 3 }],
+      [9, { code: "Unknown", puts: 3 }],
+    ] as const) {
+      let [uploads, puts] = [0, 0];
+      const { host } = serve((request) => {
+        if (request.method === "HEAD") return new Response("", { status: 404 });
+        if (request.method === "POST") {
+          return new Response("", {
+            status: 202,
+            headers: { location: `/v2/a/b/blobs/uploads/${++uploads}` },
+          });
+        }
+        expect(request.url).toContain(`/uploads/${uploads}?digest=`);
+        return new Response("", { status: ++puts > failures ? 201 : 502 });
+      });
+      const pusher = await resolverOf().pusher(`${host}/a/b:t`);
+      const { code } = await failureOf(
+        pusher.push(layer, async function* () {
+          yield blob;
+        }),
+      );
+      expect({ code, puts }).toEqual(expected);
+    }
+  });
+
+  test("a registry that says to have stored something else is not believed", async () => {
+    const { host } = serve((request) => {
+      if (request.method === "HEAD") return new Response("", { status: 404 });
+      if (request.method === "POST")
+        return new Response("", { status: 202, headers: { location: "/upload" } });
+      return new Response("", {
+        status: 201,
+        headers: { "docker-content-digest": digestOf(Buffer.from("other")) },
+      });
+    });
+    const pusher = await resolverOf().pusher(`${host}/a/b:t`);
+    const failure = await failureOf(
+      pusher.push(layer, async function* () {
+        yield blob;
+      }),
+    );
+    expect(failure.message).toContain(
+      `got digest "${digestOf(Buffer.from("other"))}", expected ${layer.digest}`,
+    );
   });
 });
 
@@ -425,6 +499,35 @@ describe("elsewhere", () => {
     expect(await fetchLayer(host, { ...layer, urls }, [], { headers: { "x-ours": "yes" } })).toEqual(blob);
     expect(seen).toEqual([null]);
   });
+});
+
+test("a proxy of the environment is used, for loopback hosts it is not", async () => {
+  const seen: string[] = [];
+  const proxy = await serveRaw(
+    (socket) =>
+      void socket.end(
+        `HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\ncontent-type: ${MANIFEST}\r\ndocker-content-digest: ${layer.digest}\r\n\r\n`,
+      ),
+    (data) => void seen.push(data.split("\r\n", 1)[0] ?? ""),
+  );
+  const direct = serve(
+    () =>
+      new Response(blob, { headers: { "content-type": MANIFEST, "docker-content-digest": layer.digest } }),
+  );
+  const before = { ...process.env };
+  process.env["HTTP_PROXY"] = `http://${proxy.host}`;
+  try {
+    expect((await resolverOf().resolve("registry.invalid/a/b:t")).descriptor.size).toBe(5);
+    expect((await resolverOf().resolve(`${direct.host}/a/b:t`)).descriptor.size).toBe(blob.length);
+    expect(seen).toEqual(["HEAD http://registry.invalid/v2/a/b/manifests/t HTTP/1.1"]);
+    expect([process.env["NO_PROXY"], process.env["no_proxy"]]).toEqual([
+      before["NO_PROXY"],
+      before["no_proxy"],
+    ]);
+  } finally {
+    if (before["HTTP_PROXY"] === undefined) delete process.env["HTTP_PROXY"];
+    else process.env["HTTP_PROXY"] = before["HTTP_PROXY"];
+  }
 });
 
 describe("tokens", () => {
