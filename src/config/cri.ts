@@ -93,14 +93,14 @@ export const CRI_IMAGES = table({
   disable_snapshot_annotations: boolean(true),
   discard_unpacked_layers: unpulled(boolean()),
   pinned_images: map(string(), { sandbox: "registry.k8s.io/pause:3.10.2" }),
-  runtime_platforms: unpulled(map(table({ platform: string(), snapshotter: string() }))),
-  registry: unpulled(registry),
+  runtime_platforms: map(table({ platform: string(), snapshotter: string() })),
+  registry,
   image_decryption: unpulled(table({ key_model: string("node") })),
   max_concurrent_downloads: unpulled(integer(3)),
   concurrent_layer_fetch_buffer: unpulled(integer(0)),
-  image_pull_progress_timeout: unpulled(duration(300_000)),
+  image_pull_progress_timeout: duration(300_000),
   image_pull_with_sync_fs: unpulled(boolean()),
-  stats_collect_period: unpulled(integer(10)),
+  stats_collect_period: integer(10),
   use_local_image_pull: unpulled(boolean()),
 });
 

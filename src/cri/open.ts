@@ -1,6 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { fromBinary } from "@bufbuild/protobuf";
 import { TaskOOMSchema } from "#gen/containerd/events/task_pb.ts";
+import { ImageUpdateSchema } from "#gen/containerd/services/images/v1/image_events_pb.ts";
 import type { Envelope } from "#gen/containerd/types/event_pb.ts";
 import { openNetworks } from "../cni/networks.ts";
 import type { CriConfig } from "../config/config.ts";
@@ -13,10 +14,14 @@ import type { SandboxController } from "../model/sandboxes.ts";
 import type { TaskStore } from "../model/tasks.ts";
 import { type CriCalls, callsOf } from "./calls.ts";
 import { OUT_OF_MEMORY } from "./containers/exit.ts";
-import type { Cri, CriStores } from "./cri.ts";
+import { type Cri, type CriStores, scopeOf } from "./cri.ts";
 import { ContainerEvents } from "./events.ts";
 import { readHandlers } from "./handlers.ts";
+import { type ImageCalls, imageCallsOf } from "./images/calls.ts";
+import type { ImagesContext } from "./images/context.ts";
 import { LocalImages } from "./images/local-images.ts";
+import { adoptImage, adoptImages } from "./images/managed.ts";
+import { SnapshotUsages } from "./images/snapshot-usages.ts";
 import type { CriFolders } from "./paths.ts";
 import { recover } from "./recovery.ts";
 import { PodSandboxController } from "./sandboxes/pod-controller.ts";
@@ -35,6 +40,9 @@ export interface CriOptions {
 export interface CriDependencies extends CriStores {
   readonly images: ImageStore;
   readonly content: ContentStore;
+  readonly transfers: ImagesContext["transfers"];
+  /** Where each snapshotter keeps its files, by its name. */
+  readonly snapshotterRoots: ReadonlyMap<string, string>;
   readonly tasks: TaskStore;
   readonly events: {
     subscribe(filters: readonly string[], signal?: AbortSignal): AsyncIterableIterator<Envelope>;
@@ -45,6 +53,7 @@ export interface CriDependencies extends CriStores {
 
 export interface OpenCri {
   readonly calls: CriCalls;
+  readonly imageCalls: ImageCalls;
   readonly controllers: ReadonlyMap<string, SandboxController>;
   /** The pods live on; nobody watches them any more. */
   close(): Promise<void>;
@@ -60,7 +69,13 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
   const selinux = runtime.enable_selinux ? openSelinux(runtime.selinux_category_range) : undefined;
   const host = readHostFacts(runtime.disable_apparmor, selinux);
   const images = new LocalImages({ images: dependencies.images, content, logger });
-  const shared = { ...options, host, images, tasks, clock, logger, stores: dependencies };
+  const imagesContext: ImagesContext = {
+    ...dependencies,
+    config,
+    local: images,
+    usages: new SnapshotUsages(config.images.stats_collect_period * 1000, dependencies),
+  };
+  const shared = { ...options, host, images, imagesContext, tasks, clock, logger, stores: dependencies };
   const pods = new PodSandboxController(shared);
   const networks = openNetworks({ config: runtime }, { logger });
   const cri: Cri = {
@@ -77,10 +92,12 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     events: new ContainerEvents(),
     closing: closing.signal,
   };
-  void followEvents(cri, dependencies.events);
+  void followEvents(cri, imagesContext, dependencies.events);
+  await adoptImages(imagesContext, scopeOf());
   await recover(cri, pods);
   return {
     calls: callsOf(cri),
+    imageCalls: imageCallsOf(imagesContext),
     controllers: cri.controllers,
     async close() {
       closing.abort(new BunkerdError("Unavailable", "daemon is stopping"));
@@ -91,14 +108,19 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
   };
 }
 
-/** What others do with images, and what the kernel does with containers. */
-async function followEvents(cri: Cri, events: CriDependencies["events"]): Promise<void> {
+/** What others do with images (the name is where it is in each of their events), and what the kernel does with containers. */
+async function followEvents(
+  cri: Cri,
+  images: ImagesContext,
+  events: CriDependencies["events"],
+): Promise<void> {
   const filters = [`topic=="/tasks/oom"`, `topic~="^/images/"`];
   try {
     for await (const { namespace, topic, event } of events.subscribe(filters, cri.closing)) {
       if (namespace !== K8S_NAMESPACE) continue;
-      if (topic !== "/tasks/oom") cri.images.invalidate();
-      else if (event !== undefined) noteOutOfMemory(cri, fromBinary(TaskOOMSchema, event.value).containerId);
+      if (event === undefined) continue;
+      if (topic === "/tasks/oom") noteOutOfMemory(cri, fromBinary(TaskOOMSchema, event.value).containerId);
+      else await adoptImage(images, scopeOf(), fromBinary(ImageUpdateSchema, event.value).name);
     }
   } catch (error) {
     if (!cri.closing.aborted) cri.logger.error("CRI hears of no more events", { error: messageOf(error) });

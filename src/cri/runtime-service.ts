@@ -1,6 +1,7 @@
 import type { HandlerContext } from "@connectrpc/connect";
 import { RuntimeService } from "#gen/runtime/v1/api_pb.ts";
 import { bind, type ServiceBinding } from "../transport/registry.ts";
+import { batches } from "./batches.ts";
 import type { CriCalls } from "./calls.ts";
 import type { Caller } from "./store/operations.ts";
 
@@ -88,11 +89,4 @@ function callerOf(context: HandlerContext): Caller {
       return context.timeoutMs();
     },
   };
-}
-
-/** Objects in one message of a stream (`internal/cri/util/stream.go`). */
-const BATCH = 5000;
-
-function* batches<T>(all: readonly T[]): Generator<T[]> {
-  for (let at = 0; at < all.length; at += BATCH) yield all.slice(at, at + BATCH);
 }

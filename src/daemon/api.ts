@@ -15,7 +15,7 @@ import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
 import { Transfer } from "#gen/containerd/services/transfer/v1/transfer_pb.ts";
 import { Version } from "#gen/containerd/services/version/v1/version_pb.ts";
 import { Health } from "#gen/grpc/health/v1/health_pb.ts";
-import { RuntimeService } from "#gen/runtime/v1/api_pb.ts";
+import { ImageService, RuntimeService } from "#gen/runtime/v1/api_pb.ts";
 
 /** The services that the daemon serves as JSON too; reflection, which is for gRPC tools, is left out. */
 export const API_SERVICES: readonly DescService[] = [
@@ -31,6 +31,7 @@ export const API_SERVICES: readonly DescService[] = [
   Store,
   Tasks,
   RuntimeService,
+  ImageService,
   GarbageCollection,
   Events,
   Introspection,

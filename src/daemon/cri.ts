@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import type { CriCalls } from "../cri/calls.ts";
-import type { OpenCri } from "../cri/open.ts";
+import { imageService } from "../cri/image-service.ts";
+import type { CriDependencies, OpenCri } from "../cri/open.ts";
 import { runtimeService } from "../cri/runtime-service.ts";
 import type { Exchange } from "../events/exchange.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -9,6 +10,7 @@ import type { Logger } from "../lib/log.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import { messageOf } from "../model/errors.ts";
 import type { TaskStore } from "../model/tasks.ts";
+import type { LocalTransfers } from "../transfer/local.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
 import { type Parts, PluginType } from "./parts.ts";
 
@@ -20,6 +22,7 @@ export interface CriParts {
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
   readonly tasks: TaskStore | undefined;
+  readonly transfers: LocalTransfers | undefined;
   readonly version: string;
   readonly stack: AsyncDisposableStack;
 }
@@ -31,18 +34,18 @@ const NAMESPACE = "k8s.io";
  * which need somebody to read their output and to notice their end.
  */
 export async function startCri(given: CriParts): Promise<readonly ServiceBinding[]> {
-  const { parts, exchange, metadata, tasks, version, stack } = given;
+  const { parts, exchange, metadata, tasks, transfers, version, stack } = given;
   const images = await parts.start(
     { type: PluginType.cri, id: "images" },
-    { metadata },
-    (needed) => needed.metadata,
+    { metadata, transfers },
+    (needed) => ({ ...needed.metadata, transfers: needed.transfers }),
   );
   const runtime = await parts.start(
     { type: PluginType.cri, id: "runtime" },
     { tasks },
     (needed) => needed.tasks,
   );
-  const binding = await parts.start(
+  const bindings = await parts.start(
     { type: PluginType.grpc, id: "cri" },
     { images, runtime, exchange },
     (needed) => {
@@ -50,22 +53,30 @@ export async function startCri(given: CriParts): Promise<readonly ServiceBinding
       stack.defer(async () => await (await cri.opened)?.close());
       void loadForPods(needed.images, cri.get, given.logger);
       const calls = async (): Promise<CriCalls> => (await cri.get()).calls;
-      return runtimeService({ calls, version });
+      const imageCalls = async () => (await cri.get()).imageCalls;
+      return [runtimeService({ calls, version }), imageService({ calls: imageCalls })];
     },
   );
-  return binding === undefined ? [] : [binding];
+  return bindings ?? [];
 }
 
 async function open(
-  { config, logger, clock }: CriParts,
-  metadata: Metadata,
+  { parts, config, logger, clock }: CriParts,
+  stores: Metadata & Pick<CriDependencies, "transfers">,
   tasks: TaskStore,
   events: Exchange,
 ): Promise<OpenCri> {
   const { openCri } = await import("../cri/open.ts");
   const folder = `${PluginType.grpc}.cri`;
   const folders = { root: join(config.root, folder), state: join(config.state, folder) };
-  return await openCri({ config: config.cri, folders }, { ...metadata, tasks, events, clock, logger });
+  const snapshotterRoots = new Map(
+    parts
+      .list()
+      .filter(({ type }) => type === PluginType.snapshotter)
+      .map(({ id, exports }) => [id, exports["root"] ?? ""]),
+  );
+  const dependencies = { ...stores, tasks, events, snapshotterRoots, clock, logger };
+  return await openCri({ config: config.cri, folders }, dependencies);
 }
 
 interface Lazy<T> {

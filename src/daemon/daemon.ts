@@ -58,13 +58,14 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     {},
     () => new Exchange({ clock }),
   );
-  const metadata = await startMetadata({ parts, config, logger, clock, exchange, metrics, stack });
-  const collection = await startCollection({ parts, config, logger, clock, metadata, metrics, stack });
-  const tasks = await startRuntime({ parts, config, logger, clock, exchange, metadata, version, stack });
+  const base = { parts, config, logger, clock, exchange, stack };
+  const metadata = await startMetadata({ ...base, metrics });
+  const collection = await startCollection({ ...base, metadata, metrics });
+  const tasks = await startRuntime({ ...base, metadata, version });
   const { differs, service: diff } = await startDiff(parts, config, metadata);
-  const transfer = await startTransfer({ parts, config, logger, clock, metadata, differs });
-  const restart = await startRestart({ parts, config, logger, metadata, tasks, stack });
-  const cri = await startCri({ parts, config, logger, clock, exchange, metadata, tasks, version, stack });
+  const transfer = await startTransfer({ ...base, metadata, differs });
+  const restart = await startRestart({ ...base, metadata, tasks });
+  const cri = await startCri({ ...base, metadata, tasks, transfers: transfer.transfers, version });
   const bindings = await startServices({
     ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health, cri },
     ...{ root, version, revision },
@@ -86,10 +87,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     plugins: pluginErrors(parts),
   });
   const listening = {
-    parts,
-    config,
-    logger,
-    bindings,
+    ...{ parts, config, logger, bindings },
     ttrpcBindings: ttrpcBindings(parts, exchange),
     metrics,
     ready: () => ready,

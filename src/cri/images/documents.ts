@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import type { Descriptor } from "#gen/containerd/types/descriptor_pb.ts";
 import type { ContentStore } from "../../model/content.ts";
 import { fail } from "../../model/errors.ts";
@@ -13,6 +12,8 @@ import {
 } from "../../model/oci.ts";
 import type { PlatformMatcher } from "../../model/platforms.ts";
 import type { Scope } from "../../model/scope.ts";
+import { readDocument } from "../../transfer/documents.ts";
+import { chainIdsOf } from "../../transfer/unpack.ts";
 
 /** What the documents of an image say of the one that runs on this machine. */
 export interface ImageDescription {
@@ -25,9 +26,6 @@ export interface ImageDescription {
   readonly blobs: readonly OciDescriptor[];
 }
 
-/** A document is read whole; real ones are far smaller. */
-const MAX_DOCUMENT_BYTES = 8 << 20;
-
 /** Reads index, manifest and config. @throws NotFound if one is not there, or none is for this platform; Unknown for a malformed one */
 export async function describeImage(
   content: ContentStore,
@@ -38,7 +36,7 @@ export async function describeImage(
   const blobs: OciDescriptor[] = [];
   const read = (descriptor: OciDescriptor): Promise<Uint8Array> => {
     blobs.push(descriptor);
-    return readDocument(content, scope, descriptor);
+    return readDocument(content, scope, descriptor.digest);
   };
   const manifest = await findManifest(fromDescriptor(target), read, platform);
   const { config, layers } = parseManifest(await read(manifest), manifest);
@@ -46,7 +44,7 @@ export async function describeImage(
   const { diffIds } = parseConfig(bytes, config.digest);
   return {
     id: config.digest,
-    chainId: chainIdOf(diffIds),
+    chainId: chainIdsOf(diffIds).at(-1) ?? "",
     config: parseImageConfig(bytes, config.digest),
     blobs: [...blobs, ...layers],
   };
@@ -66,33 +64,4 @@ async function findManifest(
   });
   if (best === undefined) throw fail("NotFound", `manifest of ${target.digest} for this platform`);
   return findManifest(best, read, platform);
-}
-
-async function readDocument(
-  content: ContentStore,
-  scope: Scope,
-  { digest }: OciDescriptor,
-): Promise<Uint8Array> {
-  const reader = await content.open(scope, digest);
-  try {
-    if (reader.sizeBytes > MAX_DOCUMENT_BYTES) {
-      throw fail("ResourceExhausted", `document ${digest} of ${reader.sizeBytes} bytes`);
-    }
-    const bytes = new Uint8Array(reader.sizeBytes);
-    for (let at = 0; at < bytes.length; ) {
-      const read = await reader.read(bytes.subarray(at), at);
-      if (read === 0) throw fail("DataLoss", `document ${digest} ends at ${at} of ${bytes.length} bytes`);
-      at += read;
-    }
-    return bytes;
-  } finally {
-    await reader.close();
-  }
-}
-
-/** image-spec `config.md`, "Layer ChainID". */
-function chainIdOf([first = "", ...others]: readonly string[]): string {
-  return others.reduce((parent, diffId) => {
-    return `sha256:${createHash("sha256").update(`${parent} ${diffId}`).digest("hex")}`;
-  }, first);
 }

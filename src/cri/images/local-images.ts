@@ -9,6 +9,7 @@ import type { ImageStore } from "../../model/images.ts";
 import { hostPlatform, onlyPlatform } from "../../model/platforms.ts";
 import type { Scope } from "../../model/scope.ts";
 import { describeImage, type ImageDescription } from "./documents.ts";
+import { PINNED, PINNED_LABEL } from "./managed.ts";
 
 /** An image that is here whole: several names may stand for it. */
 export interface LocalImage extends ImageDescription {
@@ -16,6 +17,8 @@ export interface LocalImage extends ImageDescription {
   readonly references: readonly string[];
   /** Target of the first reference. */
   readonly target: Descriptor;
+  /** Not to be removed by the kubelet when it wants room. */
+  readonly pinned: boolean;
 }
 
 export interface LocalImagesDependencies {
@@ -79,7 +82,7 @@ export class LocalImages {
     const byId = new Map<string, { description: ImageDescription; images: Image[] }>();
     const used = new Set<string>();
     for (const image of images) {
-      const description = await this.#describe(scope, image);
+      const description = await this.describe(scope, image);
       if (description === undefined) continue;
       used.add(image.target?.digest ?? "");
       const found = byId.get(description.id);
@@ -91,7 +94,7 @@ export class LocalImages {
   }
 
   /** Undefined of an image that is not whole: it is as if it were not there. */
-  async #describe(scope: Scope, { name, target }: Image): Promise<ImageDescription | undefined> {
+  async describe(scope: Scope, { name, target }: Image): Promise<ImageDescription | undefined> {
     if (target === undefined) return undefined;
     const known = this.#descriptions.get(target.digest);
     if (known !== undefined) return known;
@@ -111,7 +114,8 @@ function localImage(description: ImageDescription, images: readonly Image[]): Lo
   const sorted = [...images].sort((a, b) => rank(a.name) - rank(b.name) || (a.name < b.name ? -1 : 1));
   const target = sorted[0]?.target;
   if (target === undefined) throw new Error("an image without a target was described");
-  return { ...description, references: sorted.map(({ name }) => name), target };
+  const pinned = images.some(({ labels }) => labels[PINNED_LABEL] === PINNED);
+  return { ...description, references: sorted.map(({ name }) => name), target, pinned };
 }
 
 /** Tag and digest, tag, digest, neither; an id last. */

@@ -16,7 +16,7 @@ import type { NewSandbox, SandboxController } from "../../model/sandboxes.ts";
 import type { Scope } from "../../model/scope.ts";
 import type { Exit, TaskStore } from "../../model/tasks.ts";
 import { type CriStores, scopeOf } from "../cri.ts";
-import type { LocalImages } from "../images/local-images.ts";
+import type { ImagesContext } from "../images/context.ts";
 import { type CriFolders, sandboxPaths } from "../paths.ts";
 import { ignoringNotFound, removeRecord } from "../records.ts";
 import type { HostFacts } from "../spec/host.ts";
@@ -34,7 +34,7 @@ export interface PodControllerDependencies {
   readonly folders: CriFolders;
   readonly stores: CriStores;
   readonly tasks: TaskStore;
-  readonly images: LocalImages;
+  readonly imagesContext: ImagesContext;
   readonly host: HostFacts;
   readonly clock: Clock;
   readonly logger: Logger;

@@ -9,6 +9,7 @@ import type { Labels } from "../../model/labels.ts";
 import type { Scope } from "../../model/scope.ts";
 import { inheritedLabels } from "../../model/snapshots.ts";
 import { scopeOf } from "../cri.ts";
+import { ensureImage } from "../images/pull.ts";
 import { sandboxPaths } from "../paths.ts";
 import {
   ignoringNotFound,
@@ -58,10 +59,12 @@ async function start(
   scope: Scope,
   rollback: Rollback,
 ): Promise<StartedPause> {
-  const { config, folders, stores, images } = given;
+  const { config, folders, stores, imagesContext } = given;
   const { id, metadata } = pod;
   const name = config.images.pinned_images["sandbox"] ?? "";
-  const image = await step(`failed to get sandbox image ${quote(name)}`, () => images.resolve(scope, name));
+  const image = await step(`failed to get sandbox image ${quote(name)}`, () =>
+    ensureImage(imagesContext, scope, name, metadata.config),
+  );
   const handler = await step("failed to get sandbox runtime", () =>
     handlerOf(config, metadata.config, metadata.runtimeHandler),
   );

@@ -1,0 +1,58 @@
+import { create } from "@bufbuild/protobuf";
+import { type Image, ImageSchema, type ImageStatusRequest } from "#gen/runtime/v1/api_pb.ts";
+import { isError, quote, within } from "../../model/errors.ts";
+import type { Scope } from "../../model/scope.ts";
+import { readDocument } from "../../transfer/documents.ts";
+import type { ImagesContext } from "./context.ts";
+import type { LocalImage } from "./local-images.ts";
+import { splitReferences } from "./references.ts";
+
+/** As CRI shows an image: tags and digests of its names, the compressed size of all that belongs to it. */
+export function criImage({ id, references, blobs, config, pinned }: LocalImage): Image {
+  const { tags, digests } = splitReferences(references);
+  const size = blobs.reduce((sum, blob) => sum + blob.size, 0);
+  return create(ImageSchema, {
+    id,
+    repoTags: tags,
+    repoDigests: digests,
+    size: BigInt(size),
+    pinned,
+    ...userOf(config.user),
+  });
+}
+
+/** `1000:1000` is an id, `www-data` a name. */
+function userOf(text: string): Pick<Image, "username"> | { readonly uid: { readonly value: bigint } } {
+  const [user = ""] = text.split(":", 1);
+  return /^[+-]?\d+$/.test(user) ? { uid: { value: BigInt(user) } } : { username: user };
+}
+
+/** Nothing if there is no such image. @throws Unknown if several ids begin so */
+export async function imageStatus(
+  { local, content }: ImagesContext,
+  scope: Scope,
+  { image, verbose }: ImageStatusRequest,
+): Promise<{ image?: Image; info?: Record<string, string> }> {
+  const found = await resolveImage(local, scope, image?.image ?? "");
+  if (found === undefined) return {};
+  if (!verbose) return { image: criImage(found) };
+  const document: unknown = JSON.parse(Buffer.from(await readDocument(content, scope, found.id)).toString());
+  return {
+    image: criImage(found),
+    info: { info: JSON.stringify({ chainID: found.chainId, imageSpec: document }) },
+  };
+}
+
+/** By name or id; undefined if it is not here. @throws Unknown if several ids begin so */
+export async function resolveImage(
+  local: ImagesContext["local"],
+  scope: Scope,
+  text: string,
+): Promise<LocalImage | undefined> {
+  try {
+    return await local.resolve(scope, text);
+  } catch (error) {
+    if (isError(error, "NotFound")) return undefined;
+    throw within(`can not resolve ${quote(text)} locally`, error);
+  }
+}
