@@ -28,10 +28,10 @@ interface ImageName {
 
 /**
  * `busybox` as `docker.io/library/busybox:latest`; a digest makes a tag superfluous.
- * @throws Unknown, in the reference's words
+ * @throws Unknown, in the reference's words, after the context
  */
-export function normalizeImageName(text: string): string {
-  const { domain, path, tag, digest } = parse(text, `normalize image ref ${quote(text)}`);
+export function normalizeImageName(text: string, context = `normalize image ref ${quote(text)}`): string {
+  const { domain, path, tag, digest } = parse(text, context);
   const name = `${domain}/${path}`;
   return digest === undefined ? `${name}:${tag ?? "latest"}` : `${name}@${digest}`;
 }

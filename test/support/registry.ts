@@ -67,25 +67,28 @@ async function answers(url: string): Promise<boolean> {
   }
 }
 
-/** Puts an image under `repository:tag`. @throws with the registry's answer */
+/** Puts an image under `repository:tag`, by requests with the headers that are given. @throws with the registry's answer */
 export async function pushImage(
   { host }: Registry,
   repository: string,
   tag: string,
   image: BuiltImage,
+  given: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   for (const [digest, bytes] of image.blobs) {
     if (digest === image.manifest.digest) continue;
     const begun = await expectOk(
-      await fetch(`http://${host}/v2/${repository}/blobs/uploads/`, { method: "POST" }),
+      await fetch(`http://${host}/v2/${repository}/blobs/uploads/`, { method: "POST", headers: given }),
     );
     const url = new URL(begun.headers.get("location") ?? "", `http://${host}`);
     url.searchParams.set("digest", digest);
-    await expectOk(await fetch(url, { method: "PUT", body: bytes as Uint8Array<ArrayBuffer> }));
+    await expectOk(
+      await fetch(url, { method: "PUT", headers: given, body: bytes as Uint8Array<ArrayBuffer> }),
+    );
   }
   const { digest, mediaType } = image.manifest;
   const body = image.blobs.get(digest) as Uint8Array<ArrayBuffer>;
-  const headers = { "content-type": mediaType };
+  const headers = { ...given, "content-type": mediaType };
   await expectOk(
     await fetch(`http://${host}/v2/${repository}/manifests/${tag}`, { method: "PUT", headers, body }),
   );

@@ -29,7 +29,7 @@ export async function pullImage(
   { image, auth, sandboxConfig }: PullImageRequest,
 ): Promise<string> {
   const wanted = image?.image ?? "";
-  const name = nameOf(wanted);
+  const name = normalizeImageName(wanted, `failed to parse image reference ${quote(wanted)}`);
   const snapshotter = snapshotterFor(context, sandboxConfig, image?.runtimeHandler ?? "");
   const { id, target } = await pull(context, scope, { name, snapshotter, auth });
   for (const reference of [id, ...repositoryNames(name, target.digest)]) {
@@ -41,15 +41,6 @@ export async function pullImage(
   }
   context.local.invalidate();
   return id;
-}
-
-/** @throws Unknown, in the reference's words */
-function nameOf(text: string): string {
-  try {
-    return normalizeImageName(text);
-  } catch (error) {
-    throw within(`failed to parse image reference ${quote(text)}`, error);
-  }
 }
 
 interface Wanted {
