@@ -91,7 +91,7 @@ const unpulled = <T>(field: Field<T>): Field<T> => unbuilt("cri images", field);
 export const CRI_IMAGES = table({
   snapshotter: string("overlayfs"),
   disable_snapshot_annotations: boolean(true),
-  discard_unpacked_layers: unpulled(boolean()),
+  discard_unpacked_layers: boolean(),
   pinned_images: map(string(), { sandbox: "registry.k8s.io/pause:3.10.2" }),
   runtime_platforms: map(table({ platform: string(), snapshotter: string() })),
   registry,

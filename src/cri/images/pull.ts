@@ -1,5 +1,4 @@
 import { create } from "@bufbuild/protobuf";
-import { PlatformSchema } from "#gen/containerd/types/platform_pb.ts";
 import {
   type AuthConfig,
   type PodSandboxConfig,
@@ -51,14 +50,18 @@ interface Wanted {
 
 async function pull(context: ImagesContext, scope: Scope, { name, snapshotter, auth }: Wanted) {
   const { config, transfers, local } = context;
-  const { registry, image_pull_progress_timeout: stallTimeoutMs } = config.images;
-  const platform = hostPlatform();
+  const {
+    registry,
+    image_pull_progress_timeout: stallTimeoutMs,
+    discard_unpacked_layers: discardsLayers,
+  } = config.images;
   const image = await transfers
     .pullImage(scope, name, {
-      selection: { platforms: onlyPlatform(platform) },
+      selection: { platforms: onlyPlatform(hostPlatform()) },
       labels: imageLabels(context, name),
-      unpack: [{ platform: create(PlatformSchema, platform), snapshotter }],
+      unpack: { snapshotter },
       stallTimeoutMs,
+      discardsLayers,
       resolver: {
         hostsDirectory: registry.config_path,
         headers: registry.headers,
