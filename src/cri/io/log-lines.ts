@@ -75,7 +75,7 @@ export class LogLines {
 
   #keep(rest: Uint8Array): void {
     if (rest.length === 0) return;
-    this.#rest.push(rest.length > MAX_COPIED_BYTES ? rest : Uint8Array.from(rest));
+    this.#rest.push(rest.length > MAX_COPIED_BYTES ? rest : new Uint8Array(rest));
     this.#restBytes += rest.length;
   }
 
