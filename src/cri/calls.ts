@@ -1,4 +1,6 @@
+import { attachUrl } from "./containers/attach.ts";
 import { createContainer } from "./containers/create.ts";
+import { execSync, execUrl } from "./containers/exec.ts";
 import { listContainers } from "./containers/list.ts";
 import { reopenContainerLog } from "./containers/log.ts";
 import { removeContainer } from "./containers/remove.ts";
@@ -8,6 +10,7 @@ import { stopContainerById } from "./containers/stop.ts";
 import { updateContainerResources } from "./containers/update.ts";
 import type { Cri } from "./cri.ts";
 import { listPodSandbox } from "./sandboxes/list.ts";
+import { portForwardUrl } from "./sandboxes/port-forward.ts";
 import { removePodSandbox } from "./sandboxes/remove.ts";
 import { runPodSandbox } from "./sandboxes/run.ts";
 import { podSandboxStatus } from "./sandboxes/status.ts";
@@ -38,6 +41,10 @@ export function callsOf(cri: Cri) {
     listContainers: bound(listContainers),
     updateContainerResources: bound(updateContainerResources),
     reopenContainerLog: bound(reopenContainerLog),
+    execSync: bound(execSync),
+    execUrl: bound(execUrl),
+    attachUrl: bound(attachUrl),
+    portForwardUrl: bound(portForwardUrl),
     events: (signal: AbortSignal) => cri.events.subscribe(signal),
   };
 }

@@ -2,6 +2,7 @@ import type { RuntimeHandler } from "#gen/runtime/v1/api_pb.ts";
 import type { Networks } from "../cni/networks.ts";
 import type { CriConfig } from "../config/config.ts";
 import type { Clock } from "../lib/clock.ts";
+import type { Lazy } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContainerStore } from "../model/containers.ts";
 import type { LeaseStore } from "../model/leases.ts";
@@ -19,6 +20,7 @@ import type { IdTable } from "./store/id-table.ts";
 import type { Names } from "./store/names.ts";
 import type { Operations } from "./store/operations.ts";
 import type { Sandbox } from "./store/sandbox.ts";
+import type { StreamingServer } from "./streaming/server.ts";
 
 /** The stores of containerd's own objects that pods are made of. */
 export interface CriStores {
@@ -50,6 +52,7 @@ export interface Cri {
   readonly sandboxOperations: Operations<string>;
   readonly containerOperations: Operations<string>;
   readonly events: ContainerEvents;
+  readonly streaming: Lazy<StreamingServer>;
   /** Aborted when the daemon stops. */
   readonly closing: AbortSignal;
   readonly clock: Clock;

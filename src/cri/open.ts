@@ -31,6 +31,7 @@ import { openSelinux } from "./spec/selinux.ts";
 import { IdTable } from "./store/id-table.ts";
 import { Names } from "./store/names.ts";
 import { Operations } from "./store/operations.ts";
+import { openStreaming } from "./streaming/open.ts";
 
 export interface CriOptions {
   readonly config: CriConfig;
@@ -78,7 +79,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
   const shared = { ...options, host, images, imagesContext, tasks, clock, logger, stores: dependencies };
   const pods = new PodSandboxController(shared);
   const networks = openNetworks({ config: runtime }, { logger });
-  const cri: Cri = {
+  const parts: Omit<Cri, "streaming"> = {
     ...shared,
     networks,
     controllers: new Map([["podsandbox", pods]]),
@@ -92,6 +93,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     events: new ContainerEvents(),
     closing: closing.signal,
   };
+  const cri: Cri = { ...parts, streaming: await openStreaming(parts) };
   void followEvents(cri, imagesContext, dependencies.events);
   await adoptImages(imagesContext, scopeOf());
   await recover(cri, pods);
@@ -103,6 +105,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
       closing.abort(new BunkerdError("Unavailable", "daemon is stopping"));
       pods.close();
       networks.close();
+      await (await cri.streaming.opened)?.close();
       await Promise.all(cri.containers.list().map(({ io }) => io?.release()));
     },
   };

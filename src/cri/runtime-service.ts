@@ -70,6 +70,11 @@ export function runtimeService({
       return {};
     },
 
+    execSync: async (request, context) => (await calls()).execSync(request, context.signal),
+    exec: async (request) => ({ url: await (await calls()).execUrl(request) }),
+    attach: async (request) => ({ url: await (await calls()).attachUrl(request) }),
+    portForward: async (request) => ({ url: await (await calls()).portForwardUrl(request) }),
+
     async *getContainerEvents(_request, context) {
       yield* (await calls()).events(context.signal);
     },

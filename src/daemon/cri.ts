@@ -6,6 +6,7 @@ import type { CriDependencies, OpenCri } from "../cri/open.ts";
 import { runtimeService } from "../cri/runtime-service.ts";
 import type { Exchange } from "../events/exchange.ts";
 import type { Clock } from "../lib/clock.ts";
+import { lazily } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import { messageOf } from "../model/errors.ts";
@@ -77,32 +78,6 @@ async function open(
   );
   const dependencies = { ...stores, tasks, events, snapshotterRoots, clock, logger };
   return await openCri({ config: config.cri, folders }, dependencies);
-}
-
-interface Lazy<T> {
-  /** Undefined until somebody asked for it. */
-  readonly opened: Promise<T | undefined> | undefined;
-  readonly get: () => Promise<T>;
-}
-
-/** Made once, when it is first asked for; again if that failed. */
-function lazily<T>(make: () => Promise<T>): Lazy<T> {
-  let made: Promise<T> | undefined;
-  return {
-    get opened() {
-      return made?.catch(() => undefined);
-    },
-    get() {
-      if (made === undefined) {
-        const making = make();
-        made = making;
-        making.catch(() => {
-          if (made === making) made = undefined;
-        });
-      }
-      return made;
-    },
-  };
 }
 
 async function loadForPods(

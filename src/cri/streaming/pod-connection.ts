@@ -65,7 +65,7 @@ async function dial(netnsPath: string | undefined, port: number): Promise<PodCon
       try {
         return await connecting;
       } catch (error) {
-        failures.push(messageOf(error));
+        failures.push(dialFailure(hostname, port, error));
       }
     }
   } catch (error) {
@@ -73,6 +73,14 @@ async function dial(netnsPath: string | undefined, port: number): Promise<PodCon
   }
   const where = `localhost:${port} inside namespace ${quote(netnsPath ?? "host")}`;
   throw failure(netnsPath, `failed to connect to ${where}, IPv4: ${failures[0]} IPv6 ${failures[1]}`);
+}
+
+/** As Go says it. */
+function dialFailure(hostname: string, port: number, error: unknown): string {
+  const [network, address] = hostname.includes(":") ? ["tcp6", `[${hostname}]`] : ["tcp4", hostname];
+  const { code } = error as NodeJS.ErrnoException;
+  const reason = code === "ECONNREFUSED" ? "connection refused" : messageOf(error);
+  return `dial ${network} ${address}:${port}: connect: ${reason}`;
 }
 
 function failure(netnsPath: string | undefined, reason: string): BunkerdError {

@@ -13,6 +13,9 @@ const DICTIONARY_ID_BYTES = 4;
 const HAS_DICTIONARY = 0x20;
 const METHOD_DEFLATE = 8;
 
+/** An empty stored block: Go's inflate hands out what it has only when it meets one. */
+const SYNC_MARK = Uint8Array.of(0, 0, 0, 0xff, 0xff);
+
 /** Length-prefixed at the head of the dictionary that both sides know (Draft 3.1, section 2.6.10.1). */
 const DICTIONARY_WORDS =
   "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age allow authorization cache-control connection content-base content-encoding content-language content-length content-location content-md5 content-range content-type date etag expect expires from host if-match if-modified-since if-none-match if-range if-unmodified-since last-modified location max-forwards pragma proxy-authenticate proxy-authorization range referer retry-after server te trailer transfer-encoding upgrade user-agent vary via warning www-authenticate method get status 200_OK version HTTP/1.1 url public set-cookie keep-alive origin";
@@ -86,7 +89,7 @@ export class HeaderEncoder {
     const stored = Buffer.alloc(5);
     stored.writeUInt16LE(block.length, 1);
     stored.writeUInt16LE(~block.length & 0xffff, 3);
-    return Buffer.concat([...head, stored, block]);
+    return Buffer.concat([...head, stored, block, SYNC_MARK]);
   }
 }
 
