@@ -27,7 +27,7 @@ export interface Resolver {
    * digest; without `@digest` each manifest is put under the tag.
    */
   pusher(reference: string): Promise<Pusher>;
-  /** Ends idle connections at once; they end by themselves after half a minute. What is going on goes on. */
+  /** Forgets credentials and tokens. What is going on goes on; idle connections end by themselves. */
   close(): void;
 }
 

@@ -20,6 +20,9 @@ export const MAX_ATTEMPTS = 5;
 /** Of them, those after an answer that says that the server is at fault. */
 export const MAX_SERVER_ERRORS = 3;
 
+/** Of them, those that were not answered in time. */
+export const MAX_SILENCES = 2;
+
 /** A cut connection is taken up again so often without a byte between (containerd `httpreadseeker.go`). */
 export const MAX_CUTS_WITHOUT_PROGRESS = 3;
 

@@ -7,7 +7,7 @@ import { dockerCredentials } from "./docker-config.ts";
 import { exchange, type HttpAnswer, type RequestBody, readTls } from "./exchange.ts";
 import { abortError, registryWords, shownUrl, statusLine, TransportFailure, type Trial } from "./failures.ts";
 import { isMirror, type RegistryHost, registryHosts } from "./hosts.ts";
-import { FIRST_DELAY_MS, MAX_ATTEMPTS, MAX_DELAY_MS, MAX_SERVER_ERRORS } from "./limits.ts";
+import { FIRST_DELAY_MS, MAX_ATTEMPTS, MAX_DELAY_MS, MAX_SERVER_ERRORS, MAX_SILENCES } from "./limits.ts";
 import type { ResolverOptions } from "./resolver.ts";
 
 /* Requests to a registry's API: authorization, retries, plain http where TLS was only hoped for. */
@@ -87,7 +87,7 @@ export class Session {
     let [refusals, serverErrors] = [0, 0];
     for (let attempt = 1; ; attempt++) {
       const isLastAttempt = attempt === MAX_ATTEMPTS;
-      const sent = await this.#once(name, { ...request, method }, isLastAttempt);
+      const sent = await this.#once(name, { ...request, method }, attempt);
       if (sent === undefined) {
         await pause(FIRST_DELAY_MS * 2 ** attempt, request.signal);
         continue;
@@ -126,7 +126,7 @@ export class Session {
   async #once(
     name: { readonly host: string; readonly repository: string },
     request: ApiRequest,
-    isLastAttempt: boolean,
+    attempt: number,
   ): Promise<{ answer: ApiAnswer; access: Parameters<Authorizer["refused"]>[0] } | undefined> {
     const { method, host, scopes, isTrusted = true, body, decodes = true, signal, isLastHost } = request;
     const url = this.#urlOf(name, request);
@@ -148,13 +148,20 @@ export class Session {
       };
     } catch (error) {
       if (!(error instanceof TransportFailure)) throw error;
-      if (this.#fallBack(host, url, error)) return await this.#once(name, request, isLastAttempt);
-      const isTransient = error.kind === "cut" || error.kind === "timeout";
-      const mayRepeat = isLastHost && request.isRepeatable !== false && !isLastAttempt;
-      if (mayRepeat && isTransient) return undefined;
-      throw new TransportFailure(error.kind, `failed to do request: ${shown}: ${error.message}`, {
-        cause: error,
-      });
+      if (this.#fallBack(host, url, error)) return await this.#once(name, request, attempt);
+      // Who was silent for half a minute is not waited for five times.
+      const attempts = { cut: MAX_ATTEMPTS, timeout: MAX_SILENCES, refused: 1, "no-tls": 1, other: 1 }[
+        error.kind
+      ];
+      const mayRepeat = isLastHost && request.isRepeatable !== false;
+      if (mayRepeat && attempt < attempts) return undefined;
+      throw new TransportFailure(
+        error.kind,
+        `failed to do request: ${goMethod(method)} "${shownUrl(url)}": ${error.message}`,
+        {
+          cause: error,
+        },
+      );
     }
   }
 
@@ -205,6 +212,11 @@ export class Session {
     this.#plain.add(host.host);
     return true;
   }
+}
+
+/** As Go's client names a method in its errors. */
+function goMethod(method: string): string {
+  return `${method.slice(0, 1)}${method.slice(1).toLowerCase()}`;
 }
 
 /** Somebody else may wait for the same token: it is not ended, only no longer waited for. */

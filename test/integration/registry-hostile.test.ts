@@ -1,6 +1,9 @@
 /** Registries that lie, stall, flood and send elsewhere: made here, on loopback. */
 import { afterAll, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { silentLogger } from "../../src/lib/log.ts";
 import type { OciDescriptor } from "../../src/model/oci.ts";
 import { createResolver, type ResolverOptions } from "../../src/registry/resolver.ts";
@@ -500,6 +503,52 @@ describe("elsewhere", () => {
     expect(seen).toEqual([null]);
   });
 });
+
+/** Listens and accepts nobody; its queue is full, so that the kernel leaves further connections without an answer. */
+const DEAF = `
+import socket, sys
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen(0)
+held = []
+while True:
+    client = socket.socket()
+    client.settimeout(0.3)
+    held.append(client)
+    try:
+        client.connect(server.getsockname())
+    except TimeoutError:
+        break
+print(server.getsockname()[1], flush=True)
+sys.stdin.read()
+`;
+
+test("a host that does not answer the dial costs its dial_timeout; the next is asked", async () => {
+  const python = Bun.spawn(["python3", "-c", DEAF], { stdin: "pipe", stdout: "pipe" });
+  const certs = mkdtempSync(join(tmpdir(), "bunkerd-dial-"));
+  try {
+    const { value } = await python.stdout.getReader().read();
+    const deaf = `127.0.0.1:${new TextDecoder().decode(value).trim()}`;
+    const { host } = serve(
+      () =>
+        new Response(blob, { headers: { "content-type": MANIFEST, "docker-content-digest": layer.digest } }),
+    );
+    mkdirSync(join(certs, "name.example"));
+    const file = join(certs, "name.example/hosts.toml");
+    writeFileSync(file, `[host."http://${deaf}"]\ndial_timeout = "300ms"\n[host."http://${host}"]\n`);
+    const started = performance.now();
+    const { descriptor } = await resolverOf({ hostsDirectory: certs }).resolve("name.example/a:t");
+    expect(descriptor.digest).toBe(layer.digest);
+    expect(performance.now() - started).toBeLessThan(10_000);
+    writeFileSync(file, `server = "http://${deaf}"\ndial_timeout = "300ms"\n`);
+    const failure = await failureOf(resolverOf({ hostsDirectory: certs }).resolve("name.example/a:t"));
+    expect(failure.message).toContain(`dial: i/o timeout (${file})`);
+  } finally {
+    rmSync(certs, { recursive: true });
+    await python.stdin.end();
+    await python.exited;
+  }
+}, 30_000);
 
 test("a proxy of the environment is used, for loopback hosts it is not", async () => {
   const seen: string[] = [];
