@@ -131,7 +131,8 @@ set -e
 last=
 for word; do
   if [ "$last" = --bundle ]; then
-    jq 'del(.linux.resources)' "$word/config.json" > "$word/config.new"
+    jq 'del(.linux.resources, .linux.uidMappings, .linux.gidMappings) | .linux.namespaces |= map(select(.type != "user"))' \
+      "$word/config.json" > "$word/config.new"
     mv "$word/config.new" "$word/config.json"
   fi
   last=$word

@@ -837,5 +837,12 @@ export function sandboxCases(host: string): SandboxCase[] {
       refused: /is not correct/,
     },
     { name: "other settings", pod: {}, daemon: "other" },
+    {
+      name: "another machine: user namespace",
+      pod: context({ namespaceOptions: { usernsOptions: USER_NAMESPACE } }),
+      daemon: "modern",
+      handler: "bare",
+    },
+    { name: "another machine: cgroup v2", pod: {}, daemon: "modern", handler: "bare" },
   ];
 }

@@ -113,7 +113,8 @@ const handlers: Readonly<Record<string, Partial<RuntimeSettings>>> = {
 
 /** Of the daemon that has cgroup v2. */
 const modernHandlers: Readonly<Record<string, Partial<RuntimeSettings>>> = {
-  writable: { cgroup_writable: true },
+  bare: { options: { BinaryName: modernMachine.runc } },
+  writable: { cgroup_writable: true, options: { BinaryName: modernMachine.runc } },
 };
 
 type Settings = SpecSettings & { readonly ignore_image_defined_volumes?: boolean };
@@ -406,6 +407,7 @@ function filesOf({ daemon }: CriReference, pod: Pick<Pod, "id">) {
     hosts: at("root", "hosts"),
     resolvConf: at("root", "resolv.conf"),
     shm: at("state", "shm"),
+    userNamespace: at("state", "pinned-namespaces/user"),
   };
 }
 
@@ -468,6 +470,7 @@ async function oursOfSandbox(one: SandboxCase, reference: CriReference, pod?: Po
     image: imageOf(PAUSE_IMAGE),
     imageName: PAUSE_IMAGE,
     netnsPath: pod?.netnsPath ?? "",
+    userNamespacePath: files.userNamespace,
     shmPath: files.shm,
     resolvConfPath: files.resolvConf,
     runtime: runtimeOf(one.handler ?? ""),
