@@ -136,6 +136,7 @@ async function make(draft: Draft, id: string, rollback: Rollback): Promise<void>
   });
   enter(draft, "spec");
   const planned = await plan(draft, id, image, paths.root);
+  rollback.add("SELinux label", async () => cri.host.selinux?.release(planned.metadata.processLabel));
   checkUser(draft.config);
   enter(draft, "stdio");
   const io = await step("failed to create container io", () =>
@@ -213,6 +214,7 @@ async function plan(draft: Draft, id: string, image: LocalImage, root: string): 
     sandboxProcessLabel: sandbox.metadata.processLabel,
     settings: cri.config.runtime,
     host: cri.host,
+    warn: (message) => cri.logger.warn(message, { id }),
   };
   const { spec, processLabel } = await step(`failed to generate container ${quote(id)} spec`, () =>
     containerSpec(input),

@@ -13,6 +13,7 @@ import type { ContainerIo } from "../io/container-io.ts";
 import { ignoringNotFound, snapshotterOf, step } from "../records.ts";
 import { Rollback } from "../rollback.ts";
 import { handlerOf } from "../runtimes.ts";
+import { labelledMounts } from "../spec/selinux.ts";
 import type { IdMapping, Spec } from "../spec/spec.ts";
 import { sendContainerEvent } from "../status-events.ts";
 import type { Container } from "../store/container.ts";
@@ -126,7 +127,8 @@ async function createTask(
     sandbox.metadata.config,
     sandbox.metadata.runtimeHandler,
   );
-  const rootfs = await snapshotterOf(stores, snapshotter).mounts(scopeOf(signal), snapshotKey);
+  const mounts = await snapshotterOf(stores, snapshotter).mounts(scopeOf(signal), snapshotKey);
+  const rootfs = labelledMounts(mounts, record.spec);
   const options = ownedIo(record);
   const { stdin, stdout, stderr, terminal } = io.stdio;
   const request = create(CreateTaskRequestSchema, {

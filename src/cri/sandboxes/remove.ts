@@ -41,4 +41,5 @@ export async function removePodSandbox(cri: Cri, podSandboxId: string, signal: A
   );
   cri.sandboxes.delete(id);
   cri.sandboxNames.release(id);
+  cri.host.selinux?.release(sandbox.metadata.processLabel);
 }

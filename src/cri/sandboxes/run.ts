@@ -277,7 +277,9 @@ async function startController(
   enter(pod, "start");
   const started = await step(`failed to start sandbox ${quote(id)}`, () => controller.start(scope, id));
   sandbox.endpoint = { address: started.address, version: started.version };
-  sandbox.metadata = { ...sandbox.metadata, processLabel: started.labels["selinux_label"] ?? "" };
+  const processLabel = started.labels["selinux_label"] ?? "";
+  rollback.add("SELinux label", async () => cri.host.selinux?.release(processLabel));
+  sandbox.metadata = { ...sandbox.metadata, processLabel };
   sandbox.update({ pid: started.pid, createdAt: nanoseconds(started.createdAt) });
   record.labels = started.labels;
   if (started.spec !== undefined) record.spec = started.spec;

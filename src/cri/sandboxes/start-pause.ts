@@ -23,6 +23,7 @@ import { Rollback } from "../rollback.ts";
 import { handlerOf } from "../runtimes.ts";
 import { criLabels, SANDBOX_EXTENSION } from "../spec/labels.ts";
 import { completeSandboxSpec, type SandboxSpecInput, sandboxSpec } from "../spec/sandbox-spec.ts";
+import { labelledMounts } from "../spec/selinux.ts";
 import { packSandboxMetadata } from "../store/metadata.ts";
 import { nanoseconds } from "../time.ts";
 import { makeSandboxFolders, removeFolder, setUpSandboxFiles, unmountShm, usesHostIpc } from "./files.ts";
@@ -91,6 +92,7 @@ async function start(
   const { spec, processLabel } = await step("failed to generate sandbox container spec", () =>
     sandboxSpec(input),
   );
+  rollback.add("SELinux label", async () => given.host.selinux?.release(processLabel));
   const labels = criLabels(metadata.config.labels, image.config.labels, "sandbox");
   pod.metadata = { ...metadata, processLabel };
   const snapshotter = handler.snapshotter || config.images.snapshotter;
@@ -141,7 +143,8 @@ async function startTask(
   rollback: Rollback,
 ): Promise<number> {
   const { id, snapshotter, snapshotKey } = record;
-  const rootfs = await snapshotterOf(stores, snapshotter).mounts(scope, snapshotKey);
+  const mounts = await snapshotterOf(stores, snapshotter).mounts(scope, snapshotKey);
+  const rootfs = labelledMounts(mounts, record.spec);
   rollback.add("pause task", async (signal) => {
     const undoing = scopeOf(signal);
     await ignoringNotFound(() => tasks.kill(undoing, { containerId: id, execId: "" }, KILL, true));

@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { SELinuxOptionSchema } from "#gen/runtime/v1/api_pb.ts";
+import { packSpec } from "../../client/spec.ts";
 import { getXattr } from "../../linux/xattr.ts";
-import { SelinuxLabels, selinuxLabels } from "./selinux.ts";
+import { labelledMounts, SelinuxLabels, selinuxLabels } from "./selinux.ts";
 
 /** As container-selinux has them. */
 const CONTEXTS = `
@@ -36,6 +37,26 @@ describe("SELinux labels", () => {
     expect(() => labels.labelsFor(undefined, "")).toThrow("resource exhausted");
     labels.release(given[1] ?? "");
     expect(labels.labelsFor(undefined, "").processLabel).toBe(given[1] ?? "none");
+  });
+
+  test("a level that a pod shares with its containers is free once all are gone", () => {
+    const labels = new SelinuxLabels(CONTEXTS, 2);
+    const { processLabel } = labels.labelsFor(undefined, "");
+    expect(labels.labelsFor(undefined, processLabel).processLabel).toBe(processLabel);
+    labels.release(processLabel);
+    expect(() => labels.labelsFor(undefined, "")).toThrow("resource exhausted");
+    labels.release(processLabel);
+    expect(labels.labelsFor(undefined, "").processLabel).toBe(processLabel);
+  });
+
+  test("a root file system is mounted with the label of its files", () => {
+    const mounts = [{ type: "overlay", options: ["lowerdir=/l"] }];
+    const spec = (mountLabel: string) => packSpec({ ociVersion: "1.2.1", linux: { mountLabel } });
+    expect(labelledMounts(mounts, spec("a:b:c:s0:c1,c2"))).toEqual([
+      { type: "overlay", options: ["lowerdir=/l", 'context="a:b:c:s0:c1,c2"'] },
+    ]);
+    expect(labelledMounts(mounts, spec(""))).toEqual(mounts);
+    expect(labelledMounts(mounts, undefined)).toEqual(mounts);
   });
 
   test("what is found in use after a restart is not given again", () => {

@@ -1,10 +1,13 @@
 import { randomInt } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Any } from "@bufbuild/protobuf/wkt";
 import type { SELinuxOption } from "#gen/runtime/v1/api_pb.ts";
+import { unpackSpec } from "../../client/spec.ts";
 import { lookUpMount } from "../../linux/mountinfo.ts";
 import { BunkerdError, fail, quote } from "../../model/errors.ts";
 import { relabelTree } from "./relabel.ts";
+import type { Spec } from "./spec.ts";
 
 /** Categories that a policy for containers has; the last two are kept for what no confined process may read. */
 const MAX_CATEGORIES = 1024;
@@ -43,13 +46,14 @@ export function selinuxLabels(
 }
 
 /**
- * The labels of containers where SELinux is on (opencontainers/selinux `go-selinux/label`). Each container that does not share its
- * pod's level gets a pair of categories that no other has: this remembers which are taken.
+ * The labels of containers where SELinux is on (opencontainers/selinux `go-selinux/label`). Each pod, and each container that does
+ * not share its pod's level, gets a pair of categories that no other has: this remembers which are taken, and how often.
  */
 export class SelinuxLabels {
   readonly #contexts: ReadonlyMap<string, string>;
   readonly #categories: number;
-  readonly #taken = new Set<string>([UNREADABLE_LEVEL]);
+  /** Levels by how many containers and pods have them: those of a pod share one. */
+  readonly #taken = new Map<string, number>([[UNREADABLE_LEVEL, 1]]);
 
   /** @param contexts the policy's file of contexts for containers, `process = "…"` a line */
   constructor(contexts: string, categories = MAX_CATEGORIES) {
@@ -61,7 +65,7 @@ export class SelinuxLabels {
     this.#categories = categories > 0 ? categories : MAX_CATEGORIES;
   }
 
-  /** Those that a request asks for over the policy's; without, those of the pod. Takes the level. @throws ResourceExhausted */
+  /** Those that a request asks for over the policy's; without, those of the pod. To be released once. @throws ResourceExhausted */
   labelsFor(asked: SELinuxOption | undefined, podLabel: string): LabelPair {
     const process = this.#contexts.get("process") ?? "";
     const file = this.#contexts.get("file") ?? "";
@@ -91,9 +95,12 @@ export class SelinuxLabels {
     return kind === "" ? label : textOf({ ...contextOf(label), type: contextOf(kind).type });
   }
 
-  /** Its level may be given again. */
+  /** Its level may be given again once all that had it are gone. */
   release(label: string): void {
-    this.#taken.delete(contextOf(label).level);
+    const { level } = contextOf(label);
+    const left = (this.#taken.get(level) ?? 0) - 1;
+    if (left > 0) this.#taken.set(level, left);
+    else this.#taken.delete(level);
   }
 
   /** One that is in use, found after a restart. */
@@ -107,7 +114,7 @@ export class SelinuxLabels {
   }
 
   #take(level: string): void {
-    if (level.includes(":c")) this.#taken.add(level);
+    if (level.includes(":c")) this.#taken.set(level, (this.#taken.get(level) ?? 0) + 1);
   }
 
   #freeLevel(): string {
@@ -123,6 +130,19 @@ export class SelinuxLabels {
     }
     throw fail("ResourceExhausted", `SELinux levels of ${this.#categories} categories`);
   }
+}
+
+/** A root file system's mounts, shown with the label that the container's spec has for files, as containerd's client asks for them. */
+export function labelledMounts<M extends { readonly options: readonly string[] }>(
+  mounts: readonly M[],
+  spec: Any | undefined,
+): M[] {
+  const label = spec === undefined ? "" : ((unpackSpec(spec) as Partial<Spec>).linux?.mountLabel ?? "");
+  if (label === "") return [...mounts];
+  return mounts.map((mount) => ({
+    ...mount,
+    options: [...mount.options, `context=${JSON.stringify(label)}`],
+  }));
 }
 
 /** Undefined where the kernel has no policy. @throws InvalidArgument if `categories` are too many */
