@@ -34,7 +34,7 @@ export class ProgressTracker {
 
   add(descriptor: OciDescriptor): void {
     if (this.#jobs.has(descriptor.digest)) return;
-    const parents = this.#parents.get(descriptor.digest) ?? [this.#root];
+    const parents = [...(this.#parents.get(descriptor.digest) ?? [this.#root])];
     const name = refKeyOf(descriptor);
     this.#jobs.set(descriptor.digest, { descriptor, name, parents, moved: 0, told: 0, state: "open" });
     this.#listener({ event: "waiting", name, parents, progress: 0, total: descriptor.size, descriptor });

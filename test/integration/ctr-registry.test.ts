@@ -93,9 +93,7 @@ async function runScript(
 ): Promise<string[]> {
   const image = `${registry.host}/library/box:1`;
   const printed: string[] = [];
-  // The daemon's own push is not built yet.
-  const steps = local ? SCRIPT : SCRIPT.filter(([line]) => !line.includes("copy:2"));
-  for (const [line, shows] of steps) {
+  for (const [line, shows] of SCRIPT) {
     const args = line
       .replace("<local> ", local && version === "2.1" ? "--local " : "")
       .split(" ")
