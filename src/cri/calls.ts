@@ -45,7 +45,7 @@ export function callsOf(cri: Cri) {
     execUrl: bound(execUrl),
     attachUrl: bound(attachUrl),
     portForwardUrl: bound(portForwardUrl),
-    events: (signal: AbortSignal) => cri.events.subscribe(signal),
+    events: (signal: AbortSignal) => cri.events.subscribe(AbortSignal.any([signal, cri.closing])),
   };
 }
 

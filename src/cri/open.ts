@@ -45,6 +45,8 @@ export interface CriDependencies extends CriStores {
   /** Where each snapshotter keeps its files, by its name. */
   readonly snapshotterRoots: ReadonlyMap<string, string>;
   readonly tasks: TaskStore;
+  /** Besides `podsandbox`, which is CRI's own: by name. */
+  readonly controllers: ReadonlyMap<string, SandboxController>;
   readonly events: {
     subscribe(filters: readonly string[], signal?: AbortSignal): AsyncIterableIterator<Envelope>;
   };
@@ -56,7 +58,9 @@ export interface OpenCri {
   readonly calls: CriCalls;
   readonly imageCalls: ImageCalls;
   readonly controllers: ReadonlyMap<string, SandboxController>;
-  /** The pods live on; nobody watches them any more. */
+  /** Nobody waits for a pod's end or an event any more; calls may still come. */
+  stopWaiting(): void;
+  /** The pods live on. */
   close(): Promise<void>;
 }
 
@@ -76,13 +80,17 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     local: images,
     usages: new SnapshotUsages(config.images.stats_collect_period * 1000, dependencies),
   };
-  const shared = { ...options, host, images, imagesContext, tasks, clock, logger, stores: dependencies };
+  const shared = {
+    ...options,
+    ...{ host, images, imagesContext, tasks, clock, logger, stores: dependencies },
+    closing: closing.signal,
+  };
   const pods = new PodSandboxController(shared);
   const networks = openNetworks({ config: runtime }, { logger });
   const parts: Omit<Cri, "streaming"> = {
     ...shared,
     networks,
-    controllers: new Map([["podsandbox", pods]]),
+    controllers: new Map([["podsandbox", pods], ...dependencies.controllers]),
     handlers: await readHandlers(shared),
     sandboxes: new IdTable(),
     containers: new IdTable(),
@@ -91,9 +99,9 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     sandboxOperations: new Operations(),
     containerOperations: new Operations(),
     events: new ContainerEvents(),
-    closing: closing.signal,
   };
   const cri: Cri = { ...parts, streaming: await openStreaming(parts) };
+  const stopWaiting = (): void => closing.abort(new BunkerdError("Unavailable", "daemon is stopping"));
   void followEvents(cri, imagesContext, dependencies.events);
   await adoptImages(imagesContext, scopeOf());
   await recover(cri, pods);
@@ -101,9 +109,9 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     calls: callsOf(cri),
     imageCalls: imageCallsOf(imagesContext),
     controllers: cri.controllers,
+    stopWaiting,
     async close() {
-      closing.abort(new BunkerdError("Unavailable", "daemon is stopping"));
-      pods.close();
+      stopWaiting();
       networks.close();
       await (await cri.streaming.opened)?.close();
       await Promise.all(cri.containers.list().map(({ io }) => io?.release()));

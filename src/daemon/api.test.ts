@@ -3,6 +3,7 @@ import { runtimeService } from "../cri/runtime-service.ts";
 import { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { TaskStore } from "../model/tasks.ts";
+import { sandboxControllerService } from "../services/sandboxes.ts";
 import { HealthStatus } from "../transport/health.ts";
 import { API_SERVICES } from "./api.ts";
 import { Parts, PluginType } from "./parts.ts";
@@ -37,7 +38,10 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     diff: served === null ? undefined : diff,
     transfer: served === null ? { streams: undefined, transfers: undefined } : transfer,
     health: new HealthStatus(),
-    cri: [runtimeService({ calls: () => Promise.reject(new Error("called")), version: "" })],
+    cri: [
+      sandboxControllerService({ controller: async () => undefined, publisher: exchange ?? new Exchange() }),
+      runtimeService({ calls: () => Promise.reject(new Error("called")), version: "" }),
+    ],
     root: "/",
     version: "",
     revision: "",

@@ -8,7 +8,7 @@ import { Images } from "#gen/containerd/services/images/v1/images_pb.ts";
 import { Introspection } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Namespaces } from "#gen/containerd/services/namespaces/v1/namespaces_pb.ts";
-import { Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
+import { Controller, Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
 import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { Streaming } from "#gen/containerd/services/streaming/v1/streaming_pb.ts";
 import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
@@ -29,6 +29,7 @@ export const API_SERVICES: readonly DescService[] = [
   Namespaces,
   Leases,
   Store,
+  Controller,
   Tasks,
   RuntimeService,
   ImageService,

@@ -10,10 +10,13 @@ import { lazily } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import { messageOf } from "../model/errors.ts";
+import type { SandboxController } from "../model/sandboxes.ts";
 import type { TaskStore } from "../model/tasks.ts";
+import { sandboxControllerService } from "../services/sandboxes.ts";
 import type { LocalTransfers } from "../transfer/local.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
 import { type Parts, PluginType } from "./parts.ts";
+import type { Runtime } from "./runtime.ts";
 
 export interface CriParts {
   readonly parts: Parts;
@@ -22,7 +25,7 @@ export interface CriParts {
   readonly clock: Clock;
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
-  readonly tasks: TaskStore | undefined;
+  readonly runtime: Runtime;
   readonly transfers: LocalTransfers | undefined;
   readonly version: string;
   readonly stack: AsyncDisposableStack;
@@ -30,42 +33,67 @@ export interface CriParts {
 
 const NAMESPACE = "k8s.io";
 
+export interface CriServices {
+  readonly bindings: readonly ServiceBinding[];
+  stopWaiting(): void;
+}
+
 /**
- * The kubelet's services. A daemon that nobody asks for pods does not load them: the first call does, or pods that are there already,
- * which need somebody to read their output and to notice their end.
+ * The kubelet's services, and that of all sandbox controllers. A daemon that nobody asks for pods does not load CRI: the first call does,
+ * or pods that are there already, which need somebody to read their output and to notice their end.
  */
-export async function startCri(given: CriParts): Promise<readonly ServiceBinding[]> {
-  const { parts, exchange, metadata, tasks, transfers, version, stack } = given;
-  const images = await parts.start(
-    { type: PluginType.cri, id: "images" },
-    { metadata, transfers },
-    (needed) => ({ ...needed.metadata, transfers: needed.transfers }),
+export async function startCri(given: CriParts): Promise<CriServices> {
+  const { parts, exchange, metadata, runtime, transfers, version, stack } = given;
+  const { tasks, sandboxes } = runtime;
+  const part = (type: string, id: string) => ({ type, id });
+  const images = await parts.start(part(PluginType.cri, "images"), { metadata, transfers }, (needed) => ({
+    ...needed.metadata,
+    transfers: needed.transfers,
+  }));
+  const running = await parts.start(part(PluginType.cri, "runtime"), { tasks }, (needed) => needed.tasks);
+  const cri = await parts.start(
+    part(PluginType.podSandbox, "podsandbox"),
+    { images, running, exchange, sandboxes },
+    (needed) => lazily(() => open(given, needed)),
   );
-  const runtime = await parts.start(
-    { type: PluginType.cri, id: "runtime" },
-    { tasks },
-    (needed) => needed.tasks,
+  stack.defer(async () => await (await cri?.opened)?.close());
+  const pods = await parts.start(part(PluginType.grpc, "cri"), { cri }, (needed) => {
+    void loadForPods(given, needed.cri.get);
+    const calls = async (): Promise<CriCalls> => (await needed.cri.get()).calls;
+    const imageCalls = async () => (await needed.cri.get()).imageCalls;
+    return [runtimeService({ calls, version }), imageService({ calls: imageCalls })];
+  });
+  const controllers = await parts.start(
+    part(PluginType.grpc, "sandbox-controllers"),
+    { sandboxes, exchange },
+    (needed) =>
+      sandboxControllerService({
+        async controller(name) {
+          if (name === "shim") return needed.sandboxes;
+          return name === "podsandbox" ? (await cri?.get())?.controllers.get(name) : undefined;
+        },
+        publisher: needed.exchange,
+      }),
   );
-  const bindings = await parts.start(
-    { type: PluginType.grpc, id: "cri" },
-    { images, runtime, exchange },
-    (needed) => {
-      const cri = lazily(() => open(given, needed.images, needed.runtime, needed.exchange));
-      stack.defer(async () => await (await cri.opened)?.close());
-      void loadForPods(needed.images, cri.get, given.logger);
-      const calls = async (): Promise<CriCalls> => (await cri.get()).calls;
-      const imageCalls = async () => (await cri.get()).imageCalls;
-      return [runtimeService({ calls, version }), imageService({ calls: imageCalls })];
+  return {
+    bindings: [...(pods ?? []), ...(controllers === undefined ? [] : [controllers])],
+    stopWaiting() {
+      sandboxes?.stopWaiting();
+      void cri?.opened?.then((opened) => opened?.stopWaiting());
     },
-  );
-  return bindings ?? [];
+  };
+}
+
+interface CriNeeds {
+  readonly images: Metadata & Pick<CriDependencies, "transfers">;
+  readonly running: TaskStore;
+  readonly exchange: Exchange;
+  readonly sandboxes: SandboxController;
 }
 
 async function open(
   { parts, config, logger, clock }: CriParts,
-  stores: Metadata & Pick<CriDependencies, "transfers">,
-  tasks: TaskStore,
-  events: Exchange,
+  { images: stores, running: tasks, exchange: events, sandboxes }: CriNeeds,
 ): Promise<OpenCri> {
   const { openCri } = await import("../cri/open.ts");
   const folder = `${PluginType.grpc}.cri`;
@@ -76,18 +104,19 @@ async function open(
       .filter(({ type }) => type === PluginType.snapshotter)
       .map(({ id, exports }) => [id, exports["root"] ?? ""]),
   );
-  const dependencies = { ...stores, tasks, events, snapshotterRoots, clock, logger };
+  const controllers = new Map([["shim", sandboxes]]);
+  const dependencies = { ...stores, tasks, controllers, events, snapshotterRoots, clock, logger };
   return await openCri({ config: config.cri, folders }, dependencies);
 }
 
-async function loadForPods(
-  { containers, sandboxes }: Metadata,
-  load: () => Promise<unknown>,
-  logger: Logger,
-): Promise<void> {
+async function loadForPods({ metadata, logger }: CriParts, load: () => Promise<unknown>): Promise<void> {
+  if (metadata === undefined) return;
   try {
     const scope = { namespace: NAMESPACE };
-    const [pods, others] = await Promise.all([containers.list(scope), sandboxes.list(scope)]);
+    const [pods, others] = await Promise.all([
+      metadata.containers.list(scope),
+      metadata.sandboxes.list(scope),
+    ]);
     if (pods.length + others.length > 0) await load();
   } catch (error) {
     logger.error("failed to take over pods", { error: messageOf(error) });

@@ -61,13 +61,14 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const base = { parts, config, logger, clock, exchange, stack };
   const metadata = await startMetadata({ ...base, metrics });
   const collection = await startCollection({ ...base, metadata, metrics });
-  const tasks = await startRuntime({ ...base, metadata, version });
+  const runtime = await startRuntime({ ...base, metadata, version });
+  const { tasks } = runtime;
   const { differs, service: diff } = await startDiff(parts, config, metadata);
   const transfer = await startTransfer({ ...base, metadata, differs });
   const restart = await startRestart({ ...base, metadata, tasks });
-  const cri = await startCri({ ...base, metadata, tasks, transfers: transfer.transfers, version });
+  const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
   const bindings = await startServices({
-    ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health, cri },
+    ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health, cri: cri.bindings },
     ...{ root, version, revision },
   });
   metrics?.addServices(bindings);
@@ -101,6 +102,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     ready = false;
     health.shutdown();
     tasks?.stopWaiting();
+    cri.stopWaiting();
     exchange?.close();
   });
   ready = true;

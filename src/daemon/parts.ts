@@ -17,6 +17,8 @@ export const PluginType = {
   runtime: "io.containerd.runtime.v2",
   containerMonitor: "io.containerd.monitor.container.v1",
   sandboxStore: "io.containerd.sandbox.store.v1",
+  sandboxController: "io.containerd.sandbox.controller.v1",
+  podSandbox: "io.containerd.podsandbox.controller.v1",
   service: "io.containerd.service.v1",
   cri: "io.containerd.cri.v1",
   grpc: "io.containerd.grpc.v1",

@@ -8,6 +8,7 @@ import type { Metadata } from "../metadata/metadata.ts";
 import { BunkerdError } from "../model/errors.ts";
 import { type Platform, platformOf } from "../model/platforms.ts";
 import { recoverShims } from "../runtime/recovery.ts";
+import { ShimSandboxes } from "../runtime/sandboxes.ts";
 import { Shims } from "../runtime/shims.ts";
 import { Tasks } from "../runtime/tasks.ts";
 import { type Parts, PluginType } from "./parts.ts";
@@ -31,8 +32,14 @@ const DEFAULT_SOCKET_DIR = "/run/containerd/s";
 /** A shim's socket has a name of 64 characters, and sun_path takes 107 (`socket_linux.go`). */
 const MAX_SOCKET_DIR_BYTES = 107 - 64 - 1;
 
+export interface Runtime {
+  readonly tasks: Tasks | undefined;
+  /** Sandboxes that are their shims' business. */
+  readonly sandboxes: ShimSandboxes | undefined;
+}
+
 /** What runs containers, with those that an earlier daemon left running. @throws InvalidArgument on a setting */
-export async function startRuntime(given: RuntimeParts): Promise<Tasks | undefined> {
+export async function startRuntime(given: RuntimeParts): Promise<Runtime> {
   const { parts, config, logger, clock, exchange, metadata, stack } = given;
   const folders = { state: join(config.state, TASK_FOLDER), root: join(config.root, TASK_FOLDER) };
   const shims = await parts.start(
@@ -57,8 +64,14 @@ export async function startRuntime(given: RuntimeParts): Promise<Tasks | undefin
     await recoverShims({ shims: needed.shims, containers, sandboxes, logger });
     return new Tasks({ containers, shims: needed.shims, clock, logger });
   });
+  const sandboxes = await parts.start(
+    { type: PluginType.sandboxController, id: "shim" },
+    { shims, exchange },
+    (needed) => new ShimSandboxes({ shims: needed.shims, clock }),
+  );
   const service = { type: PluginType.service, id: "tasks-service" };
-  return await parts.start(service, { tasks, metadata, exchange }, (needed) => needed.tasks);
+  const served = await parts.start(service, { tasks, metadata, exchange }, (needed) => needed.tasks);
+  return { tasks: served, sandboxes };
 }
 
 function shimSettings({ config, version }: RuntimeParts) {

@@ -6,6 +6,7 @@ import {
   createClient,
   type Transport,
 } from "@connectrpc/connect";
+import { Sandbox } from "#gen/containerd/runtime/sandbox/v1/sandbox_pb.ts";
 import { Task as TaskV2 } from "#gen/containerd/task/v2/shim_pb.ts";
 import { Task as TaskV3 } from "#gen/containerd/task/v3/shim_pb.ts";
 import { BunkerdError, fail, unquoted } from "../model/errors.ts";
@@ -19,6 +20,8 @@ import type { ShimLog } from "./shim-log.ts";
 
 /** The task service of either version: they differ in nothing but their names. */
 export type TaskClient = Client<typeof TaskV3>;
+
+export type SandboxClient = Client<typeof Sandbox>;
 
 /** How long one call may take; without `timeoutMs` as long as the caller waits. */
 export interface CallLimits {
@@ -100,6 +103,21 @@ export class Shim {
       const answer = await this.#run(run, options);
       this.#answered = true;
       return answer;
+    } catch (error) {
+      throw fromShim(error);
+    }
+  }
+
+  /** The same of the sandbox service, which shims with sandboxes of their own have. @throws Unimplemented of another */
+  async callSandbox<T>(
+    run: (sandbox: SandboxClient, options: CallOptions) => Promise<T>,
+    { signal }: CallLimits,
+  ): Promise<T> {
+    try {
+      return await run(createClient(Sandbox, this.#transport), {
+        ...this.#options,
+        ...(signal === undefined ? {} : { signal }),
+      });
     } catch (error) {
       throw fromShim(error);
     }

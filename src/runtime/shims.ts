@@ -126,6 +126,19 @@ export class Shims {
     return shim;
   }
 
+  /** A sandbox ends its shim by itself: it is no death. If that fails, the shim stays. @throws what `end` throws */
+  async dismiss(shim: Shim, end: () => Promise<void>): Promise<void> {
+    const { namespace, id } = shim.bundle;
+    this.#forget(shim);
+    try {
+      await end();
+    } catch (error) {
+      this.#shims.get(namespace)?.set(id, shim);
+      throw error;
+    }
+    await this.retire(shim);
+  }
+
   /** The task has been deleted: ends its shim, and removes the bundle. What fails is logged, for the task is gone. */
   async retire(shim: Shim): Promise<void> {
     const { bundle } = shim;

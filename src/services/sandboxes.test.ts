@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { create } from "@bufbuild/protobuf";
 import { SandboxSchema } from "#gen/containerd/types/sandbox_pb.ts";
 import { inProcessClient, scoped } from "../../test/support/in-process.ts";
+import { Exchange } from "../events/exchange.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
 import { sandboxControllerService, sandboxStoreService } from "./sandboxes.ts";
 
@@ -68,8 +69,14 @@ describe("sandbox Store", () => {
   });
 });
 
-test("the sandbox Controller answers Unimplemented, not success", async () => {
-  const client = inProcessClient(sandboxControllerService());
-  await expect(client.create({ sandboxId: "a" }, scoped("k8s.io"))).rejects.toThrow("[unimplemented]");
-  await expect(client.status({ sandboxId: "a" }, scoped("k8s.io"))).rejects.toThrow("[unimplemented]");
+test("a sandbox controller is asked for by its name", async () => {
+  const controller = async () => undefined;
+  const client = inProcessClient(sandboxControllerService({ controller, publisher: new Exchange() }));
+  const call = (sandboxer: string) => client.status({ sandboxId: "a", sandboxer }, scoped("k8s.io"));
+  await expect(call("")).rejects.toThrow(
+    "[invalid_argument] invalid argument: sandbox controller name can not",
+  );
+  await expect(call("none")).rejects.toThrow(
+    "[not_found] not found: failed to get sandbox controller by none",
+  );
 });

@@ -74,10 +74,10 @@ function configOf(folder: string, { plugin = "", handlers = {}, config = "" }: C
   return [
     `${cri}]\nsandbox_image = "${PAUSE_IMAGE}"\nrestrict_oom_score_adj = true\n${plugin}`,
     `${cri}.cni]\nbin_dir = "${plugins}"\nconf_dir = "${join(folder, "net.d")}"`,
-    ...Object.entries({ runc: "", ...handlers }).map(
-      ([name, keys]) =>
-        `${cri}.containerd.runtimes.${name}]\nruntime_type = "io.containerd.runc.v2"\n${keys}`,
-    ),
+    ...Object.entries({ runc: "", ...handlers }).map(([name, keys]) => {
+      const type = keys.includes("runtime_type") ? "" : 'runtime_type = "io.containerd.runc.v2"';
+      return `${cri}.containerd.runtimes.${name}]\n${type}\n${keys}`;
+    }),
     '[plugins."io.containerd.nri.v1.nri"]\ndisable = true',
     config,
   ].join("\n");

@@ -36,6 +36,8 @@ export interface PodControllerDependencies {
   readonly tasks: TaskStore;
   readonly imagesContext: ImagesContext;
   readonly host: HostFacts;
+  /** Aborted when the daemon stops. */
+  readonly closing: AbortSignal;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -50,7 +52,6 @@ const KILL = 9;
 export class PodSandboxController implements SandboxController {
   readonly #dependencies: PodControllerDependencies;
   readonly #pods = new Map<string, PodSandbox>();
-  readonly #closing = new AbortController();
 
   constructor(dependencies: PodControllerDependencies) {
     this.#dependencies = dependencies;
@@ -98,7 +99,11 @@ export class PodSandboxController implements SandboxController {
   async wait(scope: Scope, id: string): Promise<Exit> {
     const pod = this.#pods.get(id);
     if (pod === undefined) throw fail("NotFound", `failed to get exit channel. ${quote(id)}`);
-    await waitFor(pod.exited, scope.signal);
+    const { closing } = this.#dependencies;
+    await waitFor(
+      pod.exited,
+      scope.signal === undefined ? closing : AbortSignal.any([scope.signal, closing]),
+    );
     return { pid: 0, exitStatus: pod.exitStatus, exitedAt: timestamp(pod.exitedAt) };
   }
 
@@ -165,14 +170,9 @@ export class PodSandboxController implements SandboxController {
     void this.#watch(pod);
   }
 
-  /** Nobody waits any more; the pods live on. */
-  close(): void {
-    this.#closing.abort(new BunkerdError("Unavailable", "daemon is stopping"));
-  }
-
   async #watch(pod: PodSandbox): Promise<void> {
     const { tasks, clock, logger } = this.#dependencies;
-    const scope = scopeOf(this.#closing.signal);
+    const scope = scopeOf(this.#dependencies.closing);
     let exit: Exit;
     try {
       exit = await tasks.wait(scope, { containerId: pod.id, execId: "" });
@@ -182,7 +182,7 @@ export class PodSandboxController implements SandboxController {
         logger.error("failed to wait for a pod's end", { id: pod.id, error: messageOf(error) });
       exit = { pid: 0, exitStatus: UNKNOWN_EXIT_STATUS, exitedAt: timestamp(clock.now()) };
     }
-    for (let retryMs = FIRST_RETRY_MS; !this.#closing.signal.aborted; retryMs *= 2) {
+    for (let retryMs = FIRST_RETRY_MS; !this.#dependencies.closing.aborted; retryMs *= 2) {
       try {
         await this.#deleteTask(scope, pod.id);
         pod.markExited(exit.exitStatus, nanoseconds(exit.exitedAt) || clock.now());
