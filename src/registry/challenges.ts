@@ -1,3 +1,5 @@
+import { MAX_CHALLENGE_CHARACTERS } from "./limits.ts";
+
 /** What a registry asks for (`WWW-Authenticate`, RFC 9110 §11.6.1). */
 export interface Challenge {
   /** In lower case. */
@@ -12,7 +14,7 @@ const SCHEME = new RegExp(`^[\\s,]*(${TOKEN})(?:\\s+|,|$)`);
 /** Reads a header's value, in which several challenges may follow each other; stops at what is none. Strongest first: bearer, basic. */
 export function parseChallenges(header: string): Challenge[] {
   const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
-  for (let rest = header; rest.trim() !== ""; ) {
+  for (let rest = header.slice(0, MAX_CHALLENGE_CHARACTERS); rest.trim() !== ""; ) {
     const parameter = PARAMETER.exec(rest);
     const last = challenges.at(-1);
     if (parameter !== null && last !== undefined) {

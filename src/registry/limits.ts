@@ -6,8 +6,14 @@ export const MAX_MANIFEST_BYTES = 4 * 1048 * 1048;
 /** Of an error's body, what is read for its reason. */
 export const MAX_ERROR_BODY_BYTES = 64_000;
 
+/** For that. */
+export const ERROR_BODY_TIMEOUT_MS = 2000;
+
 /** Of a registry's own words, what an error repeats. */
 export const MAX_REASON_CHARACTERS = 512;
+
+/** Of `WWW-Authenticate`. */
+export const MAX_CHALLENGE_CHARACTERS = 16_384;
 
 /** Answer of a token server. */
 export const MAX_TOKEN_BODY_BYTES = 1 << 20;

@@ -2,7 +2,7 @@ import { BunkerdError, fail, isError } from "../model/errors.ts";
 import { isIndex, isManifest } from "../model/media-types.ts";
 import type { OciDescriptor } from "../model/oci.ts";
 import { readBody } from "./exchange.ts";
-import { afterTrials, TransportFailure, type Trial } from "./failures.ts";
+import { abortError, afterTrials, TransportFailure, type Trial } from "./failures.ts";
 import type { RegistryHost } from "./hosts.ts";
 import { MAX_CUTS_WITHOUT_PROGRESS } from "./limits.ts";
 import {
@@ -114,7 +114,7 @@ async function* readFrom(
 async function open(source: Source, stretch: Stretch, signal: AbortSignal | undefined): Promise<Opened> {
   const { repository, descriptor } = source;
   const { session, name } = repository;
-  const release = (await session.options.limit?.(signal)) ?? (() => undefined);
+  const release = await permit(repository, signal);
   const trials: Trial[] = [];
   const errors: unknown[] = [];
   try {
@@ -143,6 +143,14 @@ async function open(source: Source, stretch: Stretch, signal: AbortSignal | unde
   } catch (error) {
     release();
     throw afterTrials(trials, error);
+  }
+}
+
+async function permit({ session }: Repository, signal: AbortSignal | undefined): Promise<() => void> {
+  try {
+    return (await session.options.limit?.(signal)) ?? (() => undefined);
+  } catch (error) {
+    throw signal?.aborted ? abortError(signal) : error;
   }
 }
 

@@ -4,11 +4,13 @@ import { BunkerdError, isError } from "../model/errors.ts";
 import { Authorizer } from "./authorizer.ts";
 import { dial } from "./dial.ts";
 import { dockerCredentials } from "./docker-config.ts";
-import { exchange, type HttpAnswer, type RequestBody, readTls } from "./exchange.ts";
-import { abortError, registryWords, shownUrl, statusLine, TransportFailure, type Trial } from "./failures.ts";
+import { registryWords } from "./error-bodies.ts";
+import { exchange, type HttpAnswer, type RequestBody } from "./exchange.ts";
+import { abortError, shownUrl, statusLine, TransportFailure, type Trial } from "./failures.ts";
 import { isMirror, type RegistryHost, registryHosts } from "./hosts.ts";
 import { FIRST_DELAY_MS, MAX_ATTEMPTS, MAX_DELAY_MS, MAX_SERVER_ERRORS, MAX_SILENCES } from "./limits.ts";
 import type { ResolverOptions } from "./resolver.ts";
+import { readTls } from "./tls-files.ts";
 
 /* Requests to a registry's API: authorization, retries, plain http where TLS was only hoped for. */
 

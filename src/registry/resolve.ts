@@ -203,7 +203,7 @@ function schema1(): BunkerdError {
 
 /** Some say `text/plain` of everything, and mean schema 1. */
 function mediaTypeOf(headers: Headers): string {
-  const type = (headers.get("content-type") ?? "").split(";", 1)[0] ?? "";
+  const type = (headers.get("content-type") ?? "").split(";", 1)[0]?.trim() ?? "";
   return type === "text/plain" ? MediaType.dockerSchema1 : type;
 }
 

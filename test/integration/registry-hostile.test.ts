@@ -197,6 +197,14 @@ describe("resolve", () => {
     expect(failure.message.length).toBeLessThan(2000);
   });
 
+  test("a refusal whose reason never comes is told without it", async () => {
+    const { host } = await serveRaw((socket) =>
+      socket.write("HTTP/1.1 403 Forbidden\r\ncontent-length: 1000\r\n\r\n{"),
+    );
+    const failure = await failureOf(resolverOf().resolve(`${host}/a/b:t`));
+    expect(failure.message).toEndWith("403 Forbidden");
+  }, 20_000);
+
   test("429 and 503 are asked again, but not for ever", async () => {
     let requests = 0;
     const patient = serve(() => {
