@@ -82,6 +82,12 @@ describe("credential helpers", () => {
     expect(String(failure)).not.toContain("my-secret");
   });
 
+  test("that is not there is named", async () => {
+    await expect(ask({ credsStore: "none-such" })).rejects.toThrow(
+      "credential helper docker-credential-none-such",
+    );
+  });
+
   test("is a name, not a path", async () => {
     await expect(ask({ credsStore: "../../bin/sh" })).rejects.toMatchObject({ code: "InvalidArgument" });
   });

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { endOf, type Finished, runProgram } from "../lib/program.ts";
 import { BunkerdError, messageOf, quote } from "../model/errors.ts";
 import type { CredentialSource, Credentials } from "../model/remotes.ts";
 
@@ -9,7 +10,6 @@ import type { CredentialSource, Credentials } from "../model/remotes.ts";
  */
 
 const MAX_CONFIG_BYTES = 4 << 20;
-const MAX_ANSWER_BYTES = 1 << 20;
 const HELPER_TIMEOUT_MS = 30_000;
 
 /** What a helper says who has no such secret. */
@@ -101,26 +101,33 @@ async function askHelper(helper: string, key: string): Promise<Credentials | und
     throw new BunkerdError("InvalidArgument", `credential helper ${quote(helper)}: not a name`);
   }
   const program = `docker-credential-${helper}`;
-  const { execa } = await import("execa");
-  const { stdout, exitCode, failed, shortMessage } = await execa(program, ["get"], {
-    input: key,
-    reject: false,
-    timeout: HELPER_TIMEOUT_MS,
-    maxBuffer: MAX_ANSWER_BYTES,
-    stderr: "ignore",
-  });
-  if (stdout?.trim() === NOT_FOUND) return undefined;
-  if (failed) {
-    const how = exitCode === undefined ? (shortMessage ?? "failed") : `exited ${exitCode}`;
-    throw new BunkerdError("Unknown", `credential helper ${program} for ${quote(key)}: ${how}`);
+  const about = `credential helper ${program} for ${quote(key)}`;
+  const finished = await start(program, key, about);
+  const stdout = Buffer.from(finished.stdout).toString("utf8");
+  if (stdout.trim() === NOT_FOUND) return undefined;
+  if (finished.stopped !== undefined) {
+    throw new BunkerdError("Unknown", `${about}: no answer in ${HELPER_TIMEOUT_MS / 1000} s`);
   }
-  const answer = parseObject(stdout ?? "");
+  if (finished.exitCode !== 0) throw new BunkerdError("Unknown", `${about}: ${endOf(finished)}`);
+  const answer = parseObject(stdout);
   const [username, secret] = [answer?.["Username"], answer?.["Secret"]];
   if (typeof username !== "string" || typeof secret !== "string" || secret === "") {
-    throw new BunkerdError(
-      "Unknown",
-      `credential helper ${program} for ${quote(key)}: no credentials in its answer`,
-    );
+    throw new BunkerdError("Unknown", `${about}: no credentials in its answer`);
   }
   return username === TOKEN_USER || username === "" ? { secret } : { username, secret };
+}
+
+async function start(program: string, key: string, about: string): Promise<Finished> {
+  try {
+    const [stdin, env] = [Buffer.from(key), process.env];
+    return await runProgram({
+      args: [program, "get"],
+      env,
+      stdin,
+      timeoutMs: HELPER_TIMEOUT_MS,
+      killGroup: true,
+    });
+  } catch (cause) {
+    throw new BunkerdError("Unknown", `${about}: ${messageOf(cause)}`, { cause });
+  }
 }
