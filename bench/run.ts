@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { type Daemon, type DaemonKind, startDaemon } from "../test/support/daemons.ts";
 import type { Rate } from "./h2load.ts";
 import * as measure from "./measurements.ts";
+import { measureImages } from "./pull.ts";
 
 const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
 /** A daemon runs for months: what its first thousand calls cost is told by the start, not by the rates. */
@@ -166,6 +167,17 @@ async function measureStart(count: number): Promise<void> {
   await stopBoth(daemons);
 }
 
+async function measureTransfers(): Promise<void> {
+  progress("pull and import");
+  const times = {
+    pull: figure("pull and unpack of 8 layers, 160 MB", "s", { atMost: 0.8 }),
+    import: figure("import and unpack of the same", "s", { atMost: 0.8 }),
+  };
+  await measureImages(ROUNDS, (sample, kind, seconds) => {
+    times[sample].samples[kind === "bunkerd" ? "ours" : "containerd"].push(seconds);
+  });
+}
+
 interface Row {
   readonly name: string;
   readonly unit: string;
@@ -210,6 +222,7 @@ await measureWrites();
 await measureReads(1000, 4096, 40);
 await measureReads(10_000, 1024, 10);
 await measureStart(10_000);
+await measureTransfers();
 
 const rows = figures.map(rowOf);
 const machine = `${cpus().length} x ${cpus()[0]?.model}, ${Math.round(totalmem() / 2 ** 30)} GiB`;

@@ -101,12 +101,12 @@ const TASKS: Readonly<Record<string, Field>> = {
 /** Unlike containerd's, layers are on the disk before they are committed unless `sync_fs = false` says otherwise. */
 export const DIFF_SERVICE = table({ default: strings(["walking"]), sync_fs: boolean(true) });
 
-/** Without `unpack_config`, images of this machine's platform go to overlayfs; with an empty one, none is unpacked. */
+/** Unlike containerd's, layers are applied two at a time. Without `unpack_config`, images of this machine's platform go to overlayfs; with an empty one, none is unpacked. */
 export const TRANSFER = table({
   max_concurrent_downloads: integer(3),
   concurrent_layer_fetch_buffer: integer(0),
   max_concurrent_uploaded_layers: integer(3),
-  max_concurrent_unpacks: integer(1),
+  max_concurrent_unpacks: integer(2),
   check_platform_supported: boolean(),
   unpack_config: tables(unpackConfig, [
     {

@@ -29,7 +29,7 @@ export async function applyLayer(
   scope: Scope,
   layer: Descriptor,
   mounts: readonly Mount[],
-  { syncFs = false }: ApplyOptions,
+  { syncFs = false, alone }: ApplyOptions,
 ): Promise<Descriptor> {
   const blob = await dependencies.content.open(scope, layer.digest).catch((error: unknown) => {
     throw within("failed to get reader from content store", error);
@@ -43,7 +43,7 @@ export async function applyLayer(
     }
     return await withTarget(dependencies, mounts, (target) =>
       dependencies.workers.run(async (job) => {
-        job.send({ kind: "apply", target, reading, syncFs });
+        job.send({ kind: "apply", target: { ...target, alone }, reading, syncFs });
         const { digest, sizeBytes } = await feed(job, blob, layer.digest, scope.signal);
         const size = BigInt(sizeBytes);
         return create(DescriptorSchema, { mediaType: LAYER_MEDIA_TYPE, digest, size });

@@ -38,6 +38,8 @@ export interface LayerTarget {
   readonly root: string;
   /** Folders of the layers below, the nearest first, for attributes of directories that the layer only implies. */
   readonly lowers: readonly string[];
+  /** Those layers are not there yet: {@link LayerWriter} fails where it would look into them. */
+  readonly alone?: boolean | undefined;
   /** `overlay`: deletions become overlayfs' marks. `remove`: they are carried out. */
   readonly whiteouts: "overlay" | "remove";
   /** False in a user namespace, where devices cannot be made: they are left out. */
@@ -161,6 +163,7 @@ export class LayerWriter implements TarSink {
     if (name === undefined) return;
     const directory = this.#tree.directory(names.join("/"), (parent, missing) => {
       this.#countInode();
+      if (this.#target.alone === true) throw fail("Aborted", `${missing}: attributes are of a layer below`);
       makeParent(this.#tree, this.#lowers, parent, missing);
     });
     const { whiteouts } = this.#target;

@@ -12,6 +12,8 @@ export const LABEL_UNCOMPRESSED = "containerd.io/uncompressed";
 export interface ApplyOptions {
   /** Brings the file system to the disk before the answer. */
   readonly syncFs?: boolean | undefined;
+  /** The layers below are not there yet. @throws Aborted if the layer cannot be told without them */
+  readonly alone?: boolean | undefined;
   /** For stream processors, by their ids. */
   readonly payloads?: Readonly<Record<string, Any>> | undefined;
 }

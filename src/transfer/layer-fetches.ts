@@ -57,6 +57,11 @@ export class LayerFetches {
     await Promise.all(this.#running.values());
   }
 
+  /** What ended the rest, of which `error` may be a consequence. */
+  firstFailure(error: unknown): unknown {
+    return this.#controller.signal.aborted ? this.#controller.signal.reason : error;
+  }
+
   abort(error: unknown): void {
     if (!this.signal.aborted) this.#controller.abort(error);
   }

@@ -79,7 +79,7 @@ export async function unpackLayers(
     await fetches.all();
   } catch (error) {
     fetches.abort(error);
-    throw error;
+    throw fetches.firstFailure(error);
   } finally {
     await fetches.settled();
   }
@@ -116,24 +116,37 @@ interface Prepared {
 
 /** Of one layer after the other: under the lock of its chain id, so that two images with the same layers wait for each other. */
 async function unpackLayer(unpack: Unpack, scope: Scope, at: number): Promise<void> {
-  const { locks, chainIds, target, fetches } = unpack;
-  await locks.hold(lockKey(target, chainIds[at] ?? ""), scope.signal, async () => {
-    const parent = chainIds[at - 1] ?? "";
-    const prepared = await prepare(unpack, scope, at, parent);
-    if (prepared === undefined) return;
-    try {
-      fetches.startFrom(at);
-      await fetches.layer(at);
-      await apply(unpack, scope, at, prepared);
-      await commit(unpack, scope, at, prepared);
-    } catch (error) {
-      await discard(unpack, scope, prepared.key);
-      throw error;
-    }
-    await setLabels(unpack.content, scope, unpack.layers[at]?.digest ?? "", {
-      [LABEL_UNCOMPRESSED]: unpack.diffIds[at] ?? "",
-    });
+  const { locks, chainIds, target } = unpack;
+  await locks.hold(lockKey(target, chainIds[at] ?? ""), scope.signal, () =>
+    unpackOnParent(unpack, scope, at),
+  );
+}
+
+/** The layer's parent is there, its lock is held. */
+async function unpackOnParent(unpack: Unpack, scope: Scope, at: number): Promise<void> {
+  const { chainIds, fetches } = unpack;
+  const prepared = await prepare(unpack, scope, at, chainIds[at - 1] ?? "");
+  if (prepared === undefined) return;
+  await discardingOnFailure(unpack, scope, prepared, async () => {
+    fetches.startFrom(at);
+    await fetches.layer(at);
+    await apply(unpack, scope, at, prepared);
+    await commit(unpack, scope, at, prepared);
   });
+}
+
+async function discardingOnFailure<T>(
+  unpack: Unpack,
+  scope: Scope,
+  { key }: Prepared,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    await discard(unpack, scope, key);
+    throw error;
+  }
 }
 
 function lockKey({ snapshots }: UnpackTarget, chainId: string): string {
@@ -178,20 +191,27 @@ async function exists({ snapshots }: UnpackTarget, scope: Scope, chainId: string
 }
 
 async function apply(
-  { target, layers, diffIds }: Unpack,
+  { target, layers, diffIds, limit }: Unpack,
   scope: Scope,
   at: number,
   { key, mounts }: Pick<Prepared, "key" | "mounts">,
+  alone = false,
 ): Promise<void> {
   const layer = layers[at];
   if (layer === undefined) throw new Error("a layer that is unpacked is there");
   const { mediaType, digest } = layer;
   let applied: { readonly digest: string };
+  const release = await limit?.acquire(scope.signal);
   try {
-    applied = await target.applier.apply(scope, toDescriptor(layer), mounts, { syncFs: target.syncFs });
+    applied = await target.applier.apply(scope, toDescriptor(layer), mounts, {
+      syncFs: target.syncFs,
+      alone,
+    });
   } catch (error) {
     const where = `${target.snapshots.name} as ${JSON.stringify(key)}`;
     throw within(`failed to extract layer (${mediaType} ${digest}) to ${where}`, error);
+  } finally {
+    release?.();
   }
   if (applied.digest === diffIds[at]) return;
   const message = `wrong diff id ${applied.digest} calculated on extraction ${diffIds[at]}, layer ${digest}`;
@@ -205,14 +225,16 @@ async function commit(
   { key, labels }: Prepared,
   parent?: string,
 ): Promise<void> {
+  const { content, layers, diffIds, chainIds, target } = unpack;
   failpoint("transfer.applied");
   try {
-    await unpack.target.snapshots.commit(scope, unpack.chainIds[at] ?? "", key, { labels, parent });
+    await target.snapshots.commit(scope, chainIds[at] ?? "", key, { labels, parent });
   } catch (error) {
     if (!isError(error, "AlreadyExists")) throw within(`failed to commit snapshot ${key}`, error);
     await discard(unpack, scope, key);
   }
   failpoint("transfer.committed");
+  await setLabels(content, scope, layers[at]?.digest ?? "", { [LABEL_UNCOMPRESSED]: diffIds[at] ?? "" });
 }
 
 /** What could not be unpacked must not stay. */
@@ -222,54 +244,48 @@ async function discard({ target, logger }: Unpack, { namespace, lease }: Scope, 
   });
 }
 
-/** Layers are applied each for itself, and get their parents when they are committed, in their order. */
+/** Layers are applied ahead of those below them, and get their parents when they are committed, in their order. */
 async function unpackSideBySide(unpack: Unpack, scope: Scope): Promise<void> {
-  const { locks, target, chainIds, layers, diffIds, content } = unpack;
-  const applied: Promise<Prepared | undefined>[] = layers.map((_, at) => applyAlone(unpack, scope, at));
-  for (const one of applied) void one.catch(() => undefined);
-  let failure: { readonly error: unknown } | undefined;
-  for (let at = 0; at < layers.length; at++) {
-    let prepared: Prepared | undefined;
-    try {
-      prepared = await applied[at];
-      if (prepared === undefined) continue;
-      if (failure === undefined) {
-        const ready = prepared;
-        await locks.hold(lockKey(target, chainIds[at] ?? ""), scope.signal, () =>
-          commit(unpack, scope, at, ready, chainIds[at - 1] ?? ""),
-        );
-        await setLabels(content, scope, layers[at]?.digest ?? "", {
-          [LABEL_UNCOMPRESSED]: diffIds[at] ?? "",
-        });
-        continue;
-      }
-    } catch (error) {
-      failure ??= { error };
-      unpack.fetches.abort(error);
-    }
-    if (prepared !== undefined) await discard(unpack, scope, prepared.key);
-  }
-  if (failure !== undefined) throw failure.error;
+  let before: Promise<void> = Promise.resolve();
+  const all = unpack.layers.map((_, at) => {
+    before = unpackAhead(unpack, scope, at, before);
+    before.catch((error: unknown) => unpack.fetches.abort(error));
+    return before;
+  });
+  await Promise.allSettled(all);
+  await Promise.all(all);
 }
 
-async function applyAlone(unpack: Unpack, scope: Scope, at: number): Promise<Prepared | undefined> {
-  const { target, chainIds, fetches, limit } = unpack;
-  if (await exists(target, scope, chainIds[at] ?? "")) return undefined;
+/** @param before resolves when the layers below are there */
+async function unpackAhead(unpack: Unpack, scope: Scope, at: number, before: Promise<void>): Promise<void> {
+  const { locks, target, chainIds } = unpack;
+  await locks.hold(lockKey(target, chainIds[at] ?? ""), scope.signal, async () => {
+    const prepared = at === 0 ? undefined : await applyAhead(unpack, scope, at);
+    if (prepared === undefined) {
+      await before;
+      await unpackOnParent(unpack, scope, at);
+      return;
+    }
+    await discardingOnFailure(unpack, scope, prepared, async () => {
+      await before;
+      await commit(unpack, scope, at, prepared, chainIds[at - 1] ?? "");
+    });
+  });
+}
+
+/** Undefined if there is nothing to do ahead: the snapshot is there, or what the layer means depends on those below it. */
+async function applyAhead(unpack: Unpack, scope: Scope, at: number): Promise<Prepared | undefined> {
+  const { fetches } = unpack;
   const prepared = await prepare(unpack, scope, at, "");
   if (prepared === undefined) return undefined;
   try {
     fetches.start(at);
     await fetches.layer(at);
-    const release = await limit?.acquire(scope.signal);
-    try {
-      const mounts = at === 0 ? prepared.mounts : prepared.mounts.map(asOverlay);
-      await apply(unpack, scope, at, { key: prepared.key, mounts });
-    } finally {
-      release?.();
-    }
+    await apply(unpack, scope, at, { key: prepared.key, mounts: prepared.mounts.map(asOverlay) }, true);
     return prepared;
   } catch (error) {
     await discard(unpack, scope, prepared.key);
+    if (isError(error, "Aborted")) return undefined;
     throw error;
   }
 }

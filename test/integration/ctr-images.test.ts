@@ -12,7 +12,7 @@ import { dockerArchive, Layout } from "../support/archives.ts";
 import { bucketLines } from "../support/bucket-lines.ts";
 import { ctr } from "../support/commands.ts";
 import { transcript } from "../support/ctr-output.ts";
-import { type Daemon, daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
+import { type Daemon, daemonKinds, inOrder, startDaemon } from "../support/daemons.ts";
 import { tar } from "../support/tar.ts";
 
 const NAME = "io.containerd.image.name";
@@ -120,7 +120,7 @@ const SCRIPT: readonly Step[] = [
 const daemons: Daemon[] = [];
 beforeAll(async () => {
   for (const kind of daemonKinds("containerd-2.1", "bunkerd")) {
-    const daemon = await startDaemon(kind, { config: WITHOUT_COLLECTION });
+    const daemon = await startDaemon(kind, { config: inOrder(kind) });
     writeArchives(daemon.folder);
     daemons.push(daemon);
   }

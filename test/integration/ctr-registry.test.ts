@@ -12,13 +12,7 @@ import { bucketLines } from "../support/bucket-lines.ts";
 import { ctr } from "../support/commands.ts";
 import { endNamespaces, leftovers, newNamespace } from "../support/containers.ts";
 import { transcript } from "../support/ctr-output.ts";
-import {
-  type Daemon,
-  daemonKinds,
-  startDaemon,
-  type Version,
-  WITHOUT_COLLECTION,
-} from "../support/daemons.ts";
+import { type Daemon, daemonKinds, inOrder, startDaemon, type Version } from "../support/daemons.ts";
 import { debianPackage } from "../support/debian.ts";
 import { freePort } from "../support/ports.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
@@ -117,7 +111,7 @@ describe.each(WAYS)("ctr %s, by itself: %p", (version, local) => {
     const dumps: string[][] = [];
     const namespace = newNamespace();
     for (const kind of daemonKinds("containerd-2.1", "bunkerd")) {
-      await using daemon = await startDaemon(kind, { config: WITHOUT_COLLECTION });
+      await using daemon = await startDaemon(kind, { config: inOrder(kind) });
       mkdirSync(join(daemon.folder, "mounted"));
       transcripts.push(await runScript(daemon, version, local, namespace));
       expect(leftovers(daemon.folder, namespace)).toEqual([]);

@@ -59,6 +59,12 @@ export const WITHOUT_COLLECTION =
 /** The same, but that a collection that is asked for (`prune`, a synchronous removal) runs at once. */
 export const COLLECTION_WHEN_ASKED = '[plugins."io.containerd.gc.v1.scheduler"]\nstartup_delay = "1h"';
 
+/** The same, and snapshots are numbered as containerd's: bunkerd would apply layers side by side. */
+export function inOrder(kind: DaemonKind): string {
+  if (kind !== "bunkerd") return WITHOUT_COLLECTION;
+  return `${WITHOUT_COLLECTION}\n[plugins."io.containerd.transfer.v1.local"]\nmax_concurrent_unpacks = 1`;
+}
+
 export const DATABASE = "io.containerd.metadata.v1.bolt/meta.db";
 
 /** CRI listens on a port, NRI on a socket of the machine, opt makes a folder in /opt. */
