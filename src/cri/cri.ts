@@ -10,6 +10,7 @@ import type { SandboxController, SandboxStore } from "../model/sandboxes.ts";
 import type { Scope } from "../model/scope.ts";
 import type { SnapshotStore } from "../model/snapshots.ts";
 import type { TaskStore } from "../model/tasks.ts";
+import type { Nri } from "../nri/nri.ts";
 import type { ContainerEvents } from "./events.ts";
 import type { LocalImages } from "./images/local-images.ts";
 import type { CriFolders } from "./paths.ts";
@@ -40,6 +41,8 @@ export interface Cri {
   readonly host: HostFacts;
   readonly images: LocalImages;
   readonly networks: Networks;
+  /** Undefined if it is disabled. */
+  readonly nri: Nri | undefined;
   /** By name: `podsandbox`, `shim`. */
   readonly controllers: ReadonlyMap<string, SandboxController>;
   /** What runtimes can do, by handler; under no name the default. */

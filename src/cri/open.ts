@@ -12,6 +12,7 @@ import { BunkerdError, messageOf } from "../model/errors.ts";
 import type { ImageStore } from "../model/images.ts";
 import type { SandboxController } from "../model/sandboxes.ts";
 import type { TaskStore } from "../model/tasks.ts";
+import type { NriOptions } from "../nri/nri.ts";
 import { type CriCalls, callsOf } from "./calls.ts";
 import { OUT_OF_MEMORY } from "./containers/exit.ts";
 import { type Cri, type CriStores, scopeOf } from "./cri.ts";
@@ -22,6 +23,7 @@ import type { ImagesContext } from "./images/context.ts";
 import { LocalImages } from "./images/local-images.ts";
 import { adoptImage, adoptImages } from "./images/managed.ts";
 import { SnapshotUsages } from "./images/snapshot-usages.ts";
+import { openNri, startNri } from "./nri/open.ts";
 import type { CriFolders } from "./paths.ts";
 import { recover } from "./recovery.ts";
 import { PodSandboxController } from "./sandboxes/pod-controller.ts";
@@ -36,6 +38,8 @@ import { openStreaming } from "./streaming/open.ts";
 export interface CriOptions {
   readonly config: CriConfig;
   readonly folders: CriFolders;
+  /** Undefined if it is disabled. */
+  readonly nri: NriOptions | undefined;
 }
 
 export interface CriDependencies extends CriStores {
@@ -87,8 +91,10 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
   };
   const pods = new PodSandboxController(shared);
   const networks = openNetworks({ config: runtime }, { logger });
+  const nri = options.nri && openNri(options.nri, () => cri, logger);
   const parts: Omit<Cri, "streaming"> = {
     ...shared,
+    nri,
     networks,
     controllers: new Map([["podsandbox", pods], ...dependencies.controllers]),
     handlers: await readHandlers(shared),
@@ -105,6 +111,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
   void followEvents(cri, imagesContext, dependencies.events);
   await adoptImages(imagesContext, scopeOf());
   await recover(cri, pods);
+  await startNri(cri);
   return {
     calls: callsOf(cri),
     imageCalls: imageCallsOf(imagesContext),
@@ -114,6 +121,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
       stopWaiting();
       networks.close();
       await (await cri.streaming.opened)?.close();
+      await nri?.close();
       await Promise.all(cri.containers.list().map(({ io }) => io?.release()));
     },
   };

@@ -92,7 +92,7 @@ interface CriNeeds {
 }
 
 async function open(
-  { parts, config, logger, clock }: CriParts,
+  { parts, config, logger, clock, version }: CriParts,
   { images: stores, running: tasks, exchange: events, sandboxes }: CriNeeds,
 ): Promise<OpenCri> {
   const { openCri } = await import("../cri/open.ts");
@@ -106,7 +106,9 @@ async function open(
   );
   const controllers = new Map([["shim", sandboxes]]);
   const dependencies = { ...stores, tasks, controllers, events, snapshotterRoots, clock, logger };
-  return await openCri({ config: config.cri, folders }, dependencies);
+  const withNri = !config.nri.disable && !config.disabledPlugins.has("io.containerd.nri.v1.nri");
+  const nri = withNri ? { config: config.nri, version } : undefined;
+  return await openCri({ config: config.cri, folders, nri }, dependencies);
 }
 
 async function loadForPods({ metadata, logger }: CriParts, load: () => Promise<unknown>): Promise<void> {

@@ -96,6 +96,16 @@ export class Nri {
     return this.#plugins.list().map(({ name }) => name);
   }
 
+  /** True if anybody is to be told or asked anything. */
+  get hasSay(): boolean {
+    return this.#plugins.list().length > 0 || this.#config.default_validator.enable;
+  }
+
+  /** What was told of a pod or container that is gone does not matter any more. */
+  forget(id: string): void {
+    this.#told.delete(id);
+  }
+
   /** Runs `work`, which makes a pod or a container, while no plugin comes in. */
   holdPlugins<T>(work: () => Promise<T>): Promise<T> {
     return this.#joining.shared(work);

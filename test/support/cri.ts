@@ -29,6 +29,8 @@ export interface CriOptions extends Pick<DaemonOptions, "folder"> {
   readonly plugin?: string;
   /** Runtime handlers besides `runc`: their keys. */
   readonly handlers?: Readonly<Record<string, string>>;
+  /** Keys of NRI's plugin, which is disabled by default: its socket is the machine's. */
+  readonly nri?: string;
   /** More lines of config.toml, at its end. */
   readonly config?: string;
 }
@@ -69,7 +71,10 @@ function writeNetwork(folder: string): void {
   writeFileSync(join(path, "10-bridge.conflist"), JSON.stringify(list));
 }
 
-function configOf(folder: string, { plugin = "", handlers = {}, config = "" }: CriOptions): string {
+function configOf(
+  folder: string,
+  { plugin = "", handlers = {}, nri = "disable = true", config = "" }: CriOptions,
+): string {
   const cri = '[plugins."io.containerd.grpc.v1.cri"';
   return [
     `${cri}]\nsandbox_image = "${PAUSE_IMAGE}"\nrestrict_oom_score_adj = true\n${plugin}`,
@@ -78,7 +83,7 @@ function configOf(folder: string, { plugin = "", handlers = {}, config = "" }: C
       const type = keys.includes("runtime_type") ? "" : 'runtime_type = "io.containerd.runc.v2"';
       return `${cri}.containerd.runtimes.${name}]\n${type}\n${keys}`;
     }),
-    '[plugins."io.containerd.nri.v1.nri"]\ndisable = true',
+    `[plugins."io.containerd.nri.v1.nri"]\n${nri}`,
     config,
   ].join("\n");
 }

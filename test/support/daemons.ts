@@ -67,6 +67,8 @@ export function inOrder(kind: DaemonKind): string {
 
 export const DATABASE = "io.containerd.metadata.v1.bolt/meta.db";
 
+const NRI = "io.containerd.nri.v1.nri";
+
 /** CRI listens on a port, NRI on a socket of the machine, opt makes a folder in /opt. */
 const OUTSIDE: readonly string[] = [
   "io.containerd.grpc.v1.cri",
@@ -117,6 +119,8 @@ function configOf(kind: DaemonKind, folder: string, root: string, options: Daemo
     "[grpc]",
     `address = ${JSON.stringify(join(folder, "d.sock"))}`,
     options.config ?? "",
+    // Its socket is the machine's.
+    kind === "bunkerd" && options.config?.includes(NRI) !== true ? `[plugins."${NRI}"]\ndisable = true` : "",
   ].join("\n");
 }
 

@@ -4,7 +4,7 @@
 import { connect, type Socket } from "node:net";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type Client, createClient, type ServiceImpl } from "@connectrpc/connect";
-import { type ConfigureRequest, type Event, Plugin, Runtime } from "../../gen/nri/pkg/api/v1alpha1/api_pb.ts";
+import { type ConfigureRequest, Event, Plugin, Runtime } from "../../gen/nri/pkg/api/v1alpha1/api_pb.ts";
 import { silentLogger } from "../../src/lib/log.ts";
 import { Multiplexer, PLUGIN_CONNECTION, RUNTIME_CONNECTION } from "../../src/nri/multiplex.ts";
 import { MethodTable } from "../../src/transport/grpc/methods.ts";
@@ -18,6 +18,8 @@ export interface PluginBehaviour {
   /** All if left out. */
   readonly events?: readonly Event[];
   readonly handlers?: Partial<ServiceImpl<typeof Plugin>>;
+  /** Runtimes up to containerd 2.1 tell pods' events by StateChange: it is taken as the event's own method. */
+  readonly anyVersion?: boolean;
   /** Does not answer Synchronize until this resolves. */
   readonly hold?: Promise<void>;
 }
@@ -49,6 +51,17 @@ const METHODS = [
   ["stateChange", "pod"],
 ] as const;
 
+const METHOD_OF: Readonly<Partial<Record<Event, string>>> = {
+  [Event.RUN_POD_SANDBOX]: "runPodSandbox",
+  [Event.STOP_POD_SANDBOX]: "stopPodSandbox",
+  [Event.REMOVE_POD_SANDBOX]: "removePodSandbox",
+  [Event.POST_CREATE_CONTAINER]: "postCreateContainer",
+  [Event.START_CONTAINER]: "startContainer",
+  [Event.POST_START_CONTAINER]: "postStartContainer",
+  [Event.POST_UPDATE_CONTAINER]: "postUpdateContainer",
+  [Event.REMOVE_CONTAINER]: "removeContainer",
+};
+
 type Handler = (request: never, context: never) => unknown;
 
 export function startPlugin(target: string | Socket, behaviour: PluginBehaviour): TestPlugin {
@@ -57,7 +70,7 @@ export function startPlugin(target: string | Socket, behaviour: PluginBehaviour)
   const calls: string[] = [];
   const configured = Promise.withResolvers<ConfigureRequest>();
   const ready = Promise.withResolvers<void>();
-  const { events, handlers = {}, hold } = behaviour;
+  const { events, handlers = {}, hold, anyVersion = false } = behaviour;
   const implementation: Record<string, Handler> = {
     configure: (request: ConfigureRequest) => {
       configured.resolve(request);
@@ -85,6 +98,10 @@ export function startPlugin(target: string | Socket, behaviour: PluginBehaviour)
       await recorded?.(request, context);
       return (handler as Handler)(request, context);
     };
+  }
+  if (anyVersion) {
+    implementation["stateChange"] = (request: { event: Event }, context) =>
+      implementation[METHOD_OF[request.event] ?? ""]?.(request as never, context);
   }
   const table = new MethodTable([bind(Plugin, implementation as Partial<ServiceImpl<typeof Plugin>>)]);
   const server = { logger: silentLogger, observe: undefined, observeStart: undefined, openCalls: 0 };

@@ -28,6 +28,12 @@ import { type Cri, scopeOf } from "../cri.ts";
 import { enumName } from "../enums.ts";
 import type { LocalImage } from "../images/local-images.ts";
 import { ContainerIo } from "../io/container-io.ts";
+import {
+  holdingPlugins,
+  tellContainerCreated,
+  undoAdjustments,
+  withPluginAdjustments,
+} from "../nri/events.ts";
 import { containerPaths, sandboxPaths } from "../paths.ts";
 import { step, undoRecord, withCompletedSpec, withNewSnapshot } from "../records.ts";
 import { Rollback } from "../rollback.ts";
@@ -147,16 +153,32 @@ async function make(draft: Draft, id: string, rollback: Rollback): Promise<void>
   );
   rollback.add("container io", () => io.close());
   enter(draft, "record");
-  const spec = await makeRecord(draft, planned, rollback);
-  const metadata = planned.metadata;
+  const container = await holdingPlugins(cri, async () => {
+    const spec = await makeRecord(draft, planned, rollback);
+    return await keep(draft, planned.metadata, spec, io, paths.root);
+  });
+  sendContainerEvent(cri, id, sandbox.id, ContainerEventType.CONTAINER_CREATED_EVENT);
+  await tellContainerCreated(cri, sandbox, container);
+}
 
+/** From here on there is a container. */
+async function keep(
+  draft: Draft,
+  metadata: ContainerMetadata,
+  spec: Spec,
+  io: ContainerIo,
+  root: string,
+): Promise<Container> {
+  const { cri } = draft;
+  const { id } = metadata;
   enter(draft, "status");
-  const status = new StatusFile(paths.root, NEW_STATUS);
+  const status = new StatusFile(root, NEW_STATUS);
   await step(`failed to create internal container object for ${quote(id)}`, () =>
     status.save(() => ({ createdAt: cri.clock.now(), resources: statusResources(spec) })),
   );
-  cri.containers.add(new Container(metadata, status, io));
-  sendContainerEvent(cri, id, sandbox.id, ContainerEventType.CONTAINER_CREATED_EVENT);
+  const container = new Container(metadata, status, io);
+  cri.containers.add(container);
+  return container;
 }
 
 /** @throws Unknown for a group that nobody is in */
@@ -291,6 +313,7 @@ async function makeRecord(
     runtimeOf(cri, sandbox.id),
   );
   rollback.add("container record", (signal) => undoRecord(cri.stores, scopeOf(signal), id, snapshotter));
+  rollback.add("plugins", () => undoAdjustments(cri, sandbox, metadata));
   const users = config.linux?.securityContext?.namespaceOptions?.usernsOptions;
   const record = await step("failed to create containerd container", () =>
     newContainer(cri.stores, scope, id, [
@@ -301,6 +324,7 @@ async function makeRecord(
       withLabels(criLabels(config.labels, image.config.labels, "container")),
       withExtension(CONTAINER_EXTENSION, packContainerMetadata(metadata)),
       withSandbox(sandbox.id),
+      withPluginAdjustments(cri, sandbox, metadata),
     ]),
   );
   if (record.spec === undefined) throw new Error("a container was made without a spec");

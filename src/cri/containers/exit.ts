@@ -2,6 +2,7 @@ import { ContainerEventType } from "#gen/runtime/v1/api_pb.ts";
 import { isError, messageOf } from "../../model/errors.ts";
 import type { Exit } from "../../model/tasks.ts";
 import { type Cri, scopeOf } from "../cri.ts";
+import { tellContainerStopped } from "../nri/events.ts";
 import { ignoringNotFound } from "../records.ts";
 import { UNKNOWN_EXIT_STATUS } from "../sandboxes/pod-controller.ts";
 import { sendContainerEvent } from "../status-events.ts";
@@ -74,6 +75,8 @@ export async function finishContainer(cri: Cri, container: Container, exit: Exit
         }),
   }));
   container.markStopped();
+  // What plugins make of it holds up nobody.
+  void tellContainerStopped(cri, container);
   sendContainerEvent(cri, id, metadata.sandboxId, ContainerEventType.CONTAINER_STOPPED_EVENT);
 }
 

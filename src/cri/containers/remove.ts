@@ -2,6 +2,7 @@ import { ContainerEventType, ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import { failpoint } from "../../lib/failpoint.ts";
 import { BunkerdError, isError, quote, within } from "../../model/errors.ts";
 import { type Cri, scopeOf } from "../cri.ts";
+import { tellContainerRemoved } from "../nri/events.ts";
 import { containerPaths } from "../paths.ts";
 import { removeRecord, step } from "../records.ts";
 import { removeFolder } from "../sandboxes/files.ts";
@@ -48,7 +49,9 @@ function setRemoving({ status }: Container): void {
   status.set({ removing: true });
 }
 
-async function remove(cri: Cri, { id, metadata, status, io }: Container): Promise<void> {
+async function remove(cri: Cri, container: Container): Promise<void> {
+  const { id, metadata, status, io } = container;
+  await tellContainerRemoved(cri, container);
   await step(`failed to delete containerd container ${quote(id)}`, () =>
     removeRecord(cri.stores, scopeOf(), id),
   );

@@ -10,6 +10,7 @@ import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { enumName } from "../enums.ts";
 import type { ContainerIo } from "../io/container-io.ts";
+import { holdingPlugins, tellContainerStarted, tellContainerStarts } from "../nri/events.ts";
 import { ignoringNotFound, snapshotterOf, step } from "../records.ts";
 import { Rollback } from "../rollback.ts";
 import { handlerOf } from "../runtimes.ts";
@@ -35,7 +36,7 @@ export async function startContainer(cri: Cri, containerId: string, signal: Abor
   await step(`failed to set starting state for container ${quote(id)}`, () => setStarting(container));
   const rollback = new Rollback();
   try {
-    await start(cri, container, record, signal, rollback);
+    await holdingPlugins(cri, () => start(cri, container, record, signal, rollback));
   } catch (error) {
     await rollback.run(cri.logger.with({ id }), cri.config.cleanupTimeoutMs);
     await status
@@ -88,6 +89,7 @@ async function start(
     await createTask(cri, { record, sandbox, io }, signal, rollback);
   });
   failpoint("cri.start.task");
+  await tellContainerStarts(cri, sandbox, container, signal);
   signal.throwIfAborted();
   const pid = await step(`failed to start containerd task ${quote(id)}`, () =>
     cri.tasks.start(scopeOf(signal), { containerId: id, execId: "" }),
@@ -98,6 +100,7 @@ async function start(
   );
   watchContainer(cri, container);
   sendContainerEvent(cri, id, sandboxId, ContainerEventType.CONTAINER_STARTED_EVENT);
+  await tellContainerStarted(cri, sandbox, container);
 }
 
 /** Begins to read what the container will write. @throws Unknown */

@@ -1,10 +1,15 @@
 import { create } from "@bufbuild/protobuf";
 import { type Any, AnySchema } from "@bufbuild/protobuf/wkt";
 import { UpdateTaskRequestSchema } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
-import { ContainerState, type UpdateContainerResourcesRequest } from "#gen/runtime/v1/api_pb.ts";
+import {
+  ContainerState,
+  type LinuxContainerResources,
+  type UpdateContainerResourcesRequest,
+} from "#gen/runtime/v1/api_pb.ts";
 import { packSpec, unpackSpec } from "../../client/spec.ts";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import { type Cri, scopeOf } from "../cri.ts";
+import { askForUpdate, tellContainerUpdated } from "../nri/events.ts";
 import { ignoringNotFound, step } from "../records.ts";
 import { statusResources, updatedSpec } from "../spec/resources.ts";
 import type { Spec } from "../spec/spec.ts";
@@ -21,16 +26,28 @@ export async function updateContainerResources(
   signal: AbortSignal,
 ): Promise<void> {
   const container = await step("failed to find container", () => cri.containers.get(request.containerId));
-  cri.sandboxes.get(container.metadata.sandboxId);
+  const sandbox = cri.sandboxes.get(container.metadata.sandboxId);
+  const asked = await askForUpdate(cri, sandbox, container, request.linux, signal);
+  await applyUpdate(cri, container, asked, signal);
+  await tellContainerUpdated(cri, sandbox, container);
+}
+
+/** What a plugin asks for comes in here. */
+export async function applyUpdate(
+  cri: Cri,
+  container: Container,
+  asked: LinuxContainerResources | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   await container.exclusive(() =>
-    step("failed to update resources", () => update(cri, container, request, signal)),
+    step("failed to update resources", () => update(cri, container, asked, signal)),
   );
 }
 
 async function update(
   cri: Cri,
   container: Container,
-  request: UpdateContainerResourcesRequest,
+  asked: LinuxContainerResources | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   const { id, status } = container;
@@ -42,7 +59,7 @@ async function update(
   if (previous === undefined)
     throw new BunkerdError("Unknown", "failed to get container spec: there is none");
   const spec = await step("failed to update resource in spec: unable to set linux container resources", () =>
-    updatedSpec(unpackSpec(previous) as Spec, request.linux, cri.config.runtime, cri.host),
+    updatedSpec(unpackSpec(previous) as Spec, asked, cri.config.runtime, cri.host),
   );
   await saveSpec(cri, id, packSpec(spec));
   try {

@@ -4,6 +4,7 @@ import { isError, quote, within } from "../../model/errors.ts";
 import { removeContainer } from "../containers/remove.ts";
 import { controllerOf } from "../controllers.ts";
 import { type Cri, scopeOf } from "../cri.ts";
+import { tellPodRemoved } from "../nri/events.ts";
 import { ignoringNotFound, step } from "../records.ts";
 import { sendContainerEvent } from "../status-events.ts";
 import type { Sandbox } from "../store/sandbox.ts";
@@ -33,6 +34,7 @@ export async function removePodSandbox(cri: Cri, podSandboxId: string, signal: A
   await step(`failed to delete sandbox ${quote(id)}`, () =>
     ignoringNotFound(() => controllerOf(cri, sandboxer).shutdown(scopeOf(), id)),
   );
+  await tellPodRemoved(cri, sandbox);
   failpoint("cri.remove.sandbox");
   sendContainerEvent(cri, id, id, ContainerEventType.CONTAINER_DELETED_EVENT);
   // A sandbox of containerd 1.x has no record of its own.

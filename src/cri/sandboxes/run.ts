@@ -13,11 +13,13 @@ import {
 import type { RuntimeHandlerConfig } from "../../config/config.ts";
 import { failpoint } from "../../lib/failpoint.ts";
 import { createNetworkNamespace, networkNamespacePath, removeNetworkNamespace } from "../../linux/netns.ts";
+import { createUserNetworkNamespace } from "../../linux/user-netns.ts";
 import { BunkerdError, isError, messageOf, quote } from "../../model/errors.ts";
 import type { SandboxController } from "../../model/sandboxes.ts";
 import { controllerOf } from "../controllers.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { setUpNetwork, tearDownNetwork, usesHostNetwork } from "../network.ts";
+import { holdingPlugins, tellPodRuns } from "../nri/events.ts";
 import { step } from "../records.ts";
 import { Rollback } from "../rollback.ts";
 import { handlerOf } from "../runtimes.ts";
@@ -28,6 +30,7 @@ import type { Caller, Operation } from "../store/operations.ts";
 import { Sandbox } from "../store/sandbox.ts";
 import { nanoseconds } from "../time.ts";
 import { watchSandbox } from "./exit.ts";
+import { podIdMapping } from "./user-namespace.ts";
 
 /** Makes and starts a pod's sandbox; its id. A request that is under way already is joined. Source of the rules: `internal/cri/server/sandbox_run.go`. */
 export async function runPodSandbox(
@@ -123,13 +126,16 @@ async function start(pod: Draft): Promise<void> {
   await step("failed to save sandbox metadata", () => cri.stores.sandboxes.create(scopeOf(), record));
   rollback.add("sandbox record", (signal) => cri.stores.sandboxes.delete(scopeOf(signal), id));
 
-  if (!usesHostNetwork(config)) makeNetworkNamespace(pod, sandbox);
+  if (!usesHostNetwork(config)) await makeNetworkNamespace(pod, sandbox);
   await saveMetadata(cri, sandbox, record);
   await attachAndStart(pod, sandbox, record);
 
   enter(pod, "ready");
-  sandbox.update({ state: "ready" });
-  cri.sandboxes.add(sandbox);
+  await holdingPlugins(cri, async () => {
+    await tellPodRuns(cri, sandbox, pod.operation.signal);
+    sandbox.update({ state: "ready" });
+    cri.sandboxes.add(sandbox);
+  });
   sendContainerEvent(cri, id, id, ContainerEventType.CONTAINER_CREATED_EVENT);
   watchSandbox(cri, sandbox);
   sendContainerEvent(cri, id, id, ContainerEventType.CONTAINER_STARTED_EVENT);
@@ -175,7 +181,7 @@ async function deleteLease(cri: Cri, id: string, signal: AbortSignal): Promise<v
 /** The default of `ip netns`. */
 const NETNS_FOLDER = "/var/run/netns";
 
-function makeNetworkNamespace(pod: Draft, sandbox: Sandbox): void {
+async function makeNetworkNamespace(pod: Draft, sandbox: Sandbox): Promise<void> {
   const { cri, rollback, id } = pod;
   enter(pod, "network namespace");
   const folder = cri.config.runtime.netns_mounts_under_state_dir
@@ -183,8 +189,11 @@ function makeNetworkNamespace(pod: Draft, sandbox: Sandbox): void {
     : NETNS_FOLDER;
   const netnsPath = networkNamespacePath(folder);
   rollback.add("network namespace", async () => removeNetworkNamespace(netnsPath));
+  const options = sandbox.metadata.config.linux?.securityContext?.namespaceOptions?.usernsOptions;
   try {
-    createNetworkNamespace(netnsPath);
+    const users = podIdMapping(options);
+    if (users === undefined) createNetworkNamespace(netnsPath);
+    else await createUserNetworkNamespace(netnsPath, users.uid, users.gid);
   } catch (cause) {
     const failure = `failed to create network namespace for sandbox ${quote(id)}: ${messageOf(cause)}`;
     throw new BunkerdError("Unknown", failure, { cause });

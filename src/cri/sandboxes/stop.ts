@@ -6,6 +6,7 @@ import { stopContainer } from "../containers/stop.ts";
 import { controllerOf } from "../controllers.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { tearDownNetwork, usesHostNetwork } from "../network.ts";
+import { tellPodStopped } from "../nri/events.ts";
 import { step } from "../records.ts";
 import type { Sandbox } from "../store/sandbox.ts";
 
@@ -34,6 +35,7 @@ export async function stopSandbox(cri: Cri, sandbox: Sandbox, signal: AbortSigna
   for (const result of ended) if (result.status === "rejected") throw result.reason;
   failpoint("cri.stop.containers");
   if (sandbox.status.state !== "not ready") await stopController(cri, sandbox, signal);
+  await tellPodStopped(cri, sandbox);
   failpoint("cri.stop.sandbox");
   if (!usesHostNetwork(sandbox.metadata.config) && sandbox.metadata.netnsPath !== "") {
     await detach(cri, sandbox, signal);
