@@ -147,7 +147,11 @@ async function addLazyCommands(program: Command, args: readonly string[]): Promi
     args.includes(name) || args.some((arg) => /^(?:-h|--help|help)$/.test(arg));
   if (wanted("db")) program.addCommand(inheriting(program, (await import("./db.ts")).dbCommand()));
   if (wanted("gc")) program.addCommand(inheriting(program, (await import("./gc.ts")).gcCommand()));
-  if (wanted("pod")) program.addCommand(inheriting(program, (await import("./pod.ts")).podCommand()));
+  if (wanted("pod")) {
+    // Behind `pod` short options are its own: -c is a container there.
+    program.enablePositionalOptions();
+    program.addCommand(inheriting(program, (await import("./pod.ts")).podCommand()));
+  }
   if (wanted("openapi")) {
     program
       .command("openapi")

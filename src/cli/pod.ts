@@ -4,9 +4,12 @@ import { DEFAULT_ADDRESS } from "../config/config.ts";
 import { parseDuration } from "../lib/duration.ts";
 import { DEFAULT_LOGS_ROOT, DEFAULT_PODS_ROOT } from "../pod/paths.ts";
 import type { ApplyOptions } from "./pod/apply.ts";
+import type { DebugOptions } from "./pod/debug.ts";
 import type { EndOptions } from "./pod/end.ts";
+import type { ExecOptions } from "./pod/exec.ts";
 import type { LogsOptions } from "./pod/logs.ts";
 import type { PodOptions } from "./pod/options.ts";
+import type { ForwardOptions } from "./pod/port-forward.ts";
 import type { RunOptions } from "./pod/run.ts";
 import type { ShowOptions } from "./pod/show.ts";
 
@@ -17,6 +20,8 @@ export function podCommand(): Command {
   addApply(pod);
   addLists(pod);
   addLogs(pod);
+  addStreams(pod);
+  addDebug(pod);
   addEnds(pod);
   for (const command of pod.commands) addCommon(command);
   return pod;
@@ -25,7 +30,7 @@ export function podCommand(): Command {
 function addCommon(command: Command): void {
   command
     .addOption(
-      new Option("--runtime-endpoint <path>", "socket of the CRI runtime").default(
+      new Option("-r, --runtime-endpoint <path>", "socket of the CRI runtime").default(
         undefined,
         `--address, else ${DEFAULT_ADDRESS}`,
       ),
@@ -167,6 +172,65 @@ function addEnds(pod: Command): void {
     .action(
       calling(async ([names]: [string[]], options: EndOptions) =>
         (await import("./pod/end.ts")).removePods(names, options),
+      ),
+    );
+}
+
+function addStreams(pod: Command): void {
+  const container = ["-c, --container <name>", "the pod's first container if it is left out"] as const;
+  pod
+    .command("exec")
+    .description("run a command in a container; exits with its code")
+    .argument("<POD>")
+    .argument("<COMMAND...>", "behind -- if it has options of its own")
+    .option(...container)
+    .option("-i, --stdin", "pass stdin on")
+    .option("-t, --tty", "on a terminal")
+    .action(
+      calling(async ([name, words]: [string, string[]], options: ExecOptions) =>
+        (await import("./pod/exec.ts")).execInPod(name, words, options),
+      ),
+    );
+  pod
+    .command("attach")
+    .description("join the streams of a container that runs")
+    .argument("<POD>")
+    .option(...container)
+    .option("-i, --stdin", "pass stdin on")
+    .option("-t, --tty", "the container has a terminal")
+    .action(
+      calling(async ([name]: [string], options: ExecOptions) =>
+        (await import("./pod/exec.ts")).attachToPod(name, options),
+      ),
+    );
+  pod
+    .command("port-forward")
+    .description("pass connections to a local port on to a port of the pod, until Ctrl-C")
+    .argument("<POD>")
+    .argument("<PORTS...>", "LOCAL:REMOTE, REMOTE, or :REMOTE for a local port that is free")
+    .option("--bind <address>", "where to listen", "127.0.0.1")
+    .action(
+      calling(async ([name, ports]: [string, string[]], options: ForwardOptions) =>
+        (await import("./pod/port-forward.ts")).forwardPorts(name, ports, options),
+      ),
+    );
+}
+
+function addDebug(pod: Command): void {
+  pod
+    .command("debug")
+    .description("add an ephemeral container to a pod that runs")
+    .argument("<POD>")
+    .argument("[COMMAND...]", "behind -- if it has options of its own")
+    .requiredOption("--image <image>", "its image")
+    .option("-c, --container <name>", "its name; one is made if it is left out")
+    .option("--target <container>", "container whose processes it sees")
+    .option("-i, --stdin", "pass stdin on, and stay until it ends")
+    .option("-t, --tty", "with a terminal")
+    .option("-q, --quiet", "print no events")
+    .action(
+      calling(async ([name, words]: [string, string[]], options: DebugOptions) =>
+        (await import("./pod/debug.ts")).debug(name, words, options),
       ),
     );
 }

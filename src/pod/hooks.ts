@@ -1,4 +1,5 @@
 /** Post-start and pre-stop hooks: `pkg/kubelet/lifecycle/handlers.go`. */
+import { setTimeout as delay } from "node:timers/promises";
 import type { CriClient } from "../client/cri.ts";
 import { messageOf } from "../model/errors.ts";
 import type { Container } from "./api/container.ts";
@@ -34,7 +35,7 @@ export async function runHook(input: HookInput, handler: LifecycleHandler): Prom
         cause: error,
       });
     }
-  } else if (handler.sleep !== undefined) await sleep(handler.sleep.seconds * 1000, signal);
+  } else if (handler.sleep !== undefined) await delay(handler.sleep.seconds * 1000, undefined, { signal });
 }
 
 async function execHook(
@@ -92,10 +93,6 @@ export function portNumber(
   if (found === undefined)
     throw new Error(`couldn't find port: ${JSON.stringify(port)} in container ${name}`);
   return found.containerPort;
-}
-
-async function sleep(durationMs: number, signal: AbortSignal): Promise<void> {
-  await abortable(Bun.sleep(durationMs), signal);
 }
 
 /** The work's end, or the signal's abort if that comes first; the work goes on unheard. */

@@ -1,7 +1,7 @@
 /** Keeps one pod as its spec wants it until it is done or is to end: the kubelet's pod worker. */
 import { EventEmitter } from "node:events";
+import { setTimeout as delay } from "node:timers/promises";
 import { messageOf } from "../model/errors.ts";
-import { abortable } from "./hooks.ts";
 import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { type Phase, phaseOf } from "./phase.ts";
@@ -25,6 +25,9 @@ const RETRY_MS = 10_000;
 /** A look at the runtime without an event that asks for it. */
 const RELIST_MS = 5000;
 
+/** What a timer can wait for: 24 days. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 interface Stop {
   readonly graceSeconds: number | undefined;
   readonly reason: string;
@@ -35,7 +38,6 @@ export class PodWorker {
   readonly #parts: PodParts;
   readonly #onState: (state: PodState) => void;
   readonly #wake = new EventEmitter();
-  readonly #startedMs = Date.now();
   #nudged = false;
   #stop: Stop | undefined;
   #left = false;
@@ -69,21 +71,20 @@ export class PodWorker {
 
   /** Until the pod has succeeded or failed, or has ended after {@link terminate}. @throws what the runtime answers to a look at the pod */
   async run(): Promise<PodState> {
-    for (;;) {
-      this.#nudged = false;
-      const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
-      if (this.#stop !== undefined) return await this.#end(this.#stop);
-      const deadline = this.#deadline(observed);
-      if (deadline !== undefined && Date.now() >= deadline) {
-        const message = "Pod was active on the node longer than the specified deadline";
-        this.#parts.record(this.unit.pod, "", "Normal", "DeadlineExceeded", message);
-        return await this.#end({ reason: "DeadlineExceeded", graceSeconds: undefined });
+    const deadline = this.#setDeadline(await observePod(this.#parts.cri, this.unit.pod.metadata.uid));
+    try {
+      for (;;) {
+        this.#nudged = false;
+        const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
+        if (this.#stop !== undefined) return await this.#end(this.#stop);
+        const state = await this.#round(observed);
+        if (state === undefined) continue;
+        if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
+        if (this.#left) return state;
+        await this.#rest(state);
       }
-      const state = await this.#round(observed);
-      if (state === undefined) continue;
-      if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
-      if (this.#left) return state;
-      await this.#rest(state, deadline);
+    } finally {
+      clearTimeout(deadline);
     }
   }
 
@@ -108,13 +109,19 @@ export class PodWorker {
     return state;
   }
 
-  /** When the pod has been active for too long, in milliseconds since 1970. */
-  #deadline({ sandboxes }: ObservedPod): number | undefined {
+  /** Ends the pod when it has been active for too long, whatever is under way then; counted from its first sandbox, or from now. */
+  #setDeadline({ sandboxes }: ObservedPod): ReturnType<typeof setTimeout> | undefined {
     const seconds = this.unit.pod.spec.activeDeadlineSeconds;
     if (seconds === undefined) return undefined;
     const first = sandboxes.at(-1);
-    const begun = first === undefined ? this.#startedMs : Number(first.createdAt) / 1e6;
-    return begun + seconds * 1000;
+    const begun = first === undefined ? Date.now() : Number(first.createdAt) / 1e6;
+    const delayMs = Math.min(Math.max(0, begun + seconds * 1000 - Date.now()), MAX_TIMER_MS);
+    return setTimeout(() => {
+      if (this.#stop !== undefined) return;
+      const message = "Pod was active on the node longer than the specified deadline";
+      this.#parts.record(this.unit.pod, "", "Normal", "DeadlineExceeded", message);
+      this.terminate("DeadlineExceeded");
+    }, delayMs);
   }
 
   /** What is left of a pod that is done: sidecars and its sandbox. */
@@ -145,7 +152,7 @@ export class PodWorker {
   }
 
   /** Until something may be different. */
-  async #rest({ sync }: PodState, deadline: number | undefined): Promise<void> {
+  async #rest({ sync }: PodState): Promise<void> {
     if (this.#nudged) return;
     const failed = sync?.results.some(
       ({ failure }) => failure !== undefined && failure.reason !== "CrashLoopBackOff",
@@ -153,7 +160,6 @@ export class PodWorker {
     const times = [
       Date.now() + (failed === true ? RETRY_MS : RELIST_MS),
       ...(sync?.retryAtMs === undefined ? [] : [sync.retryAtMs]),
-      ...(deadline === undefined ? [] : [deadline]),
     ];
     const delayMs = Math.max(0, Math.min(...times) - Date.now());
     await new Promise<void>((resolve) => {
@@ -182,6 +188,6 @@ export async function watchPods(
       logger.debug("pod: no container events", { error: messageOf(error) });
     }
     nudge(undefined);
-    await abortable(Bun.sleep(1000), signal).catch(() => undefined);
+    await delay(1000, undefined, { signal }).catch(() => undefined);
   }
 }

@@ -3,29 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { daemonKinds } from "../../support/daemons.ts";
+import { podText } from "../../support/pod-text.ts";
 import { type PodNode, startPodNode } from "../../support/pods.ts";
 import { linesOf } from "../../support/processes.ts";
-
-/** A pod in JSON, which is YAML too. Containers are `name: script`. */
-function podText(
-  name: string,
-  scripts: Readonly<Record<string, string>>,
-  spec: object = {},
-  more: Readonly<Record<string, object>> = {},
-): string {
-  const containers = Object.entries(scripts).map(([container, script]) => ({
-    name: container,
-    image: "box:1",
-    command: ["sh", "-c", script],
-    ...more[container],
-  }));
-  return JSON.stringify({
-    apiVersion: "v1",
-    kind: "Pod",
-    metadata: { name },
-    spec: { containers, restartPolicy: "Never", terminationGracePeriodSeconds: 5, ...spec },
-  });
-}
 
 describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
   let node: PodNode;

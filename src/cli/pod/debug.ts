@@ -1,0 +1,35 @@
+import { debugPod } from "../../pod/debug.ts";
+import { findPod } from "../../pod/found.ts";
+import { PodSession } from "../../pod/session.ts";
+import { attachTo, joinStreams } from "./exec.ts";
+import { type PodOptions, rootsOf } from "./options.ts";
+import { printEvent } from "./run.ts";
+
+export interface DebugOptions extends PodOptions {
+  readonly image: string;
+  readonly container?: string;
+  readonly target?: string;
+  readonly stdin?: boolean;
+  readonly tty?: boolean;
+  readonly quiet?: boolean;
+}
+
+/** Adds an ephemeral container and, with `-i`, joins it; the process's exit code is the container's then. */
+export async function debug(name: string, command: readonly string[], options: DebugOptions): Promise<void> {
+  const session = await PodSession.open({
+    endpoint: options.runtimeEndpoint,
+    roots: rootsOf(options),
+    onEvent: options.quiet === true ? () => undefined : printEvent,
+  });
+  try {
+    const found = await findPod(session.cri, rootsOf(options), options.namespace, name);
+    const { stdin = false, tty = false, image, target } = options;
+    const request = { image, target, name: options.container, command, stdin, tty };
+    const container = await debugPod(session.parts, found, request);
+    process.stdout.write(`${container.name}\n`);
+    if (stdin)
+      process.exitCode = await joinStreams(await attachTo(session.cri, container.id, options), options);
+  } finally {
+    await session.close();
+  }
+}

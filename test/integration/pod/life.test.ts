@@ -1,0 +1,303 @@
+/** The life of a pod: restarts, probes, sidecars, ephemeral containers, and its streams. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { daemonKinds } from "../../support/daemons.ts";
+import { box, podText } from "../../support/pod-text.ts";
+import { type PodNode, startPodNode } from "../../support/pods.ts";
+import { linesOf, run } from "../../support/processes.ts";
+
+const DATA = { volumeMounts: [{ name: "data", mountPath: "/data" }] };
+const VOLUMES = { volumes: [{ name: "data", emptyDir: {} }] };
+const FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+
+describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
+  let node: PodNode;
+  beforeAll(async () => {
+    node = await startPodNode(kind);
+  }, 60_000);
+  afterAll(() => node[Symbol.asyncDispose]());
+
+  const RUN = ["run", "--max-restart-period", "200ms", "-f", "-"];
+
+  /** Runs a pod in the background until a line comes on one of its outputs; ends with the rest of what it says. */
+  async function runUntil(text: string, wanted: string | RegExp) {
+    const child = node.startPod(RUN, text);
+    const found = Promise.withResolvers<void>();
+    const lines: string[] = [];
+    const read = async (stream: ReadableStream<Uint8Array>): Promise<void> => {
+      for await (const line of linesOf(stream)) {
+        lines.push(line);
+        if (typeof wanted === "string" ? line.includes(wanted) : wanted.test(line)) found.resolve();
+      }
+    };
+    const outputs = Promise.all([read(child.stdout), read(child.stderr)]);
+    void outputs.then(() => found.reject(new Error(`never ${wanted}: ${lines.join("\n")}`)));
+    await found.promise;
+    return {
+      child,
+      lines,
+      async end(): Promise<string[]> {
+        child.kill("SIGINT");
+        await child.exited;
+        await outputs;
+        return lines;
+      },
+    };
+  }
+
+  const events = (lines: readonly string[]): string[] =>
+    lines
+      .filter((line) => /^(?:Normal|Warning) /.test(line))
+      .map((line) => line.split(" ").slice(1, 3).join(" ").replace(/:$/, ""));
+
+  const statusOf = async (name: string) =>
+    JSON.parse((await node.pod(["status", name, "-o", "json"])).stdout).status;
+
+  test("OnFailure: restarted with back-off until it succeeds; earlier logs stay", async () => {
+    const script = "echo x >> /data/n; n=$(wc -l < /data/n); echo try $n; test $n -ge 3";
+    const text = podText("again", { app: script }, { restartPolicy: "OnFailure", ...VOLUMES }, { app: DATA });
+    const { code, stdout, stderr } = await node.pod(RUN, text);
+    expect({ code, stdout }).toEqual({ code: 0, stdout: "[app] try 1\n[app] try 2\n[app] try 3\n" });
+    expect(stderr).toMatch(
+      /Warning BackOff again\/app: Back-off restarting failed container app in pod again_default\([-0-9a-f]+\)/,
+    );
+    expect((await node.pod(["logs", "again", "-p"])).stdout).toBe("try 2\n");
+    expect((await node.pod(["logs", "again"])).stdout).toBe("try 3\n");
+    expect((await statusOf("again")).containerStatuses[0]).toMatchObject({
+      restartCount: 2,
+      lastState: { terminated: { exitCode: 1 } },
+    });
+    await node.pod(["rm", "again"]);
+  }, 60_000);
+
+  test("a failing liveness probe restarts its container, with the kubelet's words", async () => {
+    const probe = {
+      livenessProbe: {
+        exec: { command: ["cat", "/data/ok"] },
+        periodSeconds: 1,
+        failureThreshold: 2,
+        terminationGracePeriodSeconds: 1,
+      },
+    };
+    const script = `touch /data/ok; (sleep 1.2; mv /data/ok /data/gone) & test -e /data/gone && echo second; ${FOREVER}`;
+    const pod = await runUntil(
+      podText(
+        "live",
+        { app: script },
+        { restartPolicy: "Always", ...VOLUMES },
+        { app: { ...DATA, ...probe } },
+      ),
+      "[app] second",
+    );
+    const lines = await pod.end();
+    expect(events(lines).slice(0, 9)).toEqual(
+      [
+        "Pulled",
+        "Created",
+        "Started",
+        "Unhealthy",
+        "Unhealthy",
+        "Killing",
+        "Pulled",
+        "Created",
+        "Started",
+      ].map((word) => `${word} live/app`),
+    );
+    expect(lines).toContain(
+      "Warning Unhealthy live/app: Liveness probe failed: cat: can't open '/data/ok': No such file or directory",
+    );
+    expect(lines).toContain(
+      "Normal Killing live/app: Container app failed liveness probe, will be restarted",
+    );
+    await node.pod(["rm", "live"]);
+  }, 60_000);
+
+  test("readiness by HTTP, TCP and gRPC: ready, not ready, and why", async () => {
+    const web = { ports: [{ name: "web", containerPort: 80 }] };
+    const every = { periodSeconds: 1 };
+    const text = podText(
+      "ready",
+      {
+        good: `httpd -p 80 -h /www; ${FOREVER}`,
+        missing: FOREVER,
+        open: FOREVER,
+        closed: FOREVER,
+        grpc: FOREVER,
+      },
+      {},
+      {
+        good: { ...web, readinessProbe: { httpGet: { port: "web", path: "/ok" }, ...every } },
+        missing: { readinessProbe: { httpGet: { port: 80, path: "/none" }, ...every } },
+        open: { readinessProbe: { tcpSocket: { port: 80 }, ...every } },
+        closed: { readinessProbe: { tcpSocket: { port: 81 }, failureThreshold: 1, ...every } },
+        grpc: { readinessProbe: { grpc: { port: 82 }, ...every } },
+      },
+    );
+    const pod = await runUntil(
+      text,
+      /Readiness probe failed: timeout: failed to connect service "10\.89\.0\.\d+:82" within 1s/,
+    );
+    let ready: Record<string, boolean> = {};
+    for (let tries = 0; tries < 50 && ready["good"] !== true; tries++) {
+      const { containerStatuses } = await statusOf("ready");
+      ready = Object.fromEntries(
+        containerStatuses.map((each: { name: string; ready: boolean }) => [each.name, each.ready]),
+      );
+    }
+    expect(ready).toEqual({ good: true, missing: false, open: true, closed: false, grpc: false });
+    const lines = await pod.end();
+    expect(lines).toContain(
+      "Warning Unhealthy ready/missing: Readiness probe failed: HTTP probe failed with statuscode: 404",
+    );
+    expect(lines.join("\n")).toMatch(
+      /Readiness probe failed: dial tcp 10\.89\.0\.\d+:81: connect: connection refused/,
+    );
+    await node.pod(["rm", "ready"]);
+  }, 60_000);
+
+  test("sidecars: started in order, after their startup probes, ended last and in reverse", async () => {
+    const said = (word: string) =>
+      `trap 'sleep 0.2; echo end ${word}; exit 0' TERM; sleep 0.3; touch /data/${word}; echo begin ${word}; while :; do sleep 0.05; done`;
+    const sidecar = (name: string) =>
+      box(name, said(name), {
+        ...DATA,
+        restartPolicy: "Always",
+        startupProbe: {
+          exec: { command: ["test", "-e", `/data/${name}`] },
+          periodSeconds: 1,
+          failureThreshold: 10,
+        },
+      });
+    const text = podText(
+      "cars",
+      { app: "ls /data; echo begin app; sleep 0.2; echo end app" },
+      {
+        ...VOLUMES,
+        initContainers: [sidecar("one"), box("init", "echo init sees $(ls /data)", DATA), sidecar("two")],
+      },
+      { app: DATA },
+    );
+    const { code, stdout } = await node.pod(["run", "--rm", "-f", "-"], text);
+    const lines = stdout
+      .trim()
+      .split("\n")
+      .map((line) => line.replace(/^\[\w+\] /, ""));
+    expect({ code, lines }).toEqual({
+      code: 0,
+      lines: [
+        "begin one",
+        "init sees one",
+        "begin two",
+        "one",
+        "two",
+        "begin app",
+        "end app",
+        "end two",
+        "end one",
+      ],
+    });
+  }, 60_000);
+
+  test("exec, attach, port-forward and an ephemeral container", async () => {
+    const script = `httpd -p 80 -h /www; echo up; while read -r line; do echo got $line; done; ${FOREVER}`;
+    const pod = await runUntil(
+      podText("io", { app: script }, { terminationGracePeriodSeconds: 1 }, { app: { stdin: true } }),
+      "[app] up",
+    );
+    const failed = await node.pod(["exec", "io", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    expect(failed).toEqual({ code: 7, stdout: "out\n", stderr: "err\n" });
+    const piped = node.startPod(["exec", "-i", "io", "--", "head", "-n", "1"], "from stdin\n");
+    expect(await new Response(piped.stdout).text()).toBe("from stdin\n");
+    const attached = node.startPod(["attach", "-i", "io"], "a line\n");
+    for await (const line of linesOf(attached.stdout)) if (line === "got a line") break;
+    attached.kill();
+
+    const forward = node.startPod(["port-forward", "io", ":80", ":81"]);
+    const ports: number[] = [];
+    const said = linesOf(forward.stdout);
+    for (let count = 0; count < 2; count++)
+      ports.push(Number(/:(\d+) ->/.exec((await said.next()).value ?? "")?.[1]));
+    const [open, closed] = ports;
+    // By a process: fetch connects on a thread that is not in the node's network.
+    const get = (port: number | undefined) => run(["curl", "-s", `http://127.0.0.1:${port}/ok`]);
+    const got = await Promise.all([get(open), get(open)]);
+    expect(got.map(({ stdout }) => stdout)).toEqual(["well\n", "well\n"]);
+    expect((await get(closed)).code).not.toBe(0);
+    forward.kill("SIGINT");
+    expect(await forward.exited).toBe(0);
+    expect(await new Response(forward.stderr).text()).toContain("connection refused");
+
+    const debug = await node.pod([
+      "debug",
+      "io",
+      "--image",
+      "box:1",
+      "--target",
+      "app",
+      "-c",
+      "look",
+      "--",
+      "sh",
+      "-c",
+      "ps | grep -c '[h]ttpd'",
+    ]);
+    expect({ code: debug.code, stdout: debug.stdout }).toEqual({ code: 0, stdout: "look\n" });
+    const logs = await node.pod(["logs", "io", "look", "-f"]);
+    expect(logs.stdout).toBe("2\n");
+    expect((await statusOf("io")).ephemeralContainerStatuses).toMatchObject([
+      { name: "look", state: { terminated: { exitCode: 0 } } },
+    ]);
+    const twice = await node.pod(["debug", "io", "--image", "box:1", "-c", "app"]);
+    expect(twice.stderr).toContain(
+      'spec.ephemeralContainers[1].name: duplicate value "app", used in spec.containers[0]',
+    );
+    const lines = await pod.end();
+    expect(lines).toContain("[look] 2");
+    await node.pod(["rm", "io"]);
+  }, 60_000);
+
+  test("apply leaves a pod running; stop keeps its logs; a changed file replaces it", async () => {
+    const text = (word: string) => podText("left", { app: `echo ${word}; ${FOREVER}` });
+    expect((await node.pod(["apply", "-q", "-f", "-"], text("first"))).stdout).toBe("pod/left started\n");
+    const before = (await statusOf("left")).containerStatuses[0].containerID;
+    expect((await node.pod(["apply", "-q", "-f", "-"], text("first"))).code).toBe(0);
+    expect((await statusOf("left")).containerStatuses[0].containerID).toBe(before);
+    expect((await node.pod(["apply", "-q", "-f", "-"], text("second"))).code).toBe(0);
+    expect((await node.pod(["logs", "left"])).stdout).toBe("second\n");
+    expect((await node.pod(["stop", "left"])).stdout).toBe("pod/left stopped\n");
+    expect((await statusOf("left")).phase).toBe("Succeeded");
+    expect((await node.pod(["logs", "left"])).stdout).toBe("second\n");
+    expect((await node.pod(["ls", "-o", "yaml"])).stdout).toContain("kind: Pod");
+    expect((await node.pod(["rm", "left"])).code).toBe(0);
+  }, 60_000);
+
+  test("a hook that hangs past its time: the pod ends all the same", async () => {
+    const preStop = { lifecycle: { preStop: { exec: { command: ["sleep", "100"] } } } };
+    const pod = await runUntil(
+      podText(
+        "hangs",
+        { app: `echo up; ${FOREVER}` },
+        { terminationGracePeriodSeconds: 1 },
+        { app: preStop },
+      ),
+      "[app] up",
+    );
+    expect(await pod.end()).toContain(
+      "Warning FailedPreStopHook hangs/app: PreStopHook not completed in grace period",
+    );
+    expect((await node.pod(["rm", "hangs"])).code).toBe(0);
+    const file = join(node.folder, "hook.yaml");
+    await Bun.write(
+      file,
+      podText(
+        "starts",
+        { app: FOREVER },
+        { activeDeadlineSeconds: 2 },
+        { app: { lifecycle: { postStart: { sleep: { seconds: 100 } } } } },
+      ),
+    );
+    const { code, stderr } = await node.pod(["run", "--rm", "-f", file]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("DeadlineExceeded");
+  }, 60_000);
+});

@@ -1,0 +1,371 @@
+/** What a pod's spec says, seen from inside its containers. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { daemonKinds } from "../../support/daemons.ts";
+import { box, podText, type Scripts } from "../../support/pod-text.ts";
+import { type PodNode, startPodNode } from "../../support/pods.ts";
+
+describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
+  let node: PodNode;
+  beforeAll(async () => {
+    node = await startPodNode(kind);
+  }, 60_000);
+  afterAll(() => node[Symbol.asyncDispose]());
+
+  /** What the containers print, by container, with the exit code. */
+  async function run(
+    scripts: Scripts,
+    spec: object = {},
+    more: Readonly<Record<string, object>> = {},
+    others: readonly object[] = [],
+    metadata: object = {},
+  ): Promise<{ code: number; stderr: string; lines: Record<string, string[]> }> {
+    const text = [
+      podText("seen", scripts, spec, more, metadata),
+      ...others.map((each) => JSON.stringify(each)),
+    ].join("\n---\n");
+    const { code, stdout, stderr } = await node.pod(["run", "--rm", "-f", "-"], text);
+    const lines: Record<string, string[]> = {};
+    for (const line of stdout.split("\n").filter((each) => each !== "")) {
+      const [, name = "", rest = ""] = /^\[([^\]]+)\] (.*)$/.exec(line) ?? [];
+      lines[name] = [...(lines[name] ?? []), rest];
+    }
+    return { code, stderr, lines };
+  }
+
+  const config = {
+    apiVersion: "v1",
+    kind: "ConfigMap",
+    metadata: { name: "conf" },
+    data: { "a.txt": "A", b: "B" },
+  };
+  const secret = {
+    apiVersion: "v1",
+    kind: "Secret",
+    metadata: { name: "hidden" },
+    data: { key: Buffer.from("S").toString("base64") },
+  };
+
+  test("volumes of every kind", async () => {
+    const host = join(node.folder, "host");
+    mkdirSync(host);
+    writeFileSync(join(host, "file"), "from the host\n");
+    const volumes = [
+      { name: "disk", emptyDir: {} },
+      { name: "memory", emptyDir: { medium: "Memory", sizeLimit: "1Mi" } },
+      { name: "host", hostPath: { path: host, type: "Directory" } },
+      { name: "made", hostPath: { path: join(host, "made"), type: "DirectoryOrCreate" } },
+      { name: "conf", configMap: { name: "conf", defaultMode: 0o440 } },
+      { name: "picked", configMap: { name: "conf", items: [{ key: "b", path: "deep/b", mode: 0o400 }] } },
+      { name: "none", configMap: { name: "gone", optional: true } },
+      { name: "hidden", secret: { secretName: "hidden" } },
+      {
+        name: "down",
+        downwardAPI: { items: [{ path: "labels", fieldRef: { fieldPath: "metadata.labels" } }] },
+      },
+      {
+        name: "all",
+        projected: { sources: [{ configMap: { name: "conf" } }, { secret: { name: "hidden" } }] },
+      },
+      { name: "image", image: { reference: "box:1", pullPolicy: "Never" } },
+    ];
+    const script = [
+      "echo $(stat -c %a /v/disk) $(stat -f -c %T /v/memory) $(df -k /v/memory | tail -1 | awk '{print $2}')",
+      "cat /v/host/file; test -d /v/made && echo made",
+      "echo $(cat /v/conf/a.txt /v/conf/b) $(stat -L -c %a /v/conf/b) $(readlink /v/conf/b)",
+      "echo $(cat /v/picked/deep/b) $(stat -L -c %a /v/picked/deep/b) $(ls /v/none | wc -l)",
+      "echo $(cat /v/hidden/key) $(stat -f -c %T /v/hidden)",
+      "cat /v/down/labels; echo; echo $(ls /v/all)",
+      "cat /v/image/www/ok; touch /v/image/x 2>/dev/null || echo read-only",
+      "touch /v/conf/x 2>/dev/null || echo sealed",
+    ].join("\n");
+    const mounts = volumes.map(({ name }) => ({
+      name,
+      mountPath: `/v/${name}`,
+      ...(name === "conf" ? { readOnly: true } : {}),
+    }));
+    const { code, lines, stderr } = await run(
+      { app: script },
+      { volumes },
+      { app: { volumeMounts: mounts } },
+      [config, secret],
+      {
+        labels: { app: "x" },
+      },
+    );
+    expect({ code, stderr: code === 0 ? "" : stderr, lines: lines["app"] }).toEqual({
+      code: 0,
+      stderr: "",
+      lines: [
+        "777 tmpfs 1024",
+        "from the host",
+        "made",
+        "AB 440 ..data/b",
+        "B 400 0",
+        "S tmpfs",
+        'app="x"',
+        "a.txt b key",
+        "well",
+        "read-only",
+        "sealed",
+      ],
+    });
+  }, 60_000);
+
+  test("subPath, subPathExpr, and a link that leads out", async () => {
+    const volumes = [{ name: "v", emptyDir: {} }];
+    const init = [
+      box("make", "mkdir -p /v/a/b; echo deep > /v/a/b/f; ln -s /etc /v/out", {
+        volumeMounts: [{ name: "v", mountPath: "/v" }],
+      }),
+    ];
+    const mount = (more: object) => ({ volumeMounts: [{ name: "v", mountPath: "/m", ...more }] });
+    const good = await run(
+      { file: "cat /m", folder: "cat /m/f", fresh: "ls -d /m" },
+      { volumes, initContainers: init },
+      {
+        file: mount({ subPath: "a/b/f" }),
+        folder: { ...mount({ subPathExpr: "a/$(SUB)" }), env: [{ name: "SUB", value: "b" }] },
+        fresh: mount({ subPath: "new/er" }),
+      },
+    );
+    expect({ code: good.code, lines: good.lines }).toEqual({
+      code: 0,
+      lines: { file: ["deep"], folder: ["deep"], fresh: ["/m"] },
+    });
+    const text = podText(
+      "bad",
+      { app: "ls /m" },
+      { volumes, initContainers: init, activeDeadlineSeconds: 1 },
+      { app: mount({ subPath: "out" }) },
+    );
+    const bad = await node.pod(["run", "--rm", "-f", "-"], text);
+    expect(bad.code).toBe(1);
+    expect(bad.stderr).toContain('Warning Failed bad/app: Error: subPath "out" leads out of the volume');
+    expect(bad.stderr).toContain("Pod was active on the node longer than the specified deadline");
+  }, 60_000);
+
+  test("users, groups, capabilities, privileges, read-only root", async () => {
+    const shown =
+      "echo $(id -u):$(id -g) $(id -G); grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'; touch /x 2>/dev/null || echo sealed";
+    const { lines, code, stderr } = await run(
+      {
+        app: shown,
+        root: shown,
+        free: "ls /dev | wc -l | awk '{print ($1 > 20)}'",
+        group: "echo hi > /v/f; stat -c %g:%a /v /v/f",
+      },
+      {
+        securityContext: {
+          runAsUser: 1000,
+          runAsGroup: 2000,
+          fsGroup: 3000,
+          supplementalGroups: [4000],
+          seccompProfile: { type: "RuntimeDefault" },
+        },
+        volumes: [{ name: "v", emptyDir: {} }],
+      },
+      {
+        app: {
+          securityContext: {
+            allowPrivilegeEscalation: false,
+            readOnlyRootFilesystem: true,
+            capabilities: { drop: ["ALL"] },
+          },
+        },
+        root: {
+          securityContext: {
+            runAsUser: 0,
+            capabilities: { drop: ["ALL"], add: ["NET_ADMIN"] },
+            seccompProfile: { type: "Unconfined" },
+          },
+        },
+        free: { securityContext: { privileged: true, runAsUser: 0 } },
+        group: { volumeMounts: [{ name: "v", mountPath: "/v" }] },
+      },
+    );
+    expect({ code, stderr: code === 0 ? "" : stderr, lines }).toEqual({
+      code: 0,
+      stderr: "",
+      lines: {
+        app: ["1000:2000 2000 3000 4000", "CapEff:0000000000000000", "NoNewPrivs:1", "Seccomp:2", "sealed"],
+        root: ["0:2000 2000 3000 4000", "CapEff:0000000000001000", "NoNewPrivs:0", "Seccomp:0"],
+        free: ["1"],
+        group: ["3000:2777", "3000:644"],
+      },
+    });
+  }, 60_000);
+
+  test("runAsNonRoot", async () => {
+    const spec = { activeDeadlineSeconds: 1, securityContext: { runAsNonRoot: true } };
+    const pods = ["box", "userbox", "named"].map((image) =>
+      podText(image, { app: "id -u" }, spec, { app: { image: `${image}:1` } }),
+    );
+    const { stdout, stderr } = await node.pod(["run", "--rm", "-f", "-"], pods.join("\n---\n"));
+    expect(stdout).toBe("[userbox/app] 1000\n");
+    expect(stderr).toContain("box/app: Error: container has runAsNonRoot and image will run as root (pod:");
+    expect(stderr).toContain("image has non-numeric user (web), cannot verify user is non-root");
+  }, 60_000);
+
+  test("host's namespaces, shared processes, host name, aliases, DNS, sysctls", async () => {
+    const own = await run(
+      {
+        app: "hostname; tail -1 /etc/hosts; cat /etc/resolv.conf; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; sleep 0.5",
+        other: "sleep 0.2; ps | grep -c '[s]leep'",
+      },
+      {
+        hostname: "called",
+        hostAliases: [{ ip: "192.0.2.1", hostnames: ["alias", "other"] }],
+        dnsPolicy: "None",
+        dnsConfig: {
+          nameservers: ["192.0.2.53"],
+          searches: ["x.test"],
+          options: [{ name: "ndots", value: "3" }],
+        },
+        shareProcessNamespace: true,
+        securityContext: { sysctls: [{ name: "net.ipv4.ip_unprivileged_port_start", value: "81" }] },
+      },
+    );
+    expect(own.lines["app"]).toEqual([
+      "called",
+      "192.0.2.1\talias\tother",
+      "search x.test",
+      "nameserver 192.0.2.53",
+      "options ndots:3",
+      "81",
+    ]);
+    expect(Number(own.lines["other"]?.[0])).toBeGreaterThan(1);
+    const host = await run(
+      { app: "hostname; ip -o link | grep -c pods0; readlink /proc/self/ns/ipc; head -1 /etc/hosts" },
+      { hostNetwork: true, hostPID: true, hostIPC: true },
+    );
+    const ipc = `ipc:[${/\d+/.exec(readlinkSync("/proc/self/ns/ipc"))?.[0]}]`;
+    expect(host.lines["app"]).toEqual([
+      hostname(),
+      "1",
+      ipc,
+      "# Kubernetes-managed hosts file (host network).",
+    ]);
+  }, 60_000);
+
+  test("CPU, memory, QoS: the cgroup's numbers and the OOM score", async () => {
+    const v2 =
+      readFileSync("/proc/filesystems", "utf8").includes("cgroup2") &&
+      readFileSync("/proc/self/cgroup", "utf8").startsWith("0::");
+    const script = v2
+      ? "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max; cat /proc/self/oom_score_adj"
+      : "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.shares; cat /proc/self/oom_score_adj; grep -o 'kubepods/burstable/pod' /proc/self/cgroup | head -1";
+    const { lines, stderr } = await run(
+      { app: script },
+      {},
+      {
+        app: {
+          resources: { limits: { memory: "64Mi", cpu: "500m" }, requests: { cpu: "100m", memory: "1Mi" } },
+        },
+      },
+    );
+    expect({ lines: lines["app"], stderr: lines["app"] === undefined ? stderr : "" }).toEqual({
+      lines: v2
+        ? ["67108864", "50000 100000", "999"]
+        : [
+            "67108864",
+            "50000",
+            "102",
+            "999",
+            ...(lines["app"]?.length === 5 ? ["kubepods/burstable/pod"] : []),
+          ],
+      stderr: "",
+    });
+  }, 60_000);
+
+  test("command, args, environment, working folder, tty, termination messages", async () => {
+    const env = [
+      { name: "A", value: "1" },
+      { name: "B", value: "$(A)2$$(A)$(NO)" },
+      { name: "POD", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
+      { name: "NODE", valueFrom: { fieldRef: { fieldPath: "spec.nodeName" } } },
+      { name: "LIMIT", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "1Mi" } } },
+      { name: "KEY", valueFrom: { secretKeyRef: { name: "hidden", key: "key" } } },
+    ];
+    const text = [
+      podText(
+        "said",
+        {
+          app: "echo $A $B $POD $NODE $LIMIT $KEY $C_b $FROM_IMAGE; pwd; tty; echo done > /dev/termination-log; exit 1",
+          fall: "echo last words; exit 2",
+        },
+        {},
+        {
+          app: {
+            env,
+            envFrom: [{ prefix: "C_", configMapRef: { name: "conf" } }],
+            workingDir: "/www",
+            tty: true,
+            resources: { limits: { memory: "64Mi" } },
+          },
+          fall: { terminationMessagePolicy: "FallbackToLogsOnError" },
+        },
+      ),
+      JSON.stringify(config),
+      JSON.stringify(secret),
+    ].join("\n---\n");
+    const ran = await node.pod(["run", "-f", "-"], text);
+    expect(
+      ran.stdout
+        .replaceAll("\r", "")
+        .split("\n")
+        .filter((line) => line.startsWith("[app]")),
+    ).toEqual([`[app] 1 12$(A)$(NO) said ${hostname()} 64 S B yes`, "[app] /www", "[app] /dev/pts/0"]);
+    const status = JSON.parse((await node.pod(["status", "said", "-o", "json"])).stdout).status;
+    const messages = status.containerStatuses.map(
+      (each: { state: { terminated: { message: string } } }) => each.state.terminated.message,
+    );
+    expect(messages).toEqual(["done\n", "last words\n"]);
+    await node.pod(["rm", "said"]);
+  }, 60_000);
+
+  test("what is missing is told, with the container's name; other pods go on", async () => {
+    const lacking: Readonly<Record<string, readonly [object, object, string]>> = {
+      map: [
+        {},
+        { env: [{ name: "A", valueFrom: { configMapKeyRef: { name: "no", key: "k" } } }] },
+        'Warning Failed map/app: Error: configmap "default/no" not found',
+      ],
+      secret: [
+        { volumes: [{ name: "v", secret: { secretName: "no" } }] },
+        {},
+        'Warning FailedMount secret: MountVolume.SetUp failed for volume "v" : secret "default/no" not found',
+      ],
+      host: [
+        { volumes: [{ name: "v", hostPath: { path: "/no/such", type: "Directory" } }] },
+        {},
+        "hostPath type check failed: /no/such is not a directory",
+      ],
+      never: [
+        {},
+        { imagePullPolicy: "Never", image: "nothere:1" },
+        'Warning ErrImageNeverPull never/app: Container image "nothere:1" is not present with pull policy of Never',
+      ],
+      pull: [
+        {},
+        { image: "127.0.0.1:9/no:1" },
+        'Warning Failed pull/app: Failed to pull image "127.0.0.1:9/no:1": rpc error: code = ',
+      ],
+      name: [{}, { image: "No//name" }, "invalid reference format"],
+      program: [
+        {},
+        { command: ["/no/such/program"] },
+        "Warning Failed program/app: Error: failed to create containerd task",
+      ],
+    };
+    const pods = Object.entries(lacking).map(([name, [spec, more]]) =>
+      podText(name, { app: "true" }, { activeDeadlineSeconds: 4, ...spec }, { app: more }),
+    );
+    const text = [...pods, podText("good", { app: "echo untouched" })].join("\n---\n");
+    const { stderr, stdout } = await node.pod(["run", "--rm", "-f", "-"], text);
+    for (const [, , message] of Object.values(lacking)) expect(stderr).toContain(message);
+    expect(stdout).toBe("[good/app] untouched\n");
+  }, 60_000);
+});
