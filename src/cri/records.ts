@@ -1,3 +1,4 @@
+import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import type { ContainerOption, ContainerStores } from "../client/new-container.ts";
 import { packSpec } from "../client/spec.ts";
 import { withMounts } from "../diff/mounts.ts";
@@ -35,9 +36,17 @@ export function withNewSnapshot(
 export function withCompletedSpec(complete: (root: string) => Promise<object>): ContainerOption<Stores> {
   return async ({ stores, scope }, container) => {
     const snapshotter = snapshotterOf(stores, container.snapshotter);
-    const mounts = await snapshotter.mounts(scope, container.snapshotKey);
+    const mounts = withoutShiftedIds(await snapshotter.mounts(scope, container.snapshotKey));
     container.spec = packSpec(await withMounts(mounts, "read", complete));
   };
+}
+
+/** For who only reads: the files' own ids. Only the shim mounts a root file system with those of a user namespace. */
+export function withoutShiftedIds(mounts: readonly Mount[]): Mount[] {
+  return mounts.map((mount) => ({
+    ...mount,
+    options: mount.options.filter((option) => !/^[ug]idmap=/.test(option)),
+  }));
 }
 
 /** Removes a container's record and its snapshot; what is not there any more is no error. */

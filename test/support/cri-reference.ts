@@ -1,4 +1,4 @@
-/** Debian sid's containerd with its CRI plugin on, in folders of its own, with images of busybox: what ours is compared with. */
+/** A daemon with CRI on, in folders of its own, with images of busybox: Debian sid's containerd, or ours to be compared with it. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -12,7 +12,7 @@ import {
   RuntimeService,
 } from "#gen/runtime/v1/api_pb.ts";
 import { ctr } from "./commands.ts";
-import { type Daemon, startDaemon } from "./daemons.ts";
+import { type Daemon, type DaemonKind, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { type Connection, connectGrpc } from "./grpc.ts";
 import { buildImage, type TarEntry, tar } from "./tar.ts";
@@ -60,6 +60,8 @@ function writeNetwork(folder: string): void {
 }
 
 export interface CriReferenceOptions {
+  /** containerd 2.1 by default. */
+  readonly kind?: DaemonKind;
   readonly folder: string;
   /** Keys of the CRI plugin, as config.toml of version 2 has them. */
   readonly plugin: string;
@@ -71,7 +73,7 @@ export interface CriReferenceOptions {
 }
 
 export async function startCriReference(options: CriReferenceOptions): Promise<CriReference> {
-  const { folder, plugin, handlers, images, prefix = [] } = options;
+  const { kind = "containerd-2.1", folder, plugin, handlers, images, prefix = [] } = options;
   writeNetwork(folder);
   const cri = '[plugins."io.containerd.grpc.v1.cri"';
   const config = [
@@ -84,7 +86,7 @@ export async function startCriReference(options: CriReferenceOptions): Promise<C
     '[plugins."io.containerd.nri.v1.nri"]\ndisable = true',
   ].join("\n");
   const disabledPlugins = ["io.containerd.internal.v1.opt"];
-  const daemon = await startDaemon("containerd-2.1", { folder, config, disabledPlugins, prefix });
+  const daemon = await startDaemon(kind, { folder, config, disabledPlugins, prefix });
   await importImages(daemon, [{ name: PAUSE_IMAGE, config: PAUSE_CONFIG }, ...images]);
   return reference(daemon);
 }

@@ -41,7 +41,12 @@ import { handlerOf } from "../runtimes.ts";
 import { removeFolder } from "../sandboxes/files.ts";
 import { newId } from "../sandboxes/run.ts";
 import { mappingLabels } from "../sandboxes/user-namespace.ts";
-import { type ContainerSpecInput, completeContainerSpec, containerSpec } from "../spec/container-spec.ts";
+import {
+  assertSpecOptions,
+  type ContainerSpecInput,
+  completeContainerSpec,
+  containerSpec,
+} from "../spec/container-spec.ts";
 import { CONTAINER_EXTENSION, criLabels } from "../spec/labels.ts";
 import { imageVolumes, podMounts } from "../spec/pod-mounts.ts";
 import { statusResources } from "../spec/resources.ts";
@@ -143,7 +148,7 @@ async function make(draft: Draft, id: string, rollback: Rollback): Promise<void>
   enter(draft, "spec");
   const planned = await plan(draft, id, image, paths.root);
   rollback.add("SELinux label", async () => cri.host.selinux?.release(planned.metadata.processLabel));
-  checkUser(draft.config);
+  await assertSpecOptions(planned.input);
   enter(draft, "stdio");
   const io = await step("failed to create container io", () =>
     ContainerIo.create(
@@ -179,17 +184,6 @@ async function keep(
   const container = new Container(metadata, status, io);
   cri.containers.add(container);
   return container;
-}
-
-/** @throws Unknown for a group that nobody is in */
-function checkUser({ linux }: ContainerConfig): void {
-  const { runAsUser, runAsGroup, runAsUsername = "" } = linux?.securityContext ?? {};
-  if (runAsGroup === undefined || runAsUser !== undefined || runAsUsername !== "") return;
-  const rule = `user group ${quote(String(runAsGroup.value))} is specified without user`;
-  throw new BunkerdError(
-    "Unknown",
-    `failed to get container spec opts: failed to generate user string: ${rule}`,
-  );
 }
 
 /** What the record is made of. */

@@ -6,7 +6,7 @@ import type { Logger } from "../../lib/log.ts";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import { copyTree } from "../../snapshots/copy-tree.ts";
 import type { CriStores } from "../cri.ts";
-import { snapshotterOf } from "../records.ts";
+import { snapshotterOf, withoutShiftedIds } from "../records.ts";
 import { pathInRoot } from "./root-path.ts";
 
 type Stores = ContainerStores & Pick<CriStores, "snapshots">;
@@ -15,7 +15,7 @@ type Stores = ContainerStores & Pick<CriStores, "snapshots">;
 export function withCopiedVolumes(volumes: readonly Mount[], logger: Logger): ContainerOption<Stores> {
   return async ({ stores, scope }, { snapshotter, snapshotKey }) => {
     if (volumes.length === 0) return;
-    const mounts = await snapshotterOf(stores, snapshotter).mounts(scope, snapshotKey);
+    const mounts = withoutShiftedIds(await snapshotterOf(stores, snapshotter).mounts(scope, snapshotKey));
     await withMounts(mounts, "read", async (root) => {
       for (const { hostPath, containerPath } of volumes) {
         await copyVolume(pathInRoot(root, containerPath), hostPath, logger);

@@ -6,22 +6,28 @@ import type { Spec } from "./spec.ts";
 /** Annotations with this prefix name devices too, separated by commas. */
 const ANNOTATION_PREFIX = "cdi.k8s.io/";
 
+type CdiSettings = Pick<SpecSettings, "enable_cdi" | "cdi_spec_dirs">;
+
+/** @throws Unknown if devices are asked for and CDI is off */
+export function assertCdi({ CDIDevices: devices }: ContainerConfig, { enable_cdi }: CdiSettings): void {
+  if (enable_cdi || devices.length === 0) return;
+  const names = devices.map(({ name }) => name).join(", ");
+  throw new BunkerdError(
+    "Unknown",
+    `CDI devices (${names}) requested but CDI support is explicitly disabled`,
+  );
+}
+
 /** Adds what the specs of the machine say of the devices that a request names; `report` hears of specs that are wrong. @throws Unknown */
 export async function applyCdi(
   spec: Spec,
   config: ContainerConfig,
-  settings: Pick<SpecSettings, "enable_cdi" | "cdi_spec_dirs">,
+  settings: CdiSettings,
   report: (message: string) => void,
 ): Promise<void> {
+  assertCdi(config, settings);
+  if (!settings.enable_cdi) return;
   const asked = config.CDIDevices.map(({ name }) => name);
-  if (!settings.enable_cdi) {
-    if (asked.length === 0) return;
-    const names = asked.join(", ");
-    throw new BunkerdError(
-      "Unknown",
-      `CDI devices (${names}) requested but CDI support is explicitly disabled`,
-    );
-  }
   const names = [...new Set([...asked, ...annotatedDevices(config.annotations)])];
   if (names.length === 0) return;
   const { injectDevices } = await import("./cdi-devices.ts");

@@ -1,25 +1,37 @@
 import { readFile } from "node:fs/promises";
 import type { ContainerConfig, Mount, PodSandboxConfig, RuntimeHandler } from "#gen/runtime/v1/api_pb.ts";
 import { NamespaceMode, SupplementalGroupsPolicy } from "#gen/runtime/v1/api_pb.ts";
-import { BunkerdError, quote } from "../../model/errors.ts";
+import { BunkerdError, quote, within } from "../../model/errors.ts";
 import type { ImageConfig } from "../../model/image-config.ts";
 import { containerAnnotations, passedThrough } from "./annotations.ts";
 import { applyCapabilities, clearAmbient, setCapabilities } from "./capabilities.ts";
-import { applyCdi } from "./cdi.ts";
+import { applyCdi, assertCdi } from "./cdi.ts";
 import { assertNoClasses } from "./classes.ts";
 import { addHostDevices, allowAllDevices, applyDevices } from "./devices.ts";
 import type { HostFacts } from "./host.ts";
 import { parseExact } from "./json.ts";
 import { applyMounts, HOST_SYSFS, removeMount, writable } from "./mounts.ts";
-import { assertSameUserNamespace, joinPodNamespaces, setNamespace } from "./namespaces.ts";
+import {
+  assertSameUserNamespace,
+  joinPodNamespaces,
+  setNamespace,
+  userNamespaceMappings,
+} from "./namespaces.ts";
 import { applyProcess } from "./process.ts";
 import { applyResources, cgroupsPath, oomScore } from "./resources.ts";
-import { applyApparmor, applySeccomp } from "./security.ts";
-import { selinuxLabels } from "./selinux.ts";
+import {
+  type ApparmorRequest,
+  applyApparmor,
+  applySeccomp,
+  chooseApparmor,
+  chooseSeccomp,
+  type SeccompRequest,
+} from "./security.ts";
+import { assertSelinuxLevel, type LabelPair, selinuxLabels } from "./selinux.ts";
 import type { RuntimeSettings, SpecSettings } from "./settings.ts";
 import { defaultSpec, namespacedCgroup, type Spec, withoutEmpty } from "./spec.ts";
 import { systemReason } from "./system-errors.ts";
-import { applyContainerUser } from "./user.ts";
+import { applyContainerUser, assertUser, type UserRequest } from "./user.ts";
 
 export interface ContainerSpecInput {
   readonly id: string;
@@ -56,44 +68,86 @@ export interface ContainerSpec {
 /**
  * The spec of a container as containerd's CRI builds it from a request (`internal/cri/server/container_create.go`), but for what
  * needs the root file system: {@link completeContainerSpec}.
- * @throws Unknown, in the reference's words
+ * @throws Unknown, in the reference's words; ResourceExhausted if SELinux has no level left
  */
 export async function containerSpec(input: ContainerSpecInput): Promise<ContainerSpec> {
+  const { config, host, runtime } = input;
+  const context = config.linux?.securityContext;
+  try {
+    assertRequest(input);
+  } catch (error) {
+    throw within("failed to generate spec opts", error);
+  }
+  const labels = selinuxLabels(host.selinux, context?.selinuxOptions, input.sandboxProcessLabel);
+  try {
+    const spec = await initialSpec(input.id, runtime.base_runtime_spec);
+    await applyRequest(spec, input, labels).catch((error: unknown) => {
+      const isBased = runtime.base_runtime_spec !== "";
+      throw within(isBased ? "failed to apply OCI options" : "failed to generate spec", error);
+    });
+    return { spec: withoutEmpty(spec), processLabel: labels.processLabel };
+  } catch (error) {
+    host.selinux?.release(labels.processLabel);
+    throw error;
+  }
+}
+
+/** What is refused whatever the machine looks like. @throws Unknown */
+function assertRequest({ config, sandboxConfig, settings }: ContainerSpecInput): void {
+  const context = config.linux?.securityContext;
+  assertSelinuxLevel(context?.selinuxOptions);
+  if (context?.privileged === true && sandboxConfig.linux?.securityContext?.privileged !== true) {
+    throw new BunkerdError("Unknown", "no privileged container allowed in sandbox");
+  }
+  assertNoClasses(config.metadata?.name ?? "", config.annotations, sandboxConfig.annotations, settings);
+  const userNamespace = context?.namespaceOptions?.usernsOptions;
+  userNamespaceMappings(userNamespace);
+  const ofPod = sandboxConfig.linux?.securityContext?.namespaceOptions?.usernsOptions;
+  assertSameUserNamespace(ofPod, userNamespace);
+}
+
+async function applyRequest(
+  spec: Spec,
+  input: ContainerSpecInput,
+  { processLabel, mountLabel }: LabelPair,
+): Promise<void> {
   const { config, sandboxConfig, host, settings, runtime } = input;
   const context = config.linux?.securityContext;
   const privileged = context?.privileged ?? false;
-  const spec = await initialSpec(input.id, runtime.base_runtime_spec);
   applyProcess(spec.process, config, input.image, sandboxConfig.hostname || host.hostname);
-  const { processLabel, mountLabel } = selinuxLabels(
-    host.selinux,
-    context?.selinuxOptions,
-    input.sandboxProcessLabel,
-  );
+  if (host.unifiedCgroups && !privileged) setNamespace(spec, { type: "cgroup" });
+  await applyMounts(spec, {
+    asked: config.mounts,
+    extra: input.extraMounts,
+    mountLabel,
+    handler: input.handler,
+    cgroupWritable: runtime.cgroup_writable,
+    host,
+  });
+  applyPaths(spec, input);
+  await applyDevices(spec, config, settings.device_ownership_from_security_context);
+  applyCapabilities(spec, context, host.capabilities);
+  if (privileged) applyPrivileges(spec, input);
+  clearAmbient(spec);
+  spec.linux.mountLabel = mountLabel;
+  spec.process.selinuxLabel = privileged ? "" : runtimeLabel(processLabel, input);
+  if (context?.noNewPrivs === true) spec.process.noNewPrivileges = true;
+  if (context?.readonlyRootfs === true) spec.root.readonly = true;
+  applyLimits(spec, input);
+  applyPod(spec, input);
+}
+
+/** What is refused before the container is made, though {@link completeContainerSpec} is who needs it. @throws Unknown */
+export async function assertSpecOptions(input: ContainerSpecInput): Promise<void> {
+  const { config, settings, host } = input;
   try {
-    if (host.unifiedCgroups && !privileged) setNamespace(spec, { type: "cgroup" });
-    await applyMounts(spec, {
-      asked: config.mounts,
-      extra: input.extraMounts,
-      mountLabel,
-      handler: input.handler,
-      cgroupWritable: runtime.cgroup_writable,
-      host,
-    });
-    applyPaths(spec, input);
-    await applyDevices(spec, config, settings.device_ownership_from_security_context);
-    applyCapabilities(spec, context, host.capabilities);
-    if (privileged) applyPrivileges(spec, input);
-    clearAmbient(spec);
-    spec.linux.mountLabel = mountLabel;
-    spec.process.selinuxLabel = privileged ? "" : runtimeLabel(processLabel, input);
-    if (context?.noNewPrivs === true) spec.process.noNewPrivileges = true;
-    if (context?.readonlyRootfs === true) spec.root.readonly = true;
-    applyLimits(spec, input);
-    applyPod(spec, input);
-    return { spec: withoutEmpty(spec), processLabel };
+    assertUser(userRequest(input), groupsPolicy(config));
+    const security = securityRequest(config);
+    await chooseApparmor(security, host);
+    chooseSeccomp(security, settings.unset_seccomp_profile, host);
+    assertCdi(config, settings);
   } catch (error) {
-    host.selinux?.release(processLabel);
-    throw error;
+    throw within("failed to get container spec opts", error);
   }
 }
 
@@ -107,31 +161,39 @@ export async function completeContainerSpec(
   root: string,
 ): Promise<Spec> {
   const { config, settings, host } = input;
-  const context = config.linux?.securityContext;
   const complete = structuredClone(spec);
-  applyContainerUser(
-    complete.process,
-    {
-      runAsUser: context?.runAsUser,
-      runAsGroup: context?.runAsGroup,
-      runAsUsername: context?.runAsUsername,
-      imageUser: input.image.user,
-      supplementalGroups: context?.supplementalGroups ?? [],
-    },
-    context?.supplementalGroupsPolicy ?? SupplementalGroupsPolicy.Merge,
-    root,
-  );
-  const security = {
+  applyContainerUser(complete.process, userRequest(input), groupsPolicy(config), root);
+  const security = securityRequest(config);
+  await applyApparmor(complete, security, host);
+  await applySeccomp(complete, security, settings.unset_seccomp_profile, host);
+  await applyCdi(complete, config, settings, input.warn ?? (() => undefined));
+  return withoutEmpty(complete);
+}
+
+function userRequest({ config, image }: ContainerSpecInput): UserRequest {
+  const context = config.linux?.securityContext;
+  return {
+    runAsUser: context?.runAsUser,
+    runAsGroup: context?.runAsGroup,
+    runAsUsername: context?.runAsUsername,
+    imageUser: image.user,
+    supplementalGroups: context?.supplementalGroups ?? [],
+  };
+}
+
+function groupsPolicy({ linux }: ContainerConfig): SupplementalGroupsPolicy {
+  return linux?.securityContext?.supplementalGroupsPolicy ?? SupplementalGroupsPolicy.Merge;
+}
+
+function securityRequest({ linux }: ContainerConfig): SeccompRequest & ApparmorRequest {
+  const context = linux?.securityContext;
+  return {
     seccomp: context?.seccomp,
     seccompProfilePath: context?.seccompProfilePath ?? "",
     apparmor: context?.apparmor,
     apparmorProfile: context?.apparmorProfile ?? "",
     privileged: context?.privileged ?? false,
   };
-  await applyApparmor(complete, security, host);
-  await applySeccomp(complete, security, settings.unset_seccomp_profile, host);
-  await applyCdi(complete, config, settings, input.warn ?? (() => undefined));
-  return withoutEmpty(complete);
 }
 
 /** The built-in spec, or the handler's base spec, whose limits and profiles stay unless the request says otherwise. */
@@ -175,10 +237,7 @@ function applyPaths({ linux }: Spec, { config, settings }: ContainerSpecInput): 
   linux.readonlyPaths = config.linux?.securityContext?.readonlyPaths ?? [];
 }
 
-function applyPrivileges(spec: Spec, { sandboxConfig, runtime, host }: ContainerSpecInput): void {
-  if (sandboxConfig.linux?.securityContext?.privileged !== true) {
-    throw new BunkerdError("Unknown", "no privileged container allowed in sandbox");
-  }
+function applyPrivileges(spec: Spec, { runtime, host }: ContainerSpecInput): void {
   setCapabilities(spec, host.capabilities);
   spec.linux.maskedPaths = [];
   spec.linux.readonlyPaths = [];
@@ -209,7 +268,6 @@ function applyLimits(spec: Spec, { id, config, sandboxConfig, settings, host }: 
   if (asked !== undefined) {
     spec.process.oomScoreAdj = oomScore(asked.oomScoreAdj, settings.restrict_oom_score_adj, host);
   }
-  assertNoClasses(config.metadata?.name ?? "", config.annotations, sandboxConfig.annotations, settings);
 }
 
 /** What a container shares with its pod. */
@@ -218,7 +276,6 @@ function applyPod(spec: Spec, input: ContainerSpecInput): void {
   const context = config.linux?.securityContext;
   const ofPod = sandboxConfig.linux?.securityContext?.namespaceOptions;
   const userNamespace = context?.namespaceOptions?.usernsOptions;
-  assertSameUserNamespace(ofPod?.usernsOptions, userNamespace);
   if (ofPod?.network === NamespaceMode.NODE && userNamespace?.mode === NamespaceMode.POD) {
     removeMount(spec, "/sys");
     spec.mounts.push(HOST_SYSFS);

@@ -10,7 +10,7 @@ import { cleanPath } from "./paths.ts";
 import { addEnvironment } from "./process.ts";
 import { cgroupsPath, oomScore } from "./resources.ts";
 import { applySeccomp } from "./security.ts";
-import { selinuxLabels } from "./selinux.ts";
+import { assertSelinuxLevel, selinuxLabels } from "./selinux.ts";
 import type { RuntimeSettings, SpecSettings } from "./settings.ts";
 import { defaultSpec, type Spec, withoutEmpty } from "./spec.ts";
 import { addGroups, applyUser } from "./user.ts";
@@ -50,6 +50,7 @@ const SANDBOX_CPU_SHARES = 2;
 export function sandboxSpec(input: SandboxSpecInput): SandboxSpec {
   const { id, config, image, settings, host, runtime } = input;
   const context = config.linux?.securityContext;
+  assertSelinuxLevel(context?.selinuxOptions);
   const spec = defaultSpec(id);
   applyImage(spec, image);
   spec.root.readonly = true;

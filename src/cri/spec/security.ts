@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { SecurityProfile_ProfileType as ProfileType, type SecurityProfile } from "#gen/runtime/v1/api_pb.ts";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
-import { hasProfile, loadDefaultProfile } from "./apparmor.ts";
+import { DEFAULT_PROFILE, hasProfile, loadDefaultProfile } from "./apparmor.ts";
 import type { HostFacts } from "./host.ts";
 import { parseExact } from "./json.ts";
 import { defaultSeccomp } from "./seccomp.ts";
@@ -20,6 +20,26 @@ export interface SeccompRequest {
   readonly privileged: boolean;
 }
 
+/** Which profile: the runtime's, or a file. Undefined for none. @throws Unknown for what cannot be */
+export function chooseSeccomp(
+  request: SeccompRequest,
+  unsetProfile: string,
+  host: HostFacts,
+): Profile | undefined {
+  const named = request.seccompProfilePath || unsetProfile;
+  const profile = request.seccomp ?? (named === "" ? undefined : profileNamed(named, "seccomp"));
+  if (request.privileged || profile === undefined) return undefined;
+  const { profileType } = profile;
+  if (!host.seccomp) {
+    if (profileType === ProfileType.Unconfined) return undefined;
+    throw refused("seccomp", "seccomp is not supported");
+  }
+  assertLocalhost(profile, "seccomp");
+  if (profileType === ProfileType.Unconfined) return undefined;
+  if (profileType === ProfileType.RuntimeDefault || profileType === ProfileType.Localhost) return profile;
+  throw refused("seccomp", "seccomp unknown ProfileType");
+}
+
 /** Comes after the capabilities: the default profile depends on them. @throws Unknown */
 export async function applySeccomp(
   spec: Spec,
@@ -27,16 +47,12 @@ export async function applySeccomp(
   unsetProfile: string,
   host: HostFacts,
 ): Promise<void> {
-  const named = request.seccompProfilePath || unsetProfile;
-  const profile = request.seccomp ?? (named === "" ? undefined : profileNamed(named, "seccomp"));
-  if (request.privileged || profile === undefined) return;
-  const { profileType, localhostRef } = profile;
-  if (profileType === ProfileType.Unconfined && (localhostRef === "" || !host.seccomp)) return;
-  if (!host.seccomp) throw refused("seccomp", "seccomp is not supported");
-  assertLocalhost(profile, "seccomp");
-  if (profileType === ProfileType.RuntimeDefault) spec.linux.seccomp = defaultSeccomp(spec, host);
-  else if (profileType === ProfileType.Localhost) spec.linux.seccomp = await seccompFile(localhostRef);
-  else throw refused("seccomp", "seccomp unknown ProfileType");
+  const profile = chooseSeccomp(request, unsetProfile, host);
+  if (profile === undefined) return;
+  spec.linux.seccomp =
+    profile.profileType === ProfileType.Localhost
+      ? await seccompFile(profile.localhostRef)
+      : defaultSeccomp(spec, host);
 }
 
 async function seccompFile(reference: string): Promise<Seccomp> {
@@ -87,32 +103,38 @@ export interface ApparmorRequest {
   readonly privileged: boolean;
 }
 
-/** Nothing said means the runtime's default profile, which is loaded if need be. @throws Unknown */
-export async function applyApparmor(spec: Spec, request: ApparmorRequest, host: HostFacts): Promise<void> {
+/** The name of the profile; undefined for none. @throws Unknown for what cannot be, or one that is not loaded */
+export async function chooseApparmor(
+  request: ApparmorRequest,
+  { apparmor }: HostFacts,
+): Promise<string | undefined> {
   const named =
     request.apparmorProfile === "" ? undefined : profileNamed(request.apparmorProfile, "apparmor");
   const asked: Profile | undefined = request.apparmor ?? named;
-  if (!host.apparmor) {
-    if (asked === undefined || asked.profileType === ProfileType.Unconfined) return;
+  if (apparmor === undefined) {
+    if (asked === undefined || asked.profileType === ProfileType.Unconfined) return undefined;
     throw refused("apparmor", "apparmor is not supported");
   }
+  // Nothing said means the runtime's.
   const profile = asked ?? { profileType: ProfileType.RuntimeDefault, localhostRef: "" };
   assertLocalhost(profile, "apparmor");
   const { profileType, localhostRef } = profile;
-  if (profileType === ProfileType.Unconfined) return;
-  if (profileType === ProfileType.RuntimeDefault) {
-    if (!request.privileged) spec.process.apparmorProfile = await loadDefaultProfile(host.apparmor);
-  } else if (profileType === ProfileType.Localhost) {
-    const name = localhostRef.startsWith(LOCALHOST) ? localhostRef.slice(LOCALHOST.length) : localhostRef;
-    if (name === "") throw refused("apparmor", "nil apparmor profile is not supported");
-    if (!(await hasProfile(host.apparmor, name))) {
-      throw new BunkerdError(
-        "Unknown",
-        `failed to generate apparmor spec opts: apparmor profile not found ${name}`,
-      );
-    }
-    spec.process.apparmorProfile = name;
-  } else throw refused("apparmor", "apparmor unknown ProfileType");
+  if (profileType === ProfileType.Unconfined) return undefined;
+  if (profileType === ProfileType.RuntimeDefault) return request.privileged ? undefined : DEFAULT_PROFILE;
+  if (profileType !== ProfileType.Localhost) throw refused("apparmor", "apparmor unknown ProfileType");
+  const name = localhostRef.startsWith(LOCALHOST) ? localhostRef.slice(LOCALHOST.length) : localhostRef;
+  if (name === "")
+    throw refused("apparmor", "failed to generate apparmor spec opts: nil apparmor profile is not supported");
+  if (await hasProfile(apparmor, name)) return name;
+  throw refused("apparmor", `apparmor profile not found ${name}`);
+}
+
+/** Loads the runtime's own profile if need be. @throws Unknown */
+export async function applyApparmor(spec: Spec, request: ApparmorRequest, host: HostFacts): Promise<void> {
+  const name = await chooseApparmor(request, host);
+  if (name === undefined) return;
+  if (name === DEFAULT_PROFILE && host.apparmor !== undefined) await loadDefaultProfile(host.apparmor);
+  spec.process.apparmorProfile = name;
 }
 
 /** The names that profiles had before CRI had a message for them. */

@@ -7,7 +7,7 @@ import { create } from "@bufbuild/protobuf";
 import { SELinuxOptionSchema } from "#gen/runtime/v1/api_pb.ts";
 import { packSpec } from "../../client/spec.ts";
 import { getXattr } from "../../linux/xattr.ts";
-import { labelledMounts, SelinuxLabels, selinuxLabels } from "./selinux.ts";
+import { assertSelinuxLevel, labelledMounts, SelinuxLabels } from "./selinux.ts";
 
 /** As container-selinux has them. */
 const CONTEXTS = `
@@ -106,11 +106,11 @@ describe("SELinux labels", () => {
   });
 
   test.each(["s0", "s0-s0", "s0:c0", "s0:c0.c3", "s0-s0:c0,c3.c6,c8.c10"])("%s is a level", (level) => {
-    expect(selinuxLabels(undefined, option({ level }), "")).toEqual({ processLabel: "", mountLabel: "" });
+    expect(() => assertSelinuxLevel(option({ level }))).not.toThrow();
   });
 
   test.each(["s0,c0,c3", "s0:c0.c3.c6", "s0-s0,c0,c3", "s0-s0:c0.c3.c6", "x"])("%s is none", (level) => {
-    expect(() => selinuxLabels(undefined, option({ level }), "")).toThrow("is not correct");
+    expect(() => assertSelinuxLevel(option({ level }))).toThrow("is not correct");
   });
 
   test("relabelling reaches everything below, links themselves, and no folder of the system", async () => {

@@ -33,15 +33,18 @@ const LEVEL = /^s\d(-s\d)??(:c\d{1,4}(\.c\d{1,4})?(,c\d{1,4}(\.c\d{1,4})?)*)?$/;
 const CONTEXT_FILE = "/usr/share/containers/selinux/contexts";
 const POLICY_ROOT = "/etc/selinux";
 
-/** What a request asks for is checked even where SELinux is off. @throws Unknown for a level that is none */
+/** Checked even where SELinux is off. @throws Unknown for a level that is none */
+export function assertSelinuxLevel(asked: SELinuxOption | undefined): void {
+  if (asked === undefined || asked.level === "" || LEVEL.test(asked.level)) return;
+  throw new BunkerdError("Unknown", `the format of 'level' ${quote(asked.level)} is not correct`);
+}
+
+/** No labels where SELinux is off. @throws ResourceExhausted */
 export function selinuxLabels(
   labels: SelinuxLabels | undefined,
   asked: SELinuxOption | undefined,
   podLabel: string,
 ): LabelPair {
-  if (asked !== undefined && asked.level !== "" && !LEVEL.test(asked.level)) {
-    throw new BunkerdError("Unknown", `the format of 'level' ${quote(asked.level)} is not correct`);
-  }
   return labels?.labelsFor(asked, podLabel) ?? NONE;
 }
 

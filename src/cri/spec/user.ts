@@ -28,6 +28,16 @@ interface GroupEntry {
   readonly members: readonly string[];
 }
 
+/** What can be said of a request without the root file system. @throws Unknown */
+export function assertUser(request: UserRequest, policy: SupplementalGroupsPolicy): void {
+  userString(request);
+  if (policy === SupplementalGroupsPolicy.Merge || policy === SupplementalGroupsPolicy.Strict) return;
+  throw new BunkerdError(
+    "Unknown",
+    `not implemented in this containerd release: SupplementalGroupsPolicy=${policy}`,
+  );
+}
+
 /**
  * Who a container runs as. `root` is where its file system can be read: `/etc/passwd` and `/etc/group` there name users and groups.
  * `Merge` adds the groups that the image's `/etc/group` gives to the user. @throws Unknown
@@ -38,17 +48,13 @@ export function applyContainerUser(
   policy: SupplementalGroupsPolicy,
   root: string,
 ): void {
+  assertUser(request, policy);
   addGroups(process, request.supplementalGroups);
   applyUser(process, request, root);
   if (policy === SupplementalGroupsPolicy.Merge) {
     const asked = process.user.additionalGids ?? [];
     const ofImage = groupsOfUser(root, groupUser(request));
     process.user.additionalGids = merged(withPrimary(ofImage, process.user.gid), asked);
-  } else if (policy !== SupplementalGroupsPolicy.Strict) {
-    throw new BunkerdError(
-      "Unknown",
-      `not implemented in this containerd release: SupplementalGroupsPolicy=${policy}`,
-    );
   }
   addGroups(process, request.supplementalGroups);
 }

@@ -57,7 +57,12 @@ import {
 } from "./spec-cases.ts";
 
 const host = temporaryFolder();
-const folders = { plain: temporaryFolder(), other: temporaryFolder(), modern: temporaryFolder() };
+const folders = {
+  plain: temporaryFolder(),
+  other: temporaryFolder(),
+  modern: temporaryFolder(),
+  bunkerd: temporaryFolder(),
+};
 const modernMachine = otherMachine(folders.modern);
 const base = join(host, "base.json");
 
@@ -181,15 +186,25 @@ const references = new Map<string, CriReference>();
 const pods = new Map<string, Pod>();
 const containerCases = specCases(host);
 /** All requests are on their way from the start, some at once: containerd waits for the disk most of the time. */
-const asked = new Map<SpecCase, ReturnType<typeof askTheirs>>();
+const asked = new Map<SpecCase, ReturnType<typeof ask>>();
+/** What our own daemon is asked too: it has the settings of the plain one. */
+const daemonCases = containerCases.filter(({ daemon, newer }) => daemon === undefined && newer === undefined);
+const askedBunkerd = new Map<SpecCase, ReturnType<typeof ask>>();
 const turns = new Semaphore(6);
 
 beforeAll(async () => {
   prepareHost();
   const keys = Object.fromEntries(Object.entries(handlers).map(([name, table]) => [name, tomlOf(table)]));
   const otherKeys = `netns_mounts_under_state_dir = true${OTHER_KEYS}`;
-  const [plain, other, modern] = await Promise.all([
+  const [plain, bunkerd, other, modern] = await Promise.all([
     startCriReference({ folder: folders.plain, plugin: PLAIN_KEYS, handlers: keys, images }),
+    startCriReference({
+      kind: "bunkerd",
+      folder: folders.bunkerd,
+      plugin: PLAIN_KEYS,
+      handlers: keys,
+      images,
+    }),
     startCriReference({ folder: folders.other, plugin: otherKeys, handlers: {}, images }),
     startCriReference({
       folder: folders.modern,
@@ -199,15 +214,17 @@ beforeAll(async () => {
       prefix: modernMachine.prefix,
     }),
   ]);
-  references.set("plain", plain).set("other", other).set("modern", modern);
-  const run = async (reference: CriReference, kind: DaemonName, name: string) =>
+  references.set("plain", plain).set("bunkerd", bunkerd).set("other", other).set("modern", modern);
+  const run = async (reference: CriReference, kind: string, name: string) =>
     pods.set(`${kind} ${name}`, await reference.runPod(podOf(name), name));
   await Promise.all([
     run(other, "other", ""),
     ...["bare", "writable"].map((name) => run(modern, "modern", name)),
     ...["", ...Object.keys(handlers)].map((name) => run(plain, "plain", name)),
+    ...["", ...Object.keys(handlers)].map((name) => run(bunkerd, "bunkerd", name)),
   ]);
-  for (const one of containerCases) asked.set(one, askTheirs(one));
+  for (const one of containerCases) asked.set(one, ask(one, one.daemon ?? "plain"));
+  for (const one of daemonCases) askedBunkerd.set(one, ask(one, "bunkerd"));
 });
 
 afterAll(async () => {
@@ -337,8 +354,7 @@ async function theirs(reference: CriReference, pod: Pod, request: ReturnType<typ
   return { id: outcome.id, spec: unpackSpec(container.spec), labels: container.labels };
 }
 
-async function askTheirs(one: SpecCase) {
-  const daemon = one.daemon ?? "plain";
+async function ask(one: SpecCase, daemon: string) {
   const reference = references.get(daemon);
   const pod = pods.get(`${daemon} ${one.handler ?? (daemon === "modern" ? "bare" : "")}`);
   if (reference === undefined || pod === undefined) throw new Error("no such daemon or handler");
@@ -426,7 +442,8 @@ function volumesOf(
 
 describe("CreateContainer: containerd's spec and ours", () => {
   test.each(containerCases.map((one) => [one.name, one] as const))("%s", async (_name, one) => {
-    const { reference, pod, request, id, ...expected } = await (asked.get(one) ?? askTheirs(one));
+    const { reference, pod, request, id, ...expected } = await (asked.get(one) ??
+      ask(one, one.daemon ?? "plain"));
     const got = await ours(one, pod, request, reference, { id, ...expected });
     if (one.refused !== undefined) {
       expect(expected.refused ?? "not refused").toMatch(one.refused);
@@ -438,6 +455,30 @@ describe("CreateContainer: containerd's spec and ours", () => {
     } else expect(got).toEqual(expected);
   });
 });
+
+describe("CreateContainer: containerd and bunkerd", () => {
+  test.each(daemonCases.map((one) => [one.name, one] as const))("%s", async (_name, one) => {
+    const theirs = await (asked.get(one) ?? ask(one, "plain"));
+    const ours = await (askedBunkerd.get(one) ?? ask(one, "bunkerd"));
+    if (/JSON Parse error/.test(ours.refused ?? "")) expect(theirs.refused).toContain("invalid character");
+    else expect(withoutIds(ours)).toEqual(withoutIds(theirs));
+  });
+});
+
+/** Ids, pids and folders are each daemon's own. */
+function withoutIds({ reference, pod, id, spec, labels, refused }: Awaited<ReturnType<typeof ask>>): unknown {
+  const text = JSON.stringify({ spec, labels, refused }, (_key, value: unknown) =>
+    typeof value === "bigint" ? value.toString() : value,
+  );
+  const plain = text
+    .replaceAll(reference.daemon.folder, "<folder>")
+    .replaceAll(pod.id, "<pod>")
+    .replaceAll(`/proc/${pod.pid}/`, "/proc/<pid>/")
+    .replaceAll(id === "" ? "<none>" : id, "<container>")
+    .replaceAll(/mount callback failed on \S+ /g, "")
+    .replaceAll(/[0-9a-f]{64}/g, "<id>");
+  return JSON.parse(plain);
+}
 
 describe("RunPodSandbox: containerd's spec and ours", () => {
   test.each(sandboxCases(host).map((one) => [one.name, one] as const))("%s", async (_name, one) => {
