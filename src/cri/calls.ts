@@ -15,6 +15,8 @@ import { removePodSandbox } from "./sandboxes/remove.ts";
 import { runPodSandbox } from "./sandboxes/run.ts";
 import { podSandboxStatus } from "./sandboxes/status.ts";
 import { stopPodSandbox } from "./sandboxes/stop.ts";
+import { containerStats, listContainerStats } from "./stats/containers.ts";
+import { listPodSandboxStats, podSandboxStats } from "./stats/sandboxes.ts";
 import { cgroupDriver, runtimeStatus } from "./status.ts";
 
 type Bound<F> = F extends (cri: Cri, ...given: infer Given) => infer Result
@@ -45,6 +47,10 @@ export function callsOf(cri: Cri) {
     execUrl: bound(execUrl),
     attachUrl: bound(attachUrl),
     portForwardUrl: bound(portForwardUrl),
+    containerStats: bound(containerStats),
+    listContainerStats: bound(listContainerStats),
+    podSandboxStats: bound(podSandboxStats),
+    listPodSandboxStats: bound(listPodSandboxStats),
     events: (signal: AbortSignal) => cri.events.subscribe(AbortSignal.any([signal, cri.closing])),
   };
 }

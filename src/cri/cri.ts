@@ -13,9 +13,11 @@ import type { TaskStore } from "../model/tasks.ts";
 import type { Nri } from "../nri/nri.ts";
 import type { ContainerEvents } from "./events.ts";
 import type { LocalImages } from "./images/local-images.ts";
+import type { SnapshotUsages } from "./images/snapshot-usages.ts";
 import type { CriFolders } from "./paths.ts";
 import type { HostFacts } from "./spec/host.ts";
 import { K8S_NAMESPACE } from "./spec/names.ts";
+import type { CpuRates } from "./stats/cpu-rates.ts";
 import type { Container } from "./store/container.ts";
 import type { IdTable } from "./store/id-table.ts";
 import type { Names } from "./store/names.ts";
@@ -30,6 +32,14 @@ export interface CriStores {
   readonly sandboxes: SandboxStore;
   /** By the snapshotter's name. */
   readonly snapshots: ReadonlyMap<string, SnapshotStore>;
+}
+
+/** What stats are made of beside the kernel's files. */
+export interface StatsSources {
+  readonly rates: CpuRates;
+  readonly usages: SnapshotUsages;
+  /** Where each snapshotter keeps its files, by its name. */
+  readonly snapshotterRoots: ReadonlyMap<string, string>;
 }
 
 /** What the functions of the CRI layer work on: the settings, the rooms below, and the pods and containers that there are. */
@@ -55,6 +65,7 @@ export interface Cri {
   readonly sandboxOperations: Operations<string>;
   readonly containerOperations: Operations<string>;
   readonly events: ContainerEvents;
+  readonly stats: StatsSources;
   readonly streaming: Lazy<StreamingServer>;
   /** Aborted when the daemon stops. */
   readonly closing: AbortSignal;

@@ -30,6 +30,7 @@ import { PodSandboxController } from "./sandboxes/pod-controller.ts";
 import { readHostFacts } from "./spec/host.ts";
 import { K8S_NAMESPACE } from "./spec/names.ts";
 import { openSelinux } from "./spec/selinux.ts";
+import { CpuRates } from "./stats/cpu-rates.ts";
 import { IdTable } from "./store/id-table.ts";
 import { Names } from "./store/names.ts";
 import { Operations } from "./store/operations.ts";
@@ -78,11 +79,12 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
   const selinux = runtime.enable_selinux ? openSelinux(runtime.selinux_category_range) : undefined;
   const host = readHostFacts(runtime.disable_apparmor, selinux);
   const images = new LocalImages({ images: dependencies.images, content, logger });
+  const usages = new SnapshotUsages(config.images.stats_collect_period * 1000, dependencies);
   const imagesContext: ImagesContext = {
     ...dependencies,
     config,
     local: images,
-    usages: new SnapshotUsages(config.images.stats_collect_period * 1000, dependencies),
+    usages,
   };
   const shared = {
     ...options,
@@ -105,6 +107,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     sandboxOperations: new Operations(),
     containerOperations: new Operations(),
     events: new ContainerEvents(),
+    stats: { rates: new CpuRates(), usages, snapshotterRoots: dependencies.snapshotterRoots },
   };
   const cri: Cri = { ...parts, streaming: await openStreaming(parts) };
   const stopWaiting = (): void => closing.abort(new BunkerdError("Unavailable", "daemon is stopping"));

@@ -75,6 +75,21 @@ export function runtimeService({
     attach: async (request) => ({ url: await (await calls()).attachUrl(request) }),
     portForward: async (request) => ({ url: await (await calls()).portForwardUrl(request) }),
 
+    containerStats: async ({ containerId }) => ({ stats: await (await calls()).containerStats(containerId) }),
+    listContainerStats: async ({ filter }) => ({ stats: await (await calls()).listContainerStats(filter) }),
+    podSandboxStats: async ({ podSandboxId }) => ({
+      stats: await (await calls()).podSandboxStats(podSandboxId),
+    }),
+    listPodSandboxStats: async ({ filter }) => ({ stats: await (await calls()).listPodSandboxStats(filter) }),
+    async *streamContainerStats({ filter }) {
+      for (const containerStats of batches(await (await calls()).listContainerStats(filter)))
+        yield { containerStats };
+    },
+    async *streamPodSandboxStats({ filter }) {
+      for (const podSandboxStats of batches(await (await calls()).listPodSandboxStats(filter)))
+        yield { podSandboxStats };
+    },
+
     async *getContainerEvents(_request, context) {
       yield* (await calls()).events(context.signal);
     },

@@ -30,16 +30,6 @@ const ENDLESS: ReadonlySet<string> = new Set([
 const NOT_BUILT: ReadonlySet<string> = new Set(
   [
     "CheckpointContainer",
-    "ExecSync",
-    "Exec",
-    "Attach",
-    "PortForward",
-    "ContainerStats",
-    "ListContainerStats",
-    "StreamContainerStats",
-    "PodSandboxStats",
-    "ListPodSandboxStats",
-    "StreamPodSandboxStats",
     "UpdateRuntimeConfig",
     "ListMetricDescriptors",
     "ListPodSandboxMetrics",
