@@ -6,6 +6,9 @@ import { contentBucket } from "./content-records.ts";
 import { namespacesOf } from "./gc-objects.ts";
 import { bucketNames, KEY, textOf } from "./schema.ts";
 
+/** Blobs that one transaction decides about. */
+const FREED_AT_ONCE = 200;
+
 export interface ContentGarbageDependencies {
   readonly db: Db;
   readonly blobs: BlobStore;
@@ -42,15 +45,17 @@ export class ContentGarbage {
   async flush(): Promise<void> {
     const digests = [...this.#discarded];
     this.#discarded = new Set();
-    if (digests.length > 0) await this.#free(digests);
+    for (let at = 0; at < digests.length; at += FREED_AT_ONCE)
+      await this.#free(digests.slice(at, at + FREED_AT_ONCE));
     await Promise.all(this.#removals);
   }
 
   /** Frees whatever the blob store has and no record names: what a crash left between a record and its file. */
   async sweep(): Promise<void> {
     const { db, blobs, logger } = this.#dependencies;
+    const files = await blobs.list();
     const ingests = await blobs.removeIngestsExcept(db.view(ingestRefs));
-    const unnamed = [...(await blobs.list()).difference(db.view(namedDigests))];
+    const unnamed = db.view((tx) => [...files].filter((digest) => !isNamed(tx, digest)));
     const removed = unnamed.length === 0 ? 0 : await this.#free(unnamed);
     if (removed + ingests > 0) logger.info("removed what no record names", { blobs: removed, ingests });
   }
@@ -64,8 +69,8 @@ export class ContentGarbage {
     let removals: BlobRemoval[] = [];
     try {
       await db.update((tx) => {
-        const named = namedDigests(tx);
-        const unnamed = digests.filter((digest) => !named.has(digest));
+        const expected = expectedDigests(tx);
+        const unnamed = digests.filter((digest) => !expected.has(digest) && !isNamed(tx, digest));
         removals = unnamed.flatMap((digest) => blobs.beginRemoval(digest) ?? []);
       });
     } catch (error) {
@@ -85,19 +90,24 @@ export class ContentGarbage {
   }
 }
 
-/** The digests that any namespace has a blob of, or an ingest that stands for one. */
-function namedDigests(tx: Tx): Set<string> {
-  const named = new Set<string>();
+/** Whether any namespace has the blob. */
+function isNamed(tx: Tx, digest: string): boolean {
+  return namespacesOf(tx).some(
+    (namespace) => contentBucket(tx, namespace, "blob")?.bucket(digest) !== undefined,
+  );
+}
+
+/** The digests of blobs that ingests stand for, of any namespace. */
+function expectedDigests(tx: Tx): Set<string> {
+  const expected = new Set<string>();
   for (const namespace of namespacesOf(tx)) {
-    const blobs = contentBucket(tx, namespace, "blob");
-    for (const digest of blobs === undefined ? [] : bucketNames(blobs)) named.add(digest);
     const ingests = contentBucket(tx, namespace, "ingests");
     for (const ref of ingests === undefined ? [] : bucketNames(ingests)) {
-      const expected = textOf(ingests?.bucket(ref)?.get(KEY.expected));
-      if (expected !== "") named.add(expected);
+      const digest = textOf(ingests?.bucket(ref)?.get(KEY.expected));
+      if (digest !== "") expected.add(digest);
     }
   }
-  return named;
+  return expected;
 }
 
 /** The blob store's names of all ingests. */

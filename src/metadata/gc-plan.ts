@@ -66,7 +66,7 @@ export async function mark(
       if (turns.due) await turns.rest();
     }
   }
-  const garbage = referrersFirst(tx, white, collectibles);
+  const garbage = await referrersFirst(tx, white, collectibles, turns);
   return { marking, garbage: [...garbage, ...inMemory.filter((node) => !marking.keeps(node))] };
 }
 
@@ -74,14 +74,16 @@ export async function mark(
 const COLLECTED = new Set(["lease", "image", "ingest", "content", "snapshot"]);
 
 /** An order in which each comes before what it refers to; in a circle any. */
-function referrersFirst(
+async function referrersFirst(
   tx: Tx,
   nodes: readonly Node[],
   collectibles: ReadonlyMap<string, Collectible>,
-): Node[] {
+  turns: Turns,
+): Promise<Node[]> {
   const byId = new Map(nodes.map((node) => [nodeId(node), node]));
   const targets = new Map<string, string[]>();
   for (const node of nodes) {
+    if (turns.due) await turns.rest();
     const id = nodeId(node);
     for (const { from, to } of edgesAt(tx, node, id, collectibles.keys()))
       if (byId.has(from) && byId.has(to)) targets.set(from, [...(targets.get(from) ?? []), to]);
@@ -89,6 +91,7 @@ function referrersFirst(
   const ordered: Node[] = [];
   const met = new Set<string>();
   for (const start of byId.keys()) {
+    if (turns.due) await turns.rest();
     // Depth first, without recursion: a chain of parents may be long. Who has no further target is done.
     const path = met.has(start) ? [] : [start];
     met.add(start);

@@ -24,7 +24,7 @@ import { KEY, textOf } from "./schema.ts";
  */
 
 /** Records that one transaction removes: it shares its turn with the writers that wait. */
-const REMOVALS_AT_ONCE = 200;
+const REMOVALS_AT_ONCE = 100;
 
 export type CollectorDependencies = Removal & MarkDependencies;
 
