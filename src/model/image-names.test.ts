@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { familiarImageName, imageObject, normalizeImageName } from "./image-names.ts";
+import { familiarImageName, normalizeImageName } from "./image-names.ts";
 
 const HEX = "a".repeat(64);
 const DIGEST = `sha256:${HEX}`;
@@ -40,12 +40,3 @@ test.each([
   ["example.org/box:2", "example.org/box:2"],
   [`docker.io/library/busybox@${DIGEST}`, `busybox@${DIGEST}`],
 ])("familiarImageName: %s is %s", (name, familiar) => expect(familiarImageName(name)).toBe(familiar));
-
-test.each([
-  ["docker.io/library/busybox:1", "1"],
-  [`example.org/box@${DIGEST}`, `@${DIGEST}`],
-  [`example.org/box:1@${DIGEST}`, `1@${DIGEST}`],
-  ["example.org:5000/box", ""],
-  ["box", ""],
-  ["http://example.org/box:1", undefined],
-])("imageObject: of %s it is %s", (name, object) => expect(imageObject(name)).toBe(object as string));

@@ -2,8 +2,7 @@ import { digestFault } from "./digests.ts";
 import { BunkerdError, quote } from "./errors.ts";
 
 /*
- * Names of images as Docker reads them (`github.com/distribution/reference`): a short name stands for one at Docker Hub. And as containerd takes
- * them apart (`pkg/reference`), which adds nothing.
+ * Names of images as Docker reads them (`github.com/distribution/reference`): a short name stands for one at Docker Hub.
  */
 
 const HUB = "docker.io";
@@ -43,17 +42,6 @@ export function familiarImageName(text: string): string {
   const name = domain !== HUB ? `${domain}/${path}` : isOfficial ? path.slice(OFFICIAL.length) : path;
   const tagged = tag === undefined && digest === undefined ? "latest" : tag;
   return `${name}${tagged === undefined ? "" : `:${tagged}`}${digest === undefined ? "" : `@${digest}`}`;
-}
-
-/** What `host/repository:object` or `host/repository@digest` names within its repository: the tag, or `@` and the digest, or both. */
-export function imageObject(name: string): string | undefined {
-  if (name.includes("://")) return undefined;
-  const slash = name.indexOf("/");
-  if (slash <= 0) return slash < 0 && name !== "" ? "" : undefined;
-  const path = name.slice(slash).split(/[?#]/, 1)[0] ?? "";
-  const at = path.search(/[:@]/);
-  if (at < 0) return "";
-  return path[at] === ":" ? path.slice(at + 1) : path.slice(at);
 }
 
 function parse(text: string, context: string): ImageName {

@@ -5,7 +5,7 @@ import { detectCompression } from "../diff/media-types.ts";
 import type { ContentStore } from "../model/content.ts";
 import { LABEL_UNCOMPRESSED } from "../model/diff.ts";
 import { BunkerdError, isError, quote, within } from "../model/errors.ts";
-import { imageObject, normalizeImageName } from "../model/image-names.ts";
+import { normalizeImageName } from "../model/image-names.ts";
 import { MediaType } from "../model/media-types.ts";
 import {
   ANNOTATION_IMAGE_NAME,
@@ -16,6 +16,7 @@ import {
   parseConfig,
 } from "../model/oci.ts";
 import { normalizePlatform } from "../model/platforms.ts";
+import { parseReference } from "../model/references.ts";
 import type { Scope } from "../model/scope.ts";
 import { readBlob } from "./blob-bytes.ts";
 import { readDocument } from "./documents.ts";
@@ -91,9 +92,19 @@ export async function indexDockerArchive(
 
 /** How an archive's index names an image: whole, and by what OCI wants, its tag. */
 export function nameAnnotations(name: string): Record<string, string> {
-  const object = imageObject(name) ?? "";
+  const object = objectOf(name);
   const short = object === "" || object.startsWith("@") ? name : object;
   return { [ANNOTATION_IMAGE_NAME]: name, [ANNOTATION_REF_NAME]: short };
+}
+
+/** Empty for a name without one, or that is none. */
+function objectOf(name: string): string {
+  try {
+    return parseReference(name).object;
+  } catch (error) {
+    if (isError(error, "InvalidArgument")) return "";
+    throw error;
+  }
 }
 
 async function writeDocument(

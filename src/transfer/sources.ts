@@ -4,6 +4,7 @@ import { isError } from "../model/errors.ts";
 import { validateLabel } from "../model/labels.ts";
 import { isIndex, isManifest } from "../model/media-types.ts";
 import type { OciDescriptor } from "../model/oci.ts";
+import { parseReference } from "../model/references.ts";
 import type { Scope } from "../model/scope.ts";
 import { setLabels } from "./selection.ts";
 
@@ -21,8 +22,8 @@ export async function labelSource(
   reference: string,
   digest: string,
 ): Promise<void> {
-  const [host, repository] = repositoryOf(reference);
-  const key = `${LABEL}${host}`;
+  const { host, repository } = parseReference(reference);
+  const key = `${LABEL}${host.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1")}`;
   const { labels } = await content.info(scope, digest);
   const known = (labels[key] ?? "").split(",").filter((name) => name !== "");
   if (known.includes(repository)) return;
@@ -34,16 +35,6 @@ export async function labelSource(
     return;
   }
   await setLabels(content, scope, digest, { [key]: value });
-}
-
-/** Host without its port, and what is below it. */
-function repositoryOf(reference: string): [host: string, repository: string] {
-  const slash = reference.indexOf("/");
-  const host = reference
-    .slice(0, Math.max(slash, 0))
-    .replace(/:\d+$/, "")
-    .replace(/^\[(.*)\]$/, "$1");
-  return [host, reference.slice(slash + 1).split(/[:@]/, 1)[0] ?? ""];
 }
 
 /** The children with their sources as annotations; a blob without one of its own has its parent's. */
