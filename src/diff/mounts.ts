@@ -57,8 +57,10 @@ function mountOne(mount: Mount, folder: string, links: string[]): void {
 function readOnly(mount: Mount): Mount {
   if (mount.type !== "overlay")
     return { ...mount, options: [...mount.options.filter((option) => option !== "rw"), "ro"] };
-  const upper = mount.options.find((option) => option.startsWith(UPPER))?.slice(UPPER.length);
-  const options = mount.options.filter((option) => !option.startsWith(UPPER) && !option.startsWith(WORK));
+  // Whoever reads sees the ids as they are on the disk: to map them takes more than options of the file system.
+  const plain = mount.options.filter((option) => !/^[ug]idmap=/.test(option));
+  const upper = plain.find((option) => option.startsWith(UPPER))?.slice(UPPER.length);
+  const options = plain.filter((option) => !option.startsWith(UPPER) && !option.startsWith(WORK));
   if (upper === undefined) return { ...mount, options };
   const added = (option: string): string =>
     option.startsWith(LOWER) ? `${LOWER}${upper}:${option.slice(LOWER.length)}` : option;
