@@ -146,7 +146,7 @@ async function startMetadata(given: MetadataParts): Promise<Metadata | undefined
     stack.defer(() => db.close());
     const dependencies = { blobs: needed.content, snapshotters, publisher: needed.exchange, logger, clock };
     stores = await openMetadata(db, dependencies, { contentSharing });
-    await stores.sweepContent();
+    await stores.sweepIngests();
     for (const snapshots of stores.snapshots.values()) {
       stack.defer(() => snapshots.close());
       await snapshots.recover();

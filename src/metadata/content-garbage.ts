@@ -1,6 +1,7 @@
 import type { Db } from "../bolt/db.ts";
 import type { Tx } from "../bolt/tx.ts";
 import type { Logger } from "../lib/log.ts";
+import { Turns } from "../lib/turns.ts";
 import type { BlobRemoval, BlobStore } from "../model/content.ts";
 import { contentBucket } from "./content-records.ts";
 import { namespacesOf } from "./gc-objects.ts";
@@ -21,6 +22,7 @@ export class ContentGarbage {
   /** Digests of which a namespace has let go. */
   #discarded = new Set<string>();
   readonly #removals = new Set<Promise<void>>();
+  #swept = false;
 
   constructor(dependencies: ContentGarbageDependencies) {
     this.#dependencies = dependencies;
@@ -41,8 +43,18 @@ export class ContentGarbage {
     this.#removals.add(removal);
   }
 
-  /** Frees what was discarded; resolves when the files are gone. What fails is logged, and tried again by the next {@link sweep}. */
+  /**
+   * Frees what was discarded, the first time also blobs that no record names, as a crash between a record and its file leaves them;
+   * resolves when the files are gone. What fails is logged, and tried again after the next start.
+   */
   async flush(): Promise<void> {
+    const { logger } = this.#dependencies;
+    if (!this.#swept) {
+      this.#swept = true;
+      const unnamed = await this.#unnamed();
+      for (const digest of unnamed) this.#discarded.add(digest);
+      if (unnamed.length > 0) logger.info("found blobs that no record names", { count: unnamed.length });
+    }
     const digests = [...this.#discarded];
     this.#discarded = new Set();
     for (let at = 0; at < digests.length; at += FREED_AT_ONCE)
@@ -50,21 +62,35 @@ export class ContentGarbage {
     await Promise.all(this.#removals);
   }
 
-  /** Frees whatever the blob store has and no record names: what a crash left between a record and its file. */
-  async sweep(): Promise<void> {
-    const { db, blobs, logger } = this.#dependencies;
+  async #unnamed(): Promise<string[]> {
+    const { db, blobs } = this.#dependencies;
+    const turns = new Turns();
     const files = await blobs.list();
-    const ingests = await blobs.removeIngestsExcept(db.view(ingestRefs));
-    const unnamed = db.view((tx) => [...files].filter((digest) => !isNamed(tx, digest)));
-    const removed = unnamed.length === 0 ? 0 : await this.#free(unnamed);
-    if (removed + ingests > 0) logger.info("removed what no record names", { blobs: removed, ingests });
+    const tx = db.beginRead();
+    try {
+      const unnamed: string[] = [];
+      for (const digest of files) {
+        if (!isNamed(tx, digest)) unnamed.push(digest);
+        if (turns.due) await turns.rest();
+      }
+      return unnamed;
+    } finally {
+      tx.close();
+    }
+  }
+
+  /** Removes ingests without a record, which nobody can resume. Before the first call: one that is begun meanwhile has none yet. */
+  async sweepIngests(): Promise<void> {
+    const { db, blobs, logger } = this.#dependencies;
+    const removed = await blobs.removeIngestsExcept(db.view(ingestRefs));
+    if (removed > 0) logger.info("removed ingests that no record names", { count: removed });
   }
 
   /**
    * Decides in a write transaction, because none that would take a blob over can come between; from then on the store says that the blob
    * is not there.
    */
-  async #free(digests: readonly string[]): Promise<number> {
+  async #free(digests: readonly string[]): Promise<void> {
     const { db, blobs, logger } = this.#dependencies;
     let removals: BlobRemoval[] = [];
     try {
@@ -86,7 +112,6 @@ export class ContentGarbage {
       }
     });
     await Promise.all(ended);
-    return removals.length;
   }
 }
 

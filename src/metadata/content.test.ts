@@ -201,7 +201,7 @@ describe("what nobody can resume", () => {
     mkdirSync(join(root, "f".repeat(64)));
     writeFileSync(join(root, "f".repeat(64), "ref"), "suite/1/young");
     writeFileSync(join(root, "stray"), "");
-    await metadata.sweepContent();
+    await metadata.sweepIngests();
     expect(ingests()).toHaveLength(3);
     await metadata.collector.collect();
     const left = (await metadata.content.listStatuses(scope)).map(({ ref }) => ref);
@@ -213,7 +213,7 @@ describe("what nobody can resume", () => {
   test("leaves the ingest that is being written", async () => {
     const writer = await begin("r", "hello");
     await metadata.content.abort(scope, "r");
-    await metadata.sweepContent();
+    await metadata.sweepIngests();
     await writer.close();
   });
 });

@@ -56,8 +56,8 @@ export interface Metadata {
   readonly collector: GarbageCollector;
   /** What happens in the stores, for who plans collections. */
   readonly changes: Changes;
-  /** Removes files that no record names, of content: what a crash left. */
-  sweepContent(): Promise<void>;
+  /** Removes ingests without a record, which a crash left. Once, before the first call. */
+  sweepIngests(): Promise<void>;
 }
 
 /**
@@ -96,6 +96,6 @@ export async function openMetadata(
       snapshots: snapshotGarbage,
     }),
     changes,
-    sweepContent: () => garbage.sweep(),
+    sweepIngests: () => garbage.sweepIngests(),
   };
 }

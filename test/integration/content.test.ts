@@ -111,7 +111,7 @@ for (const [first, second] of HANDOVERS) {
 const isOurs = daemonKinds("bunkerd").length === 1;
 
 test.if(isOurs)("a client that vanishes mid-write leaves an ingest that another resumes", async () => {
-  await using daemon = await startDaemon("bunkerd");
+  await using daemon = await startDaemon("bunkerd", { config: WITHOUT_COLLECTION });
   await using observer = connectGrpc(daemon.socket);
   const vanishing = connectGrpc(daemon.socket);
   const never = Promise.withResolvers<void>();
@@ -134,7 +134,7 @@ test.if(isOurs)("a client that vanishes mid-write leaves an ingest that another 
 
 test.if(isOurs)("kill -9 mid-write: the ingest is there after the start, and can be committed", async () => {
   const folder = temporaryFolder();
-  const first = await startDaemon("bunkerd", { folder });
+  const first = await startDaemon("bunkerd", { folder, config: WITHOUT_COLLECTION });
   const connection = connectGrpc(first.socket);
   const never = Promise.withResolvers<void>();
   async function* send() {
@@ -147,7 +147,7 @@ test.if(isOurs)("kill -9 mid-write: the ingest is there after the start, and can
   connection.close();
   never.resolve();
   await answers.next().catch(() => undefined);
-  await using second = await startDaemon("bunkerd", { folder });
+  await using second = await startDaemon("bunkerd", { folder, config: WITHOUT_COLLECTION });
   await using again = connectGrpc(second.socket);
   await untilOffset(again, "r", 100_000n);
   const expected = digestOf(new Uint8Array(100_000).fill(1));
@@ -163,7 +163,7 @@ test.if(isOurs)(
     const content = join(root, "io.containerd.content.v1.content");
     mkdirSync(content, { recursive: true });
     await output(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", content]);
-    const daemon = await startDaemon("bunkerd", { folder });
+    const daemon = await startDaemon("bunkerd", { folder, config: WITHOUT_COLLECTION });
     const connection = connectGrpc(daemon.socket);
     try {
       const piece = new Uint8Array(600_000).fill(1);
@@ -194,7 +194,7 @@ test.if(isOurs)(
 );
 
 test.if(isOurs)("content is JSON over HTTP as well", async () => {
-  await using daemon = await startDaemon("bunkerd");
+  await using daemon = await startDaemon("bunkerd", { config: WITHOUT_COLLECTION });
   await using connection = connectGrpc(daemon.socket);
   const hello = new TextEncoder().encode("hello");
   await write(connection, { action: COMMIT, ref: "r", data: hello });
