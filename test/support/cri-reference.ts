@@ -150,20 +150,23 @@ export const PAUSE_CONFIG = {
   Labels: { made: "by a test" },
 };
 
+/** The layer with busybox is all images' first: it is unpacked once. */
 async function importImages(daemon: Daemon, images: readonly CriImage[]): Promise<void> {
   const busybox = readFileSync(join(await debianPackage("bookworm", "busybox-static"), "bin/busybox"));
-  for (const { name, config, files = [] } of images) {
-    const layer = tar([
-      { name: "bin/", type: "5", mode: 0o755 },
-      { name: "bin/busybox", mode: 0o755, data: busybox },
-      ...files,
-    ]);
-    const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });
-    const archive = join(daemon.folder, "image.tar");
-    writeFileSync(archive, buildImage(name, [layer], pack, config).archive);
+  const base = tar([
+    { name: "bin/", type: "5", mode: 0o755 },
+    { name: "bin/busybox", mode: 0o755, data: busybox },
+  ]);
+  const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });
+  const load = async ({ name, config, files = [] }: CriImage, index: number): Promise<void> => {
+    const archive = join(daemon.folder, `image-${index}.tar`);
+    writeFileSync(archive, buildImage(name, [base, tar(files)], pack, config).archive);
     const imported = await ctr("2.1", daemon, "-n", "k8s.io", "images", "import", "--local", archive);
     if (imported.code !== 0) throw new Error(`import of ${name}: ${imported.stderr}`);
-  }
+  };
+  const [first, ...others] = images;
+  if (first !== undefined) await load(first, 0);
+  await Promise.all(others.map((image, index) => load(image, index + 1)));
 }
 
 async function reference(daemon: Daemon): Promise<CriReference> {

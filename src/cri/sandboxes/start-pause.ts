@@ -22,7 +22,12 @@ import {
 import { Rollback } from "../rollback.ts";
 import { handlerOf } from "../runtimes.ts";
 import { criLabels, SANDBOX_EXTENSION } from "../spec/labels.ts";
-import { completeSandboxSpec, type SandboxSpecInput, sandboxSpec } from "../spec/sandbox-spec.ts";
+import {
+  assertSandboxOptions,
+  completeSandboxSpec,
+  type SandboxSpecInput,
+  sandboxSpec,
+} from "../spec/sandbox-spec.ts";
 import { labelledMounts } from "../spec/selinux.ts";
 import { packSandboxMetadata } from "../store/metadata.ts";
 import { nanoseconds } from "../time.ts";
@@ -93,6 +98,7 @@ async function start(
     sandboxSpec(input),
   );
   rollback.add("SELinux label", async () => given.host.selinux?.release(processLabel));
+  assertSandboxOptions(input);
   const labels = criLabels(metadata.config.labels, image.config.labels, "sandbox");
   pod.metadata = { ...metadata, processLabel };
   const snapshotter = handler.snapshotter || config.images.snapshotter;

@@ -1,5 +1,10 @@
-import { NamespaceMode, type PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
-import { BunkerdError } from "../../model/errors.ts";
+import {
+  NamespaceMode,
+  type PodSandboxConfig,
+  type SELinuxOption,
+  SupplementalGroupsPolicy,
+} from "#gen/runtime/v1/api_pb.ts";
+import { BunkerdError, within } from "../../model/errors.ts";
 import type { ImageConfig } from "../../model/image-config.ts";
 import { passedThrough, sandboxAnnotations, sandboxResourceAnnotations } from "./annotations.ts";
 import type { HostFacts } from "./host.ts";
@@ -9,11 +14,11 @@ import { mapIds, removeNamespace, setNamespace, userNamespaceMappings } from "./
 import { cleanPath } from "./paths.ts";
 import { addEnvironment } from "./process.ts";
 import { cgroupsPath, oomScore } from "./resources.ts";
-import { applySeccomp } from "./security.ts";
+import { applySeccomp, chooseSeccomp, type SeccompRequest } from "./security.ts";
 import { assertSelinuxLevel, selinuxLabels } from "./selinux.ts";
 import type { RuntimeSettings, SpecSettings } from "./settings.ts";
 import { defaultSpec, type Spec, withoutEmpty } from "./spec.ts";
-import { addGroups, applyUser } from "./user.ts";
+import { addGroups, applyUser, assertUser, type UserRequest } from "./user.ts";
 
 export interface SandboxSpecInput {
   readonly id: string;
@@ -50,7 +55,7 @@ const SANDBOX_CPU_SHARES = 2;
 export function sandboxSpec(input: SandboxSpecInput): SandboxSpec {
   const { id, config, image, settings, host, runtime } = input;
   const context = config.linux?.securityContext;
-  assertSelinuxLevel(context?.selinuxOptions);
+  assertSelinux(context?.selinuxOptions);
   const spec = defaultSpec(id);
   applyImage(spec, image);
   spec.root.readonly = true;
@@ -82,24 +87,43 @@ export function sandboxSpec(input: SandboxSpecInput): SandboxSpec {
   return { spec: withoutEmpty(spec), processLabel };
 }
 
+/** What is refused before the container is made, though {@link completeSandboxSpec} is who needs it. @throws Unknown */
+export function assertSandboxOptions(input: SandboxSpecInput): void {
+  try {
+    chooseSeccomp(seccompRequest(input), input.settings.unset_seccomp_profile, input.host);
+    assertUser(userRequest(input), SupplementalGroupsPolicy.Strict);
+  } catch (error) {
+    throw within("failed to generate sandbox container spec options", error);
+  }
+}
+
 /** Seccomp and the user, which `/etc/passwd` in the pause image's root file system at `root` may name. @throws Unknown */
 export async function completeSandboxSpec(spec: Spec, input: SandboxSpecInput, root: string): Promise<Spec> {
-  const context = input.config.linux?.securityContext;
   const complete = structuredClone(spec);
-  const { seccomp, seccompProfilePath = "", privileged = false } = context ?? {};
-  const request = { seccomp, seccompProfilePath, privileged };
-  await applySeccomp(complete, request, input.settings.unset_seccomp_profile, input.host);
-  applyUser(
-    complete.process,
-    {
-      runAsUser: context?.runAsUser,
-      runAsGroup: context?.runAsGroup,
-      imageUser: input.image.user,
-      supplementalGroups: [],
-    },
-    root,
-  );
+  const { settings, host } = input;
+  await applySeccomp(complete, seccompRequest(input), settings.unset_seccomp_profile, host);
+  applyUser(complete.process, userRequest(input), root);
   return withoutEmpty(complete);
+}
+
+function seccompRequest({ config }: SandboxSpecInput): SeccompRequest {
+  const { seccomp, seccompProfilePath = "", privileged = false } = config.linux?.securityContext ?? {};
+  return { seccomp, seccompProfilePath, privileged };
+}
+
+function userRequest({ config, image }: SandboxSpecInput): UserRequest {
+  const { runAsUser, runAsGroup } = config.linux?.securityContext ?? {};
+  return { runAsUser, runAsGroup, imageUser: image.user, supplementalGroups: [] };
+}
+
+function assertSelinux(asked: SELinuxOption | undefined): void {
+  try {
+    assertSelinuxLevel(asked);
+  } catch (error) {
+    const { user = "", role = "", type = "", level = "" } = asked ?? {};
+    const shown = `&SELinuxOption{User:${user},Role:${role},Type:${type},Level:${level},}`;
+    throw within(`failed to init selinux options ${shown}`, error);
+  }
 }
 
 function applyImage({ process }: Spec, { entrypoint, cmd, env, workingDir }: ImageConfig): void {

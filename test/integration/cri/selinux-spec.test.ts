@@ -2,7 +2,7 @@
  * SELinux labels in specs, compared with a containerd that was built to believe in SELinux; docs/status.md says how to build it:
  * `CONTAINERD_SELINUX=<program> bun test ./test/integration/cri/selinux-spec.test.ts`. Without it there is nothing to compare with.
  */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { create, type Message, type MessageInitShape } from "@bufbuild/protobuf";
@@ -30,6 +30,9 @@ import {
 } from "../../support/cri-reference.ts";
 import { inNamespace } from "../../support/grpc.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
+
+// Several daemons share the machine.
+setDefaultTimeout(60_000);
 
 const program = process.env["CONTAINERD_SELINUX"] ?? "";
 const IMAGE = "docker.io/library/box:1";
