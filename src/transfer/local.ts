@@ -89,13 +89,7 @@ export class LocalTransfers implements Transferrer {
     const way = this.#wayOf(source, destination);
     if (way === undefined)
       throw fail("Unimplemented", `unable to transfer from ${shown(source)} to ${shown(destination)}`);
-    try {
-      await withLease(this.#dependencies, scope, (leased) => way(leased, onProgress));
-    } catch (error) {
-      if (scope.signal?.aborted === true && !isError(error))
-        throw fail("Canceled", "transfer", { cause: error });
-      throw error;
-    }
+    await this.#leased(scope, (leased) => way(leased, onProgress));
   }
 
   /**
@@ -106,7 +100,7 @@ export class LocalTransfers implements Transferrer {
     const { images, logger, targets } = this.#dependencies;
     const { unpack, labels = {}, resolver: wanted } = request;
     const from = `OCI Registry (${reference})`;
-    return withLease(this.#dependencies, scope, async (leased) => {
+    return this.#leased(scope, async (leased) => {
       const unpacks = unpack === undefined ? [] : [{ platform: hostPlatform(), ...unpack }];
       const chosen = targetsFor(unpacks, targets, logger);
       const resolver = { ...wanted, logger };
@@ -115,6 +109,17 @@ export class LocalTransfers implements Transferrer {
       if (image === undefined) throw new Error("an image that is stored is there");
       return image;
     });
+  }
+
+  /** @throws Canceled, whatever the work made of a caller that has gone */
+  async #leased<T>(scope: Scope, work: (scope: Scope) => Promise<T>): Promise<T> {
+    try {
+      return await withLease(this.#dependencies, scope, work);
+    } catch (error) {
+      if (scope.signal?.aborted === true && !isError(error))
+        throw fail("Canceled", "transfer", { cause: error });
+      throw error;
+    }
   }
 
   #wayOf(source: TransferEnd, destination: TransferEnd): Way | undefined {

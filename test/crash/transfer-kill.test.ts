@@ -69,6 +69,24 @@ async function expectWhole(daemon: Daemon): Promise<void> {
     expect(line).toMatch(/ complete \(5\/5\) .* true/);
 }
 
+test.each(["transfer.fetched=kill@3", "transfer.applied=kill@2", "transfer.committed=kill@2"])(
+  "killed at %s: the next daemon pulls what is missing",
+  async (failpoint) => {
+    process.env["BUNKERD_FAILPOINTS"] = failpoint;
+    const killed = await startDaemon("bunkerd");
+    delete process.env["BUNKERD_FAILPOINTS"];
+    const [pull = []] = commands();
+    expect((await ctr("2.1", killed, ...pull)).code).toBe(1);
+    await killed.exited;
+    expect((await checkDatabase(killed.database)).code).toBe(0);
+    await using daemon = await startDaemon("bunkerd", { folder: killed.folder });
+    expect((await ctr("2.1", daemon, "images", "ls", "-q")).stdout).toBe("");
+    const { code, stderr } = await ctr("2.1", daemon, ...pull);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    await expectWhole(daemon);
+  },
+);
+
 test("kill -9 amid pulls and imports", async () => {
   let daemon = await startDaemon("bunkerd");
   for (let round = 0; round < ROUNDS; round++) {

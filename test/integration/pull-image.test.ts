@@ -12,6 +12,7 @@ import type { TransferProgress } from "../../src/model/transfer.ts";
 import { createResolver } from "../../src/registry/resolver.ts";
 import { openNative } from "../../src/snapshots/native.ts";
 import { LocalTransfers, type PullRequest } from "../../src/transfer/local.ts";
+import { until } from "../support/containers.ts";
 import { type TestMetadata, temporaryMetadata } from "../support/metadata.ts";
 import { freePort } from "../support/ports.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
@@ -139,4 +140,19 @@ test("under the caller's lease", async () => {
   expect(resources.filter(({ type }) => type === "snapshots/native").map(({ id }) => id)).toEqual(
     expect.arrayContaining([...image.chainIds]),
   );
+});
+
+test("a caller that goes is told Canceled", async () => {
+  const release = proxy.hold(image.layers[0]?.digest ?? "", 10);
+  const controller = new AbortController();
+  const pulling = transfers.pullImage({ ...scope, signal: controller.signal }, name(), request());
+  await until("the layer is asked for", () => proxy.underway > 0);
+  controller.abort();
+  const error = await pulling.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  release();
+  expect(isError(error, "Canceled")).toBe(true);
+  expect(await metadata.leases.list(scope)).toEqual([]);
 });
