@@ -4,6 +4,7 @@ import type { Clock } from "../lib/clock.ts";
 import { formatDuration } from "../lib/duration.ts";
 import type { Logger } from "../lib/log.ts";
 import { Scheduler } from "../metadata/gc-scheduler.ts";
+import { collectingImages, collectingLeases } from "../metadata/gc-sync.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { CollectionScheduler } from "../model/collection.ts";
 import { type Parts, PluginType } from "./parts.ts";
@@ -18,9 +19,15 @@ export interface CollectionParts {
   readonly stack: AsyncDisposableStack;
 }
 
+export interface Collection {
+  readonly collection: CollectionScheduler | undefined;
+  /** The stores as everybody else uses them: their synchronous deletes wait for a collection. */
+  readonly metadata: Metadata | undefined;
+}
+
 /** What collects garbage from now on, until the daemon stops. */
-export async function startCollection(given: CollectionParts): Promise<CollectionScheduler | undefined> {
-  const { parts, config, logger, clock, metadata, metrics, stack } = given;
+export async function startCollection(given: CollectionParts): Promise<Collection> {
+  const { parts, config, metadata } = given;
   const { gc } = config;
   const exports = {
     PauseThreshold: String(gc.pauseThreshold),
@@ -28,11 +35,27 @@ export async function startCollection(given: CollectionParts): Promise<Collectio
     MutationThreshold: String(gc.mutationThreshold),
     ScheduleDelay: formatDuration(gc.scheduleDelayMs),
   };
-  return await parts.start({ type: PluginType.gc, id: "scheduler", exports }, { metadata }, (needed) => {
-    const { collector, changes } = needed.metadata;
-    const scheduler = new Scheduler(gc, { collector, clock, logger, observe: metrics?.observeCollection });
-    changes.listen(scheduler);
-    stack.defer(() => scheduler.close());
-    return scheduler;
+  const name = { type: PluginType.gc, id: "scheduler", exports };
+  const collection = await parts.start(name, { metadata }, (needed) => schedule(given, needed.metadata));
+  if (metadata === undefined || collection === undefined) return { collection, metadata };
+  const images = collectingImages(metadata.images, collection);
+  const leases = collectingLeases(metadata.leases, collection);
+  const collecting = { ...metadata, images, leases };
+  parts.group(PluginType.metadata, collecting);
+  return { collection, metadata: collecting };
+}
+
+function schedule(
+  { config, logger, clock, metrics, stack }: CollectionParts,
+  { collector, changes }: Metadata,
+): CollectionScheduler {
+  const scheduler = new Scheduler(config.gc, {
+    collector,
+    clock,
+    logger,
+    observe: metrics?.observeCollection,
   });
+  changes.listen(scheduler);
+  stack.defer(() => scheduler.close());
+  return scheduler;
 }

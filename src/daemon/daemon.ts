@@ -59,8 +59,8 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     () => new Exchange({ clock }),
   );
   const base = { parts, config, logger, clock, exchange, stack };
-  const metadata = await startMetadata({ ...base, metrics });
-  const collection = await startCollection({ ...base, metadata, metrics });
+  const opened = await startMetadata({ ...base, metrics });
+  const { collection, metadata } = await startCollection({ ...base, metadata: opened, metrics });
   const runtime = await startRuntime({ ...base, metadata, version });
   const { tasks } = runtime;
   const { differs, service: diff } = await startDiff(parts, config, metadata);

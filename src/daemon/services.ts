@@ -1,6 +1,5 @@
 import { join } from "node:path";
 import type { Exchange } from "../events/exchange.ts";
-import { collectingImages, collectingLeases } from "../metadata/gc-sync.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { CollectionScheduler } from "../model/collection.ts";
 import type { TaskStore } from "../model/tasks.ts";
@@ -63,14 +62,14 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   const images = await parts.start(
     { type: service, id: "images-service" },
     { metadata, collection },
-    (given) => collectingImages(given.metadata.images, given.collection),
+    (given) => given.metadata.images,
   );
   const snapshotters = await store(service, "snapshots-service", (stores) => stores.snapshots);
   const namespaces = await store(service, "namespaces-service", (stores) => stores.namespaces);
   const leases = await parts.start(
     { type: PluginType.lease, id: "manager" },
     { metadata, collection },
-    (given) => collectingLeases(given.metadata.leases, given.collection),
+    (given) => given.metadata.leases,
   );
   const sandboxes = await store(PluginType.sandboxStore, "local", (stores) => stores.sandboxes);
 
