@@ -139,7 +139,8 @@ class PodConnection {
 
   /** Ends our side. */
   end(): void {
-    if (!this.#over) this.#socket?.shutdown(true);
+    // With `true` Bun would end the other side.
+    if (!this.#over) this.#socket?.shutdown();
   }
 
   destroy(): void {

@@ -186,20 +186,20 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
 
   test("port-forward: to the pod's port and back; a port where nobody listens", async () => {
     const forward = await forwards();
-    for (let round = 0; round < 3; round++) {
-      // The container may still be on its way to listen.
-      const echoed = await until("the echo", async () => {
-        const { data } = await forward.open(8080);
-        await data.write(Buffer.from(`round ${round}`)).catch(() => undefined);
-        if (kind === "bunkerd") data.end();
-        for await (const bytes of data.bytes) {
-          data.end();
-          return Buffer.from(bytes).toString();
-        }
-        return undefined;
-      });
-      expect(echoed).toBe(`round ${round}`);
-    }
+    const echoed = async (text: string, early: boolean): Promise<string | undefined> => {
+      const { data } = await forward.open(8080);
+      await data.write(Buffer.from(text)).catch(() => undefined);
+      if (early) data.end();
+      for await (const bytes of data.bytes) {
+        data.end();
+        return Buffer.from(bytes).toString();
+      }
+      return undefined;
+    };
+    // The container may still be on its way to listen.
+    await until("the container listens", () => echoed("first", false));
+    for (let round = 0; round < 5; round++)
+      expect(await echoed(`round ${round}`, kind === "bunkerd")).toBe(`round ${round}`);
     const { error } = await forward.open(81);
     expect(await textOf(error)).toMatch(
       /^error forwarding port 81 to pod \w+, uid : failed to execute portforward in network namespace "\/\S+": failed to connect to localhost:81 inside namespace "[^"]+", IPv4: .*refused/,
