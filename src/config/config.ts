@@ -13,6 +13,7 @@ import {
   SHIM_MANAGER,
   TRANSFER,
 } from "./plugins.ts";
+import { PODS } from "./pods.ts";
 import type { Field, ValueOf } from "./schema.ts";
 import {
   BOLT,
@@ -52,6 +53,7 @@ export interface Config {
   readonly runtime: RuntimeConfig;
   readonly bolt: { readonly openTimeoutMs: number; readonly contentSharing: "shared" | "isolated" };
   readonly gc: GcConfig;
+  readonly pods: ValueOf<typeof PODS>;
   readonly snapshotters: {
     readonly overlayfs: OverlayfsConfig;
     readonly native: { readonly rootPath: string };
@@ -232,6 +234,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     imageVerifier: verifierConfig(plugin("io.containerd.image-verifier.v1.bindir", IMAGE_VERIFIER)),
     diff: diffConfig(plugin("io.containerd.service.v1.diff-service", DIFF_SERVICE)),
     nri: plugin("io.containerd.nri.v1.nri", NRI),
+    pods: plugin("io.bunkerd.node.v1.pods", PODS),
     cri: {
       images: plugin("io.containerd.cri.v1.images", CRI_IMAGES),
       runtime: plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),

@@ -2,6 +2,7 @@
 import { formatPlatform, hostPlatform } from "../model/platforms.ts";
 import { CRI_PLUGINS } from "./cri.ts";
 import { NRI } from "./nri.ts";
+import { PODS } from "./pods.ts";
 import {
   boolean,
   duration,
@@ -138,6 +139,7 @@ const CONTENT: Readonly<Record<string, Field>> = {
 
 const OTHERS: Readonly<Record<string, Field>> = {
   "io.containerd.nri.v1.nri": NRI,
+  "io.bunkerd.node.v1.pods": PODS,
   "io.containerd.internal.v1.tracing": unbuilt(
     "tracing",
     table({ service_name: string(), sampling_ratio: float(1, 0, 1) }),

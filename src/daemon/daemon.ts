@@ -15,6 +15,7 @@ import { startDiff } from "./diff.ts";
 import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
 import { Parts, PluginType } from "./parts.ts";
+import { startPods } from "./pods.ts";
 import { applyProcessSettings } from "./process.ts";
 import { startRestart } from "./restart.ts";
 import { startRuntime } from "./runtime.ts";
@@ -50,8 +51,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
 
   createDirectories(config);
   applyProcessSettings(config, logger);
-  const histogram = config.metrics.grpcHistogram;
-  const metrics = config.metrics.address === "" ? undefined : createMetrics({ histogram, version, revision });
+  const metrics = metricsOf(config, options);
 
   const exchange = await parts.start(
     { type: PluginType.event, id: "exchange" },
@@ -107,8 +107,15 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   });
   ready = true;
   restart?.start();
+  startPods({ config, logger, metrics, stack });
   const owned = stack.move();
   return { state, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+function metricsOf({ metrics }: Config, { version, revision }: DaemonOptions): DaemonMetrics | undefined {
+  return metrics.address === ""
+    ? undefined
+    : createMetrics({ histogram: metrics.grpcHistogram, version, revision });
 }
 
 function pluginErrors(parts: Parts): readonly { id: string; error: string | undefined }[] {

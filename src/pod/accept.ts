@@ -76,19 +76,26 @@ function newUserNamespace(roots: PodParts["roots"]): UserNamespace {
 }
 
 /** The earlier pod has the same spec, and is not done. */
-function carriesOn(
-  { pod, observed, stored }: FoundPod,
-  file: PodFile,
-  { configMaps, secrets }: Manifest,
-): boolean {
-  if (stored === undefined) return false;
+function carriesOn({ pod, observed, stored }: FoundPod, file: PodFile, manifest: Manifest): boolean {
+  if (stored === undefined || !sameSpec(stored, file, manifest)) return false;
+  // What comes from a directory runs once to its end for each text of its file.
+  if (stored.source !== "") return true;
   const phase = phaseOf(pod.spec, observed);
-  if (phase === "Succeeded" || phase === "Failed") return false;
+  return phase !== "Succeeded" && phase !== "Failed";
+}
+
+/** The file says of the pod what was stored of it. Ephemeral containers that were added by hand do not count. */
+export function sameSpec(stored: StoredPod, file: PodFile, { configMaps, secrets }: Manifest): boolean {
   const { labels = {}, annotations = {}, uid } = file.metadata;
+  const { pod } = stored;
   if (uid !== undefined && uid !== pod.metadata.uid) return false;
-  const before = [pod.spec, pod.metadata.labels, pod.metadata.annotations, stored.configMaps, stored.secrets];
-  return Bun.deepEquals(
-    before,
-    JSON.parse(JSON.stringify([file.spec, labels, annotations, configMaps, secrets])),
-  );
+  const { ephemeralContainers: _added, ...spec } = pod.spec;
+  const { ephemeralContainers: _own, ...wanted } = file.spec;
+  const before = [spec, pod.metadata.labels, pod.metadata.annotations, stored.configMaps, stored.secrets];
+  return Bun.deepEquals(plain(before), plain([wanted, labels, annotations, configMaps, secrets]));
+}
+
+/** As a record that was read again. */
+function plain(value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value));
 }

@@ -87,7 +87,7 @@ export class PodSession {
     this.#watching ??= watchPods(this.parts, (uid) => this.nudge(uid), this.#ended.signal);
     const { uid } = unit.pod.metadata;
     const worker = new PodWorker(this.parts, unit, (state) => {
-      this.#prober.update(unit, state.observed);
+      this.#prober.update(state.unit, state.observed);
       saveLive(unit.paths, liveState(state, this.#prober));
       onState(state);
     });

@@ -2,6 +2,7 @@
 import { EventEmitter } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { messageOf } from "../model/errors.ts";
+import type { Pod } from "./api/pod.ts";
 import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { type Phase, phaseOf } from "./phase.ts";
@@ -34,7 +35,7 @@ interface Stop {
 }
 
 export class PodWorker {
-  readonly unit: PodUnit;
+  unit: PodUnit;
   readonly #parts: PodParts;
   readonly #onState: (state: PodState) => void;
   readonly #wake = new EventEmitter();
@@ -60,6 +61,12 @@ export class PodWorker {
   terminate(reason = "", graceSeconds?: number): void {
     this.#stop = { reason, graceSeconds };
     this.#abort.abort(new Error("the pod is to end"));
+    this.nudge();
+  }
+
+  /** Goes on with another spec of the same pod. */
+  adopt(pod: Pod): void {
+    this.unit = { ...this.unit, pod };
     this.nudge();
   }
 

@@ -1,0 +1,307 @@
+/** Keeps the pods of a directory running: `bunkerd serve` with `manifests` in config.toml. */
+import { type FSWatcher, watch } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
+import type { Logger } from "../lib/log.ts";
+import { messageOf } from "../model/errors.ts";
+import { acceptPod, sameSpec } from "./accept.ts";
+import type { CpuManager } from "./cpu-manager.ts";
+import type { PodEvent } from "./events.ts";
+import { type Reading, readManifests, type WantedPod } from "./manifests.ts";
+import type { PodCounters } from "./parts.ts";
+import type { Roots } from "./paths.ts";
+import { removePod } from "./remove.ts";
+import { resizeOnly, resizePod } from "./resize.ts";
+import { PodSession } from "./session.ts";
+import { CONTAINER_NAME, POD_UID } from "./spec/labels.ts";
+import { type Claim, type StoredPod, savePod, storedPods, unitOf } from "./store.ts";
+import type { PodWorker } from "./worker.ts";
+
+export interface NodeModeOptions {
+  readonly manifests: string;
+  readonly endpoint: string;
+  readonly roots: Roots;
+  readonly maxRestartMs: number;
+  readonly counters: PodCounters;
+  readonly cpuManager?: CpuManager | undefined;
+  readonly logger: Logger;
+}
+
+/** A look at the directory without a word from inotify. */
+const RESCAN_MS = 10_000;
+/** Several files that are dropped at once are read at once; one that is being written is read when it is whole. */
+const SETTLE_MS = 50;
+const RETRY_MS = 1000;
+const RECONCILE_MS = 1000;
+
+/** One pod of the directory. What is to be done with it is done one thing after the other. */
+interface Slot {
+  /** Undefined: to be removed. */
+  wanted: WantedPod | undefined;
+  running:
+    | {
+        readonly stored: StoredPod;
+        readonly claim: Claim;
+        readonly worker: PodWorker;
+        readonly ended: Promise<void>;
+      }
+    | undefined;
+  busy: boolean;
+  dirty: boolean;
+}
+
+export class NodeMode {
+  readonly #options: NodeModeOptions;
+  readonly #session: PodSession;
+  readonly #slots = new Map<string, Slot>();
+  readonly #works = new Set<Promise<void>>();
+  readonly #closed = new AbortController();
+  #watcher: FSWatcher | undefined;
+  #settling: ReturnType<typeof setTimeout> | undefined;
+  #told = "";
+
+  private constructor(options: NodeModeOptions, session: PodSession) {
+    this.#options = options;
+    this.#session = session;
+  }
+
+  /** Waits until the runtime answers, takes over what ran before, and begins. @throws the signal's reason */
+  static async open(options: NodeModeOptions, signal: AbortSignal): Promise<NodeMode> {
+    const { endpoint, roots, maxRestartMs, counters, cpuManager, logger } = options;
+    for (;;) {
+      signal.throwIfAborted();
+      try {
+        const session = await PodSession.open({
+          ...{ endpoint, roots, maxRestartMs, counters, logger },
+          ...(cpuManager === undefined ? {} : { lifecycle: cpuManager }),
+          onEvent: (event) => logEvent(logger, event),
+        });
+        const mode = new NodeMode(options, session);
+        await mode.#takeOver();
+        mode.#begin();
+        return mode;
+      } catch (error) {
+        logger.warn("pods: runtime does not answer", { error: messageOf(error) });
+        await delay(RETRY_MS, undefined, { signal });
+      }
+    }
+  }
+
+  /** Pods of the directory that are run now. */
+  get size(): number {
+    return this.#slots.size;
+  }
+
+  /** Leaves the pods as they are: they go on, and the next start takes them over. */
+  async close(): Promise<void> {
+    this.#closed.abort();
+    clearTimeout(this.#settling);
+    this.#watcher?.close();
+    for (const { running } of this.#slots.values()) running?.worker.leave();
+    await Promise.all(this.#works);
+    await Promise.all([...this.#slots.values()].map(({ running }) => running?.ended));
+    for (const { running } of this.#slots.values()) running?.claim.release();
+    await this.#session.close();
+  }
+
+  /** CPUs of containers that are gone go back; pods that came from files that are gone since are to be removed. */
+  async #takeOver(): Promise<void> {
+    const { cpuManager, manifests } = this.#options;
+    if (cpuManager !== undefined) {
+      const containers = await this.#session.cri.listContainers({
+        state: { state: ContainerState.CONTAINER_RUNNING },
+      });
+      cpuManager.retain(
+        containers.map(({ id, labels }) => ({
+          id,
+          uid: labels[POD_UID] ?? "",
+          name: labels[CONTAINER_NAME] ?? "",
+        })),
+      );
+    }
+    for (const { pod, source } of storedPods(this.#options.roots)) {
+      if (source.startsWith(`${manifests}/`)) this.#slot(`${pod.metadata.namespace}/${pod.metadata.name}`);
+    }
+  }
+
+  #begin(): void {
+    this.#watch();
+    this.#read();
+    void this.#repeat(RESCAN_MS, () => this.#read());
+    const { cpuManager } = this.#options;
+    if (cpuManager !== undefined)
+      void this.#repeat(RECONCILE_MS, () => cpuManager.reconcile(this.#session.cri));
+  }
+
+  async #repeat(everyMs: number, work: () => void | Promise<void>): Promise<void> {
+    const { signal } = this.#closed;
+    while (!signal.aborted) {
+      try {
+        await delay(everyMs, undefined, { signal });
+        await work();
+      } catch (error) {
+        if (!signal.aborted) this.#options.logger.error("pods: upkeep failed", { error: messageOf(error) });
+      }
+    }
+  }
+
+  #watch(): void {
+    try {
+      this.#watcher = watch(this.#options.manifests, () => {
+        clearTimeout(this.#settling);
+        this.#settling = setTimeout(() => this.#read(), SETTLE_MS);
+      });
+      this.#watcher.on("error", () => this.#watcher?.close());
+    } catch (error) {
+      this.#options.logger.warn("pods: directory of manifests is not watched", { error: messageOf(error) });
+    }
+  }
+
+  #read(): void {
+    const { manifests, logger } = this.#options;
+    let reading: Reading;
+    try {
+      reading = readManifests(manifests);
+    } catch (error) {
+      this.#tellOnce(`${manifests}: ${messageOf(error)}`);
+      return;
+    }
+    const problems = [...reading.broken.values()].join("\n");
+    if (problems !== "") this.#tellOnce(problems);
+    else this.#told = "";
+    for (const key of new Set([...reading.wanted.keys(), ...this.#slots.keys()])) {
+      const slot = this.#slot(key);
+      const wanted = reading.wanted.get(key);
+      const source = (slot.wanted ?? slot.running?.stored)?.source ?? this.#sourceOf(key);
+      if (wanted === undefined && source !== undefined && reading.broken.has(source)) continue;
+      slot.wanted = wanted;
+      this.#work(key, slot);
+    }
+    logger.debug("pods: manifests read", { pods: reading.wanted.size, broken: reading.broken.size });
+  }
+
+  #sourceOf(key: string): string | undefined {
+    return storedPods(this.#options.roots).find(
+      ({ pod: { metadata } }) => `${metadata.namespace}/${metadata.name}` === key,
+    )?.source;
+  }
+
+  #tellOnce(problems: string): void {
+    if (problems === this.#told) return;
+    this.#told = problems;
+    for (const problem of problems.split("\n")) this.#options.logger.error(`pods: ${problem}`);
+  }
+
+  #slot(key: string): Slot {
+    const slot = this.#slots.get(key) ?? { wanted: undefined, running: undefined, busy: false, dirty: false };
+    this.#slots.set(key, slot);
+    return slot;
+  }
+
+  #work(key: string, slot: Slot): void {
+    slot.dirty = true;
+    if (slot.busy) return;
+    slot.busy = true;
+    const work = this.#settle(key, slot).finally(() => {
+      slot.busy = false;
+      this.#works.delete(work);
+    });
+    this.#works.add(work);
+  }
+
+  /** Until the slot is as its file wants it. */
+  async #settle(key: string, slot: Slot): Promise<void> {
+    const { signal } = this.#closed;
+    while (slot.dirty && !signal.aborted) {
+      slot.dirty = false;
+      try {
+        if (!(await this.#step(key, slot))) slot.dirty = true;
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#options.logger.error(`pods: pod ${key}: ${messageOf(error)}`);
+        slot.dirty = true;
+        await delay(RETRY_MS, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** One step; true when nothing is left to do. */
+  async #step(key: string, slot: Slot): Promise<boolean> {
+    const { wanted, running } = slot;
+    if (running !== undefined && wanted !== undefined) {
+      if (sameSpec(running.stored, wanted.file, wanted.manifest)) return true;
+      if (resizeOnly(running.stored, wanted)) {
+        await this.#resize(slot, wanted);
+        return true;
+      }
+    }
+    if (running !== undefined) {
+      running.worker.terminate();
+      await running.ended;
+      await removePod(this.#session.parts, running.stored.pod);
+      running.claim.release();
+      slot.running = undefined;
+      return false;
+    }
+    if (wanted === undefined) {
+      await this.#removeLeft(key);
+      this.#slots.delete(key);
+      return true;
+    }
+    await this.#run(slot, wanted);
+    return true;
+  }
+
+  async #run(slot: Slot, wanted: WantedPod): Promise<void> {
+    const { parts } = this.#session;
+    const { namespace, source } = wanted;
+    const { stored, claim } = await acceptPod(parts, wanted.manifest, wanted.file, { namespace, source });
+    const unit = unitOf(parts.roots, stored);
+    const worker = this.#session.worker(unit, () => undefined);
+    const ended = this.#keep(worker, `${namespace}/${wanted.file.metadata.name}`).finally(() =>
+      this.#session.release(unit),
+    );
+    slot.running = { stored, claim, worker, ended };
+  }
+
+  /** A runtime that does not answer for a while does not end the pod. */
+  async #keep(worker: PodWorker, key: string): Promise<void> {
+    const { signal } = this.#closed;
+    for (;;) {
+      try {
+        await worker.run();
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#options.logger.error(`pods: pod ${key}: ${messageOf(error)}`);
+        await delay(RETRY_MS, undefined, { signal }).catch(() => undefined);
+        if (signal.aborted) return;
+      }
+    }
+  }
+
+  async #resize(slot: Slot, wanted: WantedPod): Promise<void> {
+    const { running } = slot;
+    if (running === undefined) return;
+    const stored: StoredPod = { ...running.stored, pod: { ...running.stored.pod, spec: wanted.file.spec } };
+    savePod(this.#options.roots, stored);
+    await resizePod(this.#session.parts, stored.pod);
+    running.worker.adopt(stored.pod);
+    slot.running = { ...running, stored };
+  }
+
+  /** Of a file that went while nobody looked. */
+  async #removeLeft(key: string): Promise<void> {
+    for (const { pod, source } of storedPods(this.#options.roots)) {
+      const own = source.startsWith(`${this.#options.manifests}/`);
+      if (own && `${pod.metadata.namespace}/${pod.metadata.name}` === key)
+        await removePod(this.#session.parts, pod);
+    }
+  }
+}
+
+function logEvent(logger: Logger, { type, reason, message, pod, namespace, container }: PodEvent): void {
+  const fields = { pod: `${namespace}/${pod}`, ...(container === "" ? {} : { container }), reason };
+  if (type === "Warning") logger.warn(`pods: ${message}`, fields);
+  else logger.info(`pods: ${message}`, fields);
+}
