@@ -12,6 +12,7 @@ import {
   RuntimeService,
 } from "#gen/runtime/v1/api_pb.ts";
 import { ctr } from "./commands.ts";
+import { shimsOf } from "./containers.ts";
 import { type Daemon, type DaemonKind, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { type Connection, connectGrpc } from "./grpc.ts";
@@ -169,6 +170,14 @@ async function importImages(daemon: Daemon, images: readonly CriImage[]): Promis
   await Promise.all(others.map((image, index) => load(image, index + 1)));
 }
 
+/** Those that a daemon which has ended before its time could not end, with what they run. */
+function endShims({ socket }: Daemon): void {
+  for (const { pid } of shimsOf("k8s.io").filter(({ address }) => address === socket)) {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean);
+    for (const child of [...children.map(Number), pid]) process.kill(child, "SIGKILL");
+  }
+}
+
 async function reference(daemon: Daemon): Promise<CriReference> {
   const connection: Connection = connectGrpc(daemon.socket);
   const runtime = connection.client(RuntimeService);
@@ -191,14 +200,18 @@ async function reference(daemon: Daemon): Promise<CriReference> {
       return pod;
     },
     async [Symbol.asyncDispose]() {
-      await Promise.all(
-        [...pods.keys()].map(async (podSandboxId) => {
-          await runtime.stopPodSandbox({ podSandboxId });
-          await runtime.removePodSandbox({ podSandboxId });
-        }),
-      );
-      connection.close();
-      await daemon.stop();
+      try {
+        await Promise.all(
+          [...pods.keys()].map(async (podSandboxId) => {
+            await runtime.stopPodSandbox({ podSandboxId });
+            await runtime.removePodSandbox({ podSandboxId });
+          }),
+        );
+      } finally {
+        connection.close();
+        endShims(daemon);
+        await daemon.stop();
+      }
     },
   };
 }

@@ -43,18 +43,11 @@ import {
   startCriReference,
 } from "../../support/cri-reference.ts";
 import { inNamespace } from "../../support/grpc.ts";
-import { removeFolder, temporaryFolder } from "../../support/processes.ts";
-import {
-  BARE,
-  BOX,
-  CDI_SPECS,
-  type DaemonName,
-  RICH,
-  type SandboxCase,
-  type SpecCase,
-  sandboxCases,
-  specCases,
-} from "./spec-cases.ts";
+import { output, removeFolder, temporaryFolder } from "../../support/processes.ts";
+import { BARE, BOX, type DaemonName, RICH, type SpecCase } from "./spec-case.ts";
+import { specCases } from "./spec-cases.ts";
+import { CDI_SPECS } from "./spec-cdi-cases.ts";
+import { type SandboxCase, sandboxCases } from "./spec-sandbox-cases.ts";
 
 // Several daemons share the machine.
 setDefaultTimeout(60_000);
@@ -238,6 +231,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
+  for (const one of containerCases) await asked.get(one)?.catch(() => undefined);
   await Promise.all([...references.values()].map((one) => one[Symbol.asyncDispose]()));
   for (const name of ["shared", "private"]) unmount(join(host, name));
   expect(leftBehind()).toEqual([]);
@@ -449,6 +443,18 @@ function volumesOf(
   const ids = made.filter((source) => source.includes("/volumes/")).map((source) => basename(source));
   return imageVolumes(config, image, folder, () => ids.shift() ?? "none");
 }
+
+test("what a machine has is found out as containerd finds it out", async () => {
+  const folder = temporaryFolder();
+  const { prefix } = otherMachine(folder);
+  const module = join(import.meta.dir, "../../../src/cri/spec/host.ts");
+  const print = `import { readHostFacts } from "${module}"; console.log(JSON.stringify(readHostFacts(false)))`;
+  const found = JSON.parse(await output([...prefix, process.execPath, "-e", print])) as HostFacts;
+  const { apparmor, selinux, cgroupMountOptions, ...facts } = FACTS.modern;
+  expect(found).toMatchObject(facts);
+  expect(found.apparmor).toMatchObject({ profilesPath: "/sys/kernel/security/apparmor/profiles" });
+  removeFolder(folder);
+});
 
 describe("CreateContainer: containerd's spec and ours", () => {
   test.each(containerCases.map((one) => [one.name, one] as const))("%s", async (_name, one) => {
