@@ -1,0 +1,105 @@
+/** Debian's dockerd and docker on the socket: images, and the life of containers, with its own image store and with containerd's. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { endNamespaces, leftovers, until } from "../support/containers.ts";
+import { type DaemonKind, daemonKinds } from "../support/daemons.ts";
+import { debianPackage, type Suite } from "../support/debian.ts";
+import { type Docker, startDocker } from "../support/docker.ts";
+import { removeFolder, temporaryFolder } from "../support/processes.ts";
+import { tar } from "../support/tar.ts";
+
+const files = temporaryFolder();
+const rootfs = join(files, "rootfs.tar");
+const IMAGE_STORE = { features: { "containerd-snapshotter": true } };
+
+/** [where images are, the daemon, Debian's docker, its configuration] */
+const ways: readonly (readonly [string, DaemonKind, Suite, object])[] = [
+  ["its own images", "bunkerd", "bookworm", {}],
+  ["its own images", "bunkerd", "sid", {}],
+  ["the daemon's images", "bunkerd", "sid", IMAGE_STORE],
+  ["the daemon's images", "containerd-2.1", "sid", IMAGE_STORE],
+];
+const cases = ways.filter(([, kind]) => daemonKinds(kind).length > 0);
+
+beforeAll(async () => {
+  chmodSync(files, 0o755);
+  const busybox = readFileSync(join(await debianPackage("bookworm", "busybox-static"), "bin/busybox"));
+  const applets = ["sh", "cat", "echo", "sleep", "id"];
+  const entries = applets.map((name) => ({ name: `bin/${name}`, type: "2", link: "busybox" }));
+  const folders = ["bin/", "tmp/", "etc/"].map((name) => ({ name, type: "5", mode: 0o755 }));
+  writeFileSync(rootfs, tar([...folders, { name: "bin/busybox", mode: 0o755, data: busybox }, ...entries]));
+});
+
+afterAll(() => {
+  endNamespaces();
+  removeFolder(files);
+});
+
+/** Ends with 4 when it is told to stop. */
+const SERVER = 'trap "exit 4" TERM; echo started; while :; do sleep 0.05; done';
+
+async function state(docker: Docker, name: string): Promise<string> {
+  return (await docker.ok("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", name)).trim();
+}
+
+/** Saved, removed and loaded again, by which every store of content and images is used. */
+async function loadImage({ ok, folder }: Docker): Promise<void> {
+  const archive = join(folder, "saved.tar");
+  await ok("import", "--change", 'ENV GREETING="hello there"', rootfs, "box:1");
+  await ok("save", "--output", archive, "box:1");
+  await ok("rmi", "box:1");
+  expect(await ok("images", "--quiet")).toBe("");
+  expect(await ok("load", "--input", archive)).toContain("Loaded image: box:1");
+  expect(await ok("images", "--format", "{{.Repository}}:{{.Tag}}")).toBe("box:1\n");
+}
+
+describe.each(cases)("dockerd with %s on %s, docker of %s", (_images, kind, suite, config) => {
+  test("loads, runs, logs, execs, pauses, stops, starts, removes; goes on after kill -9", async () => {
+    await using dockerd = await startDocker(kind, { suite, config });
+    const { ok, docker } = dockerd;
+    await loadImage(dockerd);
+
+    const once = ["run", "--rm", "--network", "none"];
+    const ran = await docker(...once, "box:1", "sh", "-c", "echo $GREETING; echo oops >&2; exit 7");
+    expect(ran).toEqual({ code: 7, stdout: "hello there\n", stderr: "oops\n" });
+    const limited = ["--user", "7:8", "--read-only", "--memory", "32m", "--volume", `${files}:/files:ro`];
+    expect(await ok(...once, ...limited, "box:1", "sh", "-c", "id -u; id -g; echo /files/*")).toBe(
+      "7\n8\n/files/rootfs.tar\n",
+    );
+    const missing = await docker(...once, "box:1", "nothing");
+    expect(missing.code).toBe(127);
+    expect(missing.stderr).toContain('exec: "nothing": executable file not found in $PATH');
+
+    await ok("run", "--detach", "--name", "web", "--network", "host", "box:1", "sh", "-c", SERVER);
+    await until("started", async () => (await ok("logs", "web")) === "started\n");
+    const exec = await docker("exec", "--env", "A=b", "web", "sh", "-c", "echo $A; exit 3");
+    expect(exec).toEqual({ code: 3, stdout: "b\n", stderr: "" });
+    expect(await ok("exec", "--tty", "web", "echo", "terminal")).toBe("terminal\r\n");
+    expect(await ok("top", "web")).toContain("trap");
+    await ok("pause", "web");
+    expect(await state(dockerd, "web")).toBe("paused 0");
+    await ok("unpause", "web");
+    await ok("update", "--memory", "64m", "--memory-swap", "64m", "web");
+
+    await dockerd.killDaemon();
+    await until(
+      () => `exec after kill -9: ${dockerd.log()}`,
+      async () => (await docker("exec", "web", "echo", "still here")).stdout === "still here\n",
+    );
+    expect(await state(dockerd, "web")).toBe("running 0");
+    await ok("stop", "web");
+    expect(await state(dockerd, "web")).toBe("exited 4");
+    await ok("start", "web");
+    await until("started again", async () => (await ok("logs", "web")) === "started\nstarted\n");
+    expect((await docker("rm", "web")).code).toBe(1);
+    await ok("kill", "web");
+    await until("killed", async () => (await state(dockerd, "web")) === "exited 137");
+    await ok("rm", "web");
+    expect(await ok("ps", "--all", "--quiet")).toBe("");
+    await ok("rmi", "box:1");
+
+    expect(await dockerd.stop()).toBe(0);
+    expect(leftovers(dockerd.folder, dockerd.namespace)).toEqual([]);
+  });
+});
