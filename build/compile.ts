@@ -46,6 +46,7 @@ const lazyDescriptors: BunPlugin = {
 async function compile(outfile: string, revision: string): Promise<void> {
   await Bun.build({
     entrypoints: ["src/main.ts", "src/diff/worker.ts"].map((file) => join(REPOSITORY, file)),
+    root: join(REPOSITORY, "src"),
     target: "bun",
     bytecode: true,
     minify: { syntax: true, whitespace: true, identifiers: false },

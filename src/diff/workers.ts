@@ -28,8 +28,15 @@ export class Workers {
   }
 }
 
+/** Where `bun build --compile` puts the entry point: `import.meta.url` is the source's there, on the machine that compiled it. */
+const EMBEDDED = "/$bunfs/root/diff/worker.js";
+
+function isCompiled(): boolean {
+  return Bun.main.startsWith("/$bunfs/");
+}
+
 async function runInThread<T>(work: (job: Job) => Promise<T>): Promise<T> {
-  const worker = new Worker(new URL("./worker.ts", import.meta.url));
+  const worker = new Worker(isCompiled() ? EMBEDDED : new URL("./worker.ts", import.meta.url));
   const inbox: FromWorker[] = [];
   let wake: (() => void) | undefined;
   let crashed: Error | undefined;
