@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { imageService } from "../cri/image-service.ts";
 import { runtimeService } from "../cri/runtime-service.ts";
 import { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
@@ -41,6 +42,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     cri: [
       sandboxControllerService({ controller: async () => undefined, publisher: exchange ?? new Exchange() }),
       runtimeService({ calls: () => Promise.reject(new Error("called")), version: "" }),
+      imageService({ calls: () => Promise.reject(new Error("called")) }),
     ],
     root: "/",
     version: "",
