@@ -1,6 +1,9 @@
 /** Exec, attach and port-forward as clients see them, from the CRI call to the last byte; the reference beside ours. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
+import { selfSignedCertificate } from "../../../src/cri/streaming/certificate.ts";
 import { until } from "../../support/containers.ts";
 import {
   type CriDaemon,
@@ -14,6 +17,7 @@ import {
 } from "../../support/cri.ts";
 import { daemonKinds } from "../../support/daemons.ts";
 import { enterHostNetwork } from "../../support/netns.ts";
+import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 import {
   request,
   spdyClient,
@@ -260,3 +264,28 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     ]);
   });
 });
+
+test.each(daemonKinds("containerd-2.1", "bunkerd"))(
+  "%s, settings: a port, and key and certificate",
+  async (kind) => {
+    const folder = temporaryFolder();
+    const { cert, key } = selfSignedCertificate();
+    const [certFile, keyFile] = [join(folder, "cert.pem"), join(folder, "key.pem")];
+    writeFileSync(certFile, cert);
+    writeFileSync(keyFile, key);
+    const plugin = [
+      'stream_server_port = "10443"',
+      "enable_tls_streaming = true",
+      `x509_key_pair_streaming = { tls_cert_file = "${certFile}", tls_key_file = "${keyFile}" }`,
+    ].join("\n");
+    await using cri = await startCri(kind, { plugin });
+    const config = podConfig(cri.daemon);
+    const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
+    const containerId = await runContainer(cri, podSandboxId, config, script("sleeps", "sleep 1000"));
+    const { url } = await cri.runtime.exec({ containerId, cmd: sh("echo safe"), stdout: true });
+    expect(url).toStartWith("https://127.0.0.1:10443/exec/");
+    const command = await spdyCommand(url, V4, "stdout");
+    expect((await command.finish())["stdout"]).toBe("safe\n");
+    removeFolder(folder);
+  },
+);
