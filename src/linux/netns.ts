@@ -14,6 +14,8 @@ const CLONE_NEWNET = 0x40000000;
 const NSFS_MAGIC = 0x6e736673;
 /** ioctl_ns(2): which kind of namespace a descriptor is of. */
 const NS_GET_NSTYPE = 0xb703;
+/** ioctl_ns(2): a descriptor of the user namespace that owns one. */
+const NS_GET_USERNS = 0xb701;
 
 /** Of the calling thread: /proc/self would be the main thread's. */
 const OWN_NAMESPACE = "/proc/thread-self/ns/net";
@@ -49,6 +51,24 @@ export function createNetworkNamespace(path: string): void {
 /** Binds the network namespace that a process lives in at a new file. @throws ErrnoException */
 export function bindNetworkNamespaceOf(pid: number, path: string): void {
   bindAt(path, () => bind(`/proc/${pid}/ns/net`, path));
+}
+
+/** Binds the user namespace that a bound network namespace belongs to at a new file; folders above are made (0755). @throws ErrnoException */
+export function bindOwnerOf(networkNamespace: string, path: string): void {
+  libc ??= openLibc();
+  const { ioctl } = libc;
+  const fd = openSync(networkNamespace, "r");
+  try {
+    const owner = ioctl(fd, NS_GET_USERNS, null);
+    if (owner < 0) throw systemFailure("ioctl NS_GET_USERNS", networkNamespace);
+    try {
+      bindAt(path, () => bind(`/proc/thread-self/fd/${owner}`, path));
+    } finally {
+      closeSync(owner);
+    }
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Takes the binding and its file away; one that is gone, whole or half, is no error. @throws ErrnoException */

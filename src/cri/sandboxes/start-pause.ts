@@ -2,15 +2,17 @@ import { create } from "@bufbuild/protobuf";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { CreateTaskRequestSchema } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { NamespaceMode } from "#gen/runtime/v1/api_pb.ts";
 import { newContainer, withExtension, withLabels, withRuntime } from "../../client/new-container.ts";
 import { failpoint } from "../../lib/failpoint.ts";
+import { bindOwnerOf } from "../../linux/netns.ts";
 import { quote } from "../../model/errors.ts";
 import type { Labels } from "../../model/labels.ts";
 import type { Scope } from "../../model/scope.ts";
 import { inheritedLabels } from "../../model/snapshots.ts";
 import { scopeOf } from "../cri.ts";
 import { ensureImage } from "../images/pull.ts";
-import { sandboxPaths } from "../paths.ts";
+import { type SandboxPaths, sandboxPaths } from "../paths.ts";
 import {
   ignoringNotFound,
   snapshotterOf,
@@ -29,7 +31,7 @@ import {
   sandboxSpec,
 } from "../spec/sandbox-spec.ts";
 import { labelledMounts } from "../spec/selinux.ts";
-import { packSandboxMetadata } from "../store/metadata.ts";
+import { packSandboxMetadata, type SandboxMetadata } from "../store/metadata.ts";
 import { nanoseconds } from "../time.ts";
 import { makeSandboxFolders, removeFolder, setUpSandboxFiles, unmountShm, usesHostIpc } from "./files.ts";
 import type { PodControllerDependencies } from "./pod-controller.ts";
@@ -82,12 +84,14 @@ async function start(
   await step("failed to create sandbox root directory", () => makeSandboxFolders(paths));
   failpoint("cri.sandbox.folders");
 
+  const userNamespacePath = await pinUsers(metadata, paths);
   const input: SandboxSpecInput = {
     id,
     config: metadata.config,
     image: image.config,
     imageName: name,
     netnsPath: metadata.netnsPath,
+    userNamespacePath,
     shmPath: paths.shm,
     resolvConfPath: paths.resolvConf,
     runtime: handler,
@@ -131,6 +135,19 @@ async function start(
     labels: { oci_runtime_type: handler.runtime_type, selinux_label: processLabel, ...labels },
     spec: record.spec,
   };
+}
+
+/** Binds the user namespace that owns the pod's network: the pause container joins it, for only there it may mount /sys. */
+async function pinUsers(
+  { config, netnsPath }: SandboxMetadata,
+  { userNamespace }: SandboxPaths,
+): Promise<string | undefined> {
+  const options = config.linux?.securityContext?.namespaceOptions;
+  if (options?.usernsOptions?.mode !== NamespaceMode.POD || netnsPath === "") return undefined;
+  await step("failed to generate sandbox container spec: failed to pin user namespace", () =>
+    bindOwnerOf(netnsPath, userNamespace),
+  );
+  return userNamespace;
 }
 
 /** The labels that tell a snapshotter how to show the layers. */
