@@ -6,7 +6,7 @@ SOURCES := $(shell find src gen build -name '*.ts' 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long critest kubelet bench clean
+.PHONY: help run demo build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long critest kubelet bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ build: dist/bunkerd ## compile dist/bunkerd, one executable
 
 run: dist/bunkerd ## build and start the daemon on /run/bunkerd/bunkerd.sock
 	dist/bunkerd $(ARGS)
+
+demo: dist/bunkerd ## build, start a daemon and run docs/sample/pod.yaml on it (as root); IMAGE=reference to pull one
+	$(BUN) docs/sample/demo.ts $(IMAGE)
 
 fmt: node_modules/.installed ## format and apply safe fixes
 	$(BIN)/biome check --write .
