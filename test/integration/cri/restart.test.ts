@@ -119,7 +119,12 @@ describe.each(CHAINS.filter(([, kinds]) => daemonKinds(...kinds).length === kind
         expect(await exited(cri, counter)).toMatchObject({ exitCode: 7 });
         const lines = logOf(config, counting).trimEnd().split("\n");
         expect(lines.pop()).toBe("end");
-        expect(lines).toEqual(lines.map((_line, index) => String(index + 1)));
+        const numbers = lines.map(Number);
+        expect(numbers).toEqual([...new Set(numbers)].sort((a, b) => a - b));
+        // What a daemon has read when it is killed, and not written yet, is lost.
+        const lost = (numbers.at(-1) ?? 0) - numbers.length;
+        if (how === "halt") expect(lost).toBe(0);
+        else expect(lost).toBeLessThan(5 * kinds.length);
         await removePods(cri.runtime);
         expect(podLeftovers(cri.daemon)).toEqual([]);
       } finally {
