@@ -18,6 +18,30 @@ export function snapshotterOf({ snapshots }: Pick<CriStores, "snapshots">, name:
   return store;
 }
 
+/**
+ * Runs `make` under the lease that is called as its object. A pod's is there as long as the pod; one that is made here goes at the end. A
+ * daemon that was killed meanwhile knows by the name whose lease it finds.
+ */
+export async function underLease<T>(
+  { leases }: Pick<CriStores, "leases">,
+  scope: Scope,
+  id: string,
+  make: (leased: Scope) => Promise<T>,
+): Promise<T> {
+  const made = await leases.create(scope, { id }).then(
+    () => true,
+    (error: unknown) => {
+      if (isError(error, "AlreadyExists")) return false;
+      throw error;
+    },
+  );
+  try {
+    return await make({ ...scope, lease: id });
+  } finally {
+    if (made) await ignoringNotFound(() => leases.delete({ namespace: scope.namespace }, id));
+  }
+}
+
 /** Makes the container's root file system: a new snapshot on the image's layers. @throws AlreadyExists, NotFound if it is not unpacked */
 export function withNewSnapshot(
   snapshotter: string,

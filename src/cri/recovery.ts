@@ -35,11 +35,23 @@ export async function recover(cri: Cri, pods: PodSandboxController): Promise<voi
   const containers = await recordsOf(cri, "container");
   await each(cri, containers, (record) => recoverContainer(cri, record));
   const known = {
-    [SANDBOXES]: new Set([...sandboxes.map(({ id }) => id), ...cri.sandboxes.list().map(({ id }) => id)]),
+    [SANDBOXES]: new Set(sandboxes.map(({ id }) => id)),
     [CONTAINERS]: new Set(containers.map(({ id }) => id)),
   };
   for (const [name, ids] of Object.entries(known))
     for (const base of [cri.folders.root, cri.folders.state]) removeOrphans(cri, join(base, name), ids);
+  await removeLeases(cri);
+}
+
+const ID = /^[0-9a-f]{64}$/;
+
+/** Those of pods that did not come about, and of containers that were being made. */
+async function removeLeases({ stores, sandboxes, logger }: Cri): Promise<void> {
+  for (const { id } of await stores.leases.list(scopeOf())) {
+    if (!ID.test(id) || sandboxes.find(id) !== undefined) continue;
+    logger.debug("removing the lease of what was being made", { id });
+    await ignoringNotFound(() => stores.leases.delete(scopeOf(), id));
+  }
 }
 
 function recordsOf({ stores }: Cri, kind: "sandbox" | "container"): Promise<ContainerRecord[]> {

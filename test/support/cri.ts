@@ -12,11 +12,11 @@ import {
   PodSandboxConfigSchema,
   RuntimeService,
 } from "#gen/runtime/v1/api_pb.ts";
+import { Remote } from "../../src/client/remote.ts";
 import { ctr } from "./commands.ts";
 import { until } from "./containers.ts";
 import { type Daemon, type DaemonKind, type DaemonOptions, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
-import { connectGrpc } from "./grpc.ts";
 import { temporaryFolder } from "./processes.ts";
 import { buildImage, type TarEntry, tar } from "./tar.ts";
 
@@ -24,7 +24,7 @@ export const PAUSE_IMAGE = "docker.io/library/pause:1";
 export const BOX_IMAGE = "docker.io/library/box:1";
 const LAYER = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-export interface CriOptions extends Pick<DaemonOptions, "folder"> {
+export interface CriOptions extends Pick<DaemonOptions, "folder" | "env"> {
   /** More keys of the CRI plugin of version 2. */
   readonly plugin?: string;
   /** Runtime handlers besides `runc`: their keys. */
@@ -94,16 +94,21 @@ export async function startCri(kind: DaemonKind, options: CriOptions = {}): Prom
   writeNetwork(folder);
   const config = configOf(folder, options);
   const disabledPlugins = ["io.containerd.internal.v1.opt"];
-  const daemon = await startDaemon(kind, { folder, config, disabledPlugins });
+  const daemon = await startDaemon(kind, {
+    folder,
+    config,
+    disabledPlugins,
+    ...(options.env && { env: options.env }),
+  });
   if (options.folder === undefined) await importImages(daemon);
-  const connection = connectGrpc(daemon.socket);
-  const runtime = connection.client(RuntimeService);
+  const connection = new Remote(daemon.socket);
+  const runtime = connection.service(RuntimeService);
   // containerd refuses calls until it has taken over what there is.
   await until("CRI answers", () => runtime.version({}).catch(() => false));
   return {
     daemon,
     runtime,
-    client: (service) => connection.client(service),
+    client: (service) => connection.service(service),
     close: () => connection.close(),
     async [Symbol.asyncDispose]() {
       await removePods(runtime).finally(() => connection.close());

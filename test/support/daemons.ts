@@ -46,6 +46,8 @@ export interface DaemonOptions {
   readonly config?: string;
   /** Whose `containerd-shim-runc-v2` is first in the daemon's PATH; containerd's own by default, 2.1's for bunkerd. */
   readonly shim?: Version;
+  /** Of the daemon, besides the test's own. */
+  readonly env?: Readonly<Record<string, string>>;
   /** A command that starts the daemon's, such as `unshare -m`. */
   readonly prefix?: readonly string[];
   /** Plugins that containerd starts with; default: those with a side effect outside its folders are off. */
@@ -137,7 +139,7 @@ export async function launchDaemon(kind: DaemonKind, options: DaemonOptions = {}
     stdout: log,
     stderr: log,
     cwd: folder,
-    env: await environmentOf(kind, options.shim),
+    env: { ...(await environmentOf(kind, options.shim)), ...options.env },
   });
   const end = async (signal: NodeJS.Signals): Promise<number> => {
     child.kill(signal);

@@ -35,7 +35,7 @@ import {
   withPluginAdjustments,
 } from "../nri/events.ts";
 import { containerPaths, sandboxPaths } from "../paths.ts";
-import { step, undoRecord, withCompletedSpec, withNewSnapshot } from "../records.ts";
+import { step, underLease, undoRecord, withCompletedSpec, withNewSnapshot } from "../records.ts";
 import { Rollback } from "../rollback.ts";
 import { handlerOf } from "../runtimes.ts";
 import { removeFolder } from "../sandboxes/files.ts";
@@ -310,16 +310,18 @@ async function makeRecord(
   rollback.add("plugins", () => undoAdjustments(cri, sandbox, metadata));
   const users = config.linux?.securityContext?.namespaceOptions?.usernsOptions;
   const record = await step("failed to create containerd container", () =>
-    newContainer(cri.stores, scope, id, [
-      withNewSnapshot(snapshotter, image, mappingLabels(users)),
-      withCopiedVolumes(volumes, cri.logger),
-      withCompletedSpec((root) => completeContainerSpec(spec, input, root)),
-      withRuntime(runtime?.name ?? "", runtime?.options),
-      withLabels(criLabels(config.labels, image.config.labels, "container")),
-      withExtension(CONTAINER_EXTENSION, packContainerMetadata(metadata)),
-      withSandbox(sandbox.id),
-      withPluginAdjustments(cri, sandbox, metadata),
-    ]),
+    underLease(cri.stores, scope, id, (leased) =>
+      newContainer(cri.stores, leased, id, [
+        withNewSnapshot(snapshotter, image, mappingLabels(users)),
+        withCopiedVolumes(volumes, cri.logger),
+        withCompletedSpec((root) => completeContainerSpec(spec, input, root)),
+        withRuntime(runtime?.name ?? "", runtime?.options),
+        withLabels(criLabels(config.labels, image.config.labels, "container")),
+        withExtension(CONTAINER_EXTENSION, packContainerMetadata(metadata)),
+        withSandbox(sandbox.id),
+        withPluginAdjustments(cri, sandbox, metadata),
+      ]),
+    ),
   );
   if (record.spec === undefined) throw new Error("a container was made without a spec");
   return unpackSpec(record.spec) as Spec;

@@ -126,8 +126,7 @@ async function start(pod: Draft): Promise<void> {
   await step("failed to save sandbox metadata", () => cri.stores.sandboxes.create(scopeOf(), record));
   rollback.add("sandbox record", (signal) => cri.stores.sandboxes.delete(scopeOf(signal), id));
 
-  if (!usesHostNetwork(config)) await makeNetworkNamespace(pod, sandbox);
-  await saveMetadata(cri, sandbox, record);
+  if (!usesHostNetwork(config)) await makeNetworkNamespace(pod, sandbox.metadata);
   await attachAndStart(pod, sandbox, record);
 
   enter(pod, "ready");
@@ -141,14 +140,15 @@ async function start(pod: Draft): Promise<void> {
   sendContainerEvent(cri, id, id, ContainerEventType.CONTAINER_STARTED_EVENT);
 }
 
-function newMetadata({ request, id, name }: Draft): SandboxMetadata {
+function newMetadata({ cri, request, id, name }: Draft): SandboxMetadata {
   const { config, runtimeHandler } = request;
   if (config === undefined) throw new Error("a pod without a configuration was begun");
   return {
     id,
     name,
     config,
-    netnsPath: "",
+    // Known before it is made, so that it is found again whatever happens.
+    netnsPath: usesHostNetwork(config) ? "" : networkNamespacePath(netnsFolder(cri)),
     ip: "",
     additionalIps: [],
     runtimeHandler,
@@ -181,24 +181,22 @@ async function deleteLease(cri: Cri, id: string, signal: AbortSignal): Promise<v
 /** The default of `ip netns`. */
 const NETNS_FOLDER = "/var/run/netns";
 
-async function makeNetworkNamespace(pod: Draft, sandbox: Sandbox): Promise<void> {
-  const { cri, rollback, id } = pod;
+function netnsFolder({ config, folders }: Cri): string {
+  return config.runtime.netns_mounts_under_state_dir ? join(folders.state, "netns") : NETNS_FOLDER;
+}
+
+async function makeNetworkNamespace(pod: Draft, { config, netnsPath }: SandboxMetadata): Promise<void> {
+  const { rollback, id } = pod;
   enter(pod, "network namespace");
-  const folder = cri.config.runtime.netns_mounts_under_state_dir
-    ? join(cri.folders.state, "netns")
-    : NETNS_FOLDER;
-  const netnsPath = networkNamespacePath(folder);
   rollback.add("network namespace", async () => removeNetworkNamespace(netnsPath));
-  const options = sandbox.metadata.config.linux?.securityContext?.namespaceOptions?.usernsOptions;
   try {
-    const users = podIdMapping(options);
+    const users = podIdMapping(config.linux?.securityContext?.namespaceOptions?.usernsOptions);
     if (users === undefined) createNetworkNamespace(netnsPath);
     else await createUserNetworkNamespace(netnsPath, users.uid, users.gid);
   } catch (cause) {
     const failure = `failed to create network namespace for sandbox ${quote(id)}: ${messageOf(cause)}`;
     throw new BunkerdError("Unknown", failure, { cause });
   }
-  sandbox.metadata = { ...sandbox.metadata, netnsPath };
 }
 
 async function saveMetadata(cri: Cri, sandbox: Sandbox, record: SandboxRecord): Promise<void> {

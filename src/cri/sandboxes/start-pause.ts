@@ -17,6 +17,7 @@ import {
   ignoringNotFound,
   snapshotterOf,
   step,
+  underLease,
   undoRecord,
   withCompletedSpec,
   withNewSnapshot,
@@ -111,13 +112,15 @@ async function start(
     pod.hasContainer = false;
   });
   const record = await step("failed to create containerd container", () =>
-    newContainer(stores, scope, id, [
-      withNewSnapshot(snapshotter, image, snapshotLabels(pod)),
-      withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
-      withLabels(labels),
-      withExtension(SANDBOX_EXTENSION, packSandboxMetadata(pod.metadata)),
-      withRuntime(handler.runtime_type, pod.runtime?.options),
-    ]),
+    underLease(stores, scope, id, (leased) =>
+      newContainer(stores, leased, id, [
+        withNewSnapshot(snapshotter, image, snapshotLabels(pod)),
+        withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
+        withLabels(labels),
+        withExtension(SANDBOX_EXTENSION, packSandboxMetadata(pod.metadata)),
+        withRuntime(handler.runtime_type, pod.runtime?.options),
+      ]),
+    ),
   );
   pod.hasContainer = true;
   pod.createdAt = nanoseconds(record.createdAt);
