@@ -1,6 +1,6 @@
 /**
  * `kill -9` of the daemon at each step of a pod's life. The next daemon knows what there is, the kubelet's repeated calls come to their end, and
- * when the pod is removed nothing of it is left. Half of the steps, another half each run; all with BUNKERD_TEST_LONG=1.
+ * when the pod is removed nothing of it is left. A quarter of the steps, another one each run; all with BUNKERD_TEST_LONG=1.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -147,7 +147,7 @@ function processesOf(socket: string): string[] {
 
 const seed = testSeed();
 const random = randomFrom(seed);
-const chosen = POINTS.filter(() => process.env["BUNKERD_TEST_LONG"] !== undefined || random.below(2) === 0);
+const chosen = POINTS.filter(() => process.env["BUNKERD_TEST_LONG"] !== undefined || random.below(4) === 0);
 
 describe.skipIf(daemonKinds("bunkerd").length === 0)(`seed ${seed}`, () => {
   test.each(chosen)(
