@@ -1,5 +1,8 @@
 import { FifoWriter } from "./fifo-writer.ts";
 
+const OPEN_TIMEOUT_MS = 10_000;
+const OPEN_RETRY_MS = 2;
+
 /** A process's stdin: its FIFO is opened with the first bytes, when the shim reads it. Several clients may write. */
 export class Stdin {
   readonly #path: string;
@@ -29,9 +32,24 @@ export class Stdin {
   }
 
   async #write(chunk: Uint8Array): Promise<void> {
-    if (this.#closed) throw Object.assign(new Error(`write ${this.#path}: closed`), { code: "EPIPE" });
-    this.#writer ??= new FifoWriter(this.#path);
-    await this.#writer.write(chunk);
+    const writer = await this.#open();
+    await writer.write(chunk);
+  }
+
+  /** The shim opens its end a moment after it has answered the start. */
+  async #open(): Promise<FifoWriter> {
+    const deadline = performance.now() + OPEN_TIMEOUT_MS;
+    for (;;) {
+      if (this.#closed) throw Object.assign(new Error(`write ${this.#path}: closed`), { code: "EPIPE" });
+      try {
+        this.#writer ??= new FifoWriter(this.#path);
+        return this.#writer;
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code !== "ENXIO" || performance.now() > deadline) throw error;
+      }
+      await Bun.sleep(OPEN_RETRY_MS);
+    }
   }
 }
 

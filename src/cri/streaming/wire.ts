@@ -60,7 +60,7 @@ export function socketWire(socket: Socket, early: Uint8Array): Wire {
     },
     write(bytes) {
       if (broken || closing || bytes.length === 0) return undefined;
-      if (socket.write(bytes)) return undefined;
+      if (socket.write(bytes) || !socket.writableNeedDrain) return undefined;
       room ??= Promise.withResolvers();
       return room.promise;
     },

@@ -120,7 +120,10 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     await command.streams["stdin"]?.write(sent);
     command.streams["stdin"]?.end();
     const { stdout, error } = await finished;
-    expect(stdout === sent.toString()).toBe(true);
+    const all = Buffer.from(stdout ?? "");
+    let same = 0;
+    while (same < sent.length && all[same] === sent[same]) same++;
+    expect({ length: all.length, same }).toEqual({ length: sent.length, same: sent.length });
     expect(JSON.parse(error ?? "")).toMatchObject({ status: "Success" });
   });
 
