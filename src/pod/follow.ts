@@ -10,6 +10,7 @@ export class LogFollower {
   readonly #ended = new Map<string, () => void>();
   readonly #readers = new Set<Promise<void>>();
   readonly #seen = new Set<string>();
+  readonly #closed = new AbortController();
 
   constructor(sink: LineSink, onFailure: (error: unknown) => void) {
     this.#sink = sink;
@@ -30,6 +31,11 @@ export class LogFollower {
     }
   }
 
+  /** Nobody wants to hear more. */
+  close(): void {
+    this.#closed.abort();
+  }
+
   /** Nothing more will be written: resolves when all is read. */
   async finish(): Promise<void> {
     for (const end of this.#ended.values()) end();
@@ -38,7 +44,7 @@ export class LogFollower {
 
   async #read(name: string, path: string, ended: Promise<void>): Promise<void> {
     try {
-      for await (const line of followLog(path, { ended })) this.#sink(name, line);
+      for await (const line of followLog(path, { ended, signal: this.#closed.signal })) this.#sink(name, line);
     } catch (error) {
       this.#onFailure(error);
     }

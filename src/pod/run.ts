@@ -69,6 +69,7 @@ export class ForegroundPod {
       return { state, exitCode };
     } finally {
       unwatch();
+      this.#logs.close();
       this.#session.release(this.#worker.unit);
       this.#accepted.claim.release();
     }

@@ -1,7 +1,7 @@
 /** Keeps one pod as its spec wants it until it is done or is to end: the kubelet's pod worker. */
 import { EventEmitter } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { messageOf } from "../model/errors.ts";
+import { isError, messageOf } from "../model/errors.ts";
 import type { Pod } from "./api/pod.ts";
 import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
@@ -26,6 +26,10 @@ const RETRY_MS = 10_000;
 /** A look at the runtime without an event that asks for it. */
 const RELIST_MS = 5000;
 
+/** From one try to reach the runtime to the next. */
+const RECONNECT_MS = 500;
+/** Tries to reach it once the pod is to end. */
+const MAX_FAILURES_AT_END = 20;
 /** What a timer can wait for: 24 days. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -78,21 +82,39 @@ export class PodWorker {
 
   /** Until the pod has succeeded or failed, or has ended after {@link terminate}. @throws what the runtime answers to a look at the pod */
   async run(): Promise<PodState> {
-    const deadline = this.#setDeadline(await observePod(this.#parts.cri, this.unit.pod.metadata.uid));
+    let deadline: ReturnType<typeof setTimeout> | undefined;
     try {
-      for (;;) {
-        this.#nudged = false;
-        const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
-        if (this.#stop !== undefined) return await this.#end(this.#stop);
-        const state = await this.#round(observed);
-        if (state === undefined) continue;
-        if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
-        if (this.#left) return state;
-        await this.#rest(state);
+      for (let failures = 0; ; ) {
+        try {
+          this.#nudged = false;
+          const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
+          deadline ??= this.#setDeadline(observed);
+          const state = await this.#look(observed);
+          if (state !== undefined) return state;
+          failures = 0;
+        } catch (error) {
+          // A runtime that is being restarted does not end its pods.
+          if (!isError(error, "Unavailable") || this.#left) throw error;
+          if (failures === 0) this.#parts.logger.warn(`pods: ${messageOf(error)}`);
+          failures += 1;
+          if (this.#stop !== undefined && failures > MAX_FAILURES_AT_END) throw error;
+          await Bun.sleep(RECONNECT_MS);
+        }
       }
     } finally {
       clearTimeout(deadline);
     }
+  }
+
+  /** One look at the pod and what it asks for; its state if that was the last. */
+  async #look(observed: ObservedPod): Promise<PodState | undefined> {
+    if (this.#stop !== undefined) return await this.#end(this.#stop);
+    const state = await this.#round(observed);
+    if (state === undefined) return undefined;
+    if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
+    if (this.#left) return state;
+    await this.#rest(state);
+    return undefined;
   }
 
   /** Undefined: the round was cut off. */

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { ctr } from "./commands.ts";
-import { bunkerdCommand, type Daemon, type DaemonKind, startDaemon } from "./daemons.ts";
+import { bunkerdCommand, type Daemon, type DaemonKind, daemonKinds, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { enterHostNetwork } from "./netns.ts";
 import { type Finished, output, removeFolder, run, start, temporaryFolder } from "./processes.ts";
@@ -75,11 +75,20 @@ function criConfig(folder: string, plugins: string): string {
   ].join("\n");
 }
 
+/** Ours always; the reference too in long runs, or where a test asks for both: its own pods are what ours are compared with. */
+export function podDaemons({ both = false } = {}): readonly DaemonKind[] {
+  const all =
+    both || process.env["BUNKERD_TEST_LONG"] === "1" || process.env["BUNKERD_TEST_DAEMONS"] !== undefined;
+  return daemonKinds("bunkerd", ...(all ? (["containerd-2.1"] as const) : []));
+}
+
 export interface PodNode extends AsyncDisposable {
   readonly daemon: Daemon;
   readonly podsRoot: string;
   readonly logsRoot: string;
   readonly folder: string;
+  /** `kill -9`, and a new one on what it left. */
+  killDaemon(): Promise<void>;
   /** `bunkerd pod WORDS…` on this node; `stdin` is a manifest for `-f -`. */
   pod(words: readonly string[], stdin?: string): Promise<Finished>;
   /** The same as a process that goes on; its pipes are the caller's. */
@@ -87,24 +96,28 @@ export interface PodNode extends AsyncDisposable {
 }
 
 /** To be called once a test process: it stays in its own network until the node is disposed of. */
-export async function startPodNode(kind: DaemonKind): Promise<PodNode> {
+export async function startPodNode(
+  kind: DaemonKind,
+  more: (node: { folder: string; podsRoot: string; logsRoot: string }) => string = () => "",
+): Promise<PodNode> {
   const folder = temporaryFolder();
   const plugins = join(await debianPackage("sid", "containernetworking-plugins"), "usr/lib/cni");
   await debianPackage("sid", "containerd");
   const images = await writeImages(folder);
+  const podsRoot = join(folder, "pods");
+  const logsRoot = join(folder, "logs");
   const network = enterHostNetwork();
   writeNetwork(folder);
-  const daemon = await startDaemon(kind, {
+  const options = {
     folder: join(folder, "d"),
-    config: criConfig(folder, plugins),
+    config: `${criConfig(folder, plugins)}\n${more({ folder, podsRoot, logsRoot })}`,
     disabledPlugins: ["io.containerd.internal.v1.opt"],
-  });
+  };
+  let daemon = await startDaemon(kind, options);
   for (const archive of images) {
     const imported = await ctr("2.1", daemon, "-n", "k8s.io", "images", "import", "--local", archive);
     if (imported.code !== 0) throw new Error(`import: ${imported.stderr}`);
   }
-  const podsRoot = join(folder, "pods");
-  const logsRoot = join(folder, "logs");
   const command = (words: readonly string[]): string[] => [
     ...bunkerdCommand(),
     "pod",
@@ -113,7 +126,13 @@ export async function startPodNode(kind: DaemonKind): Promise<PodNode> {
     ...words.slice(1),
   ];
   return {
-    daemon,
+    get daemon() {
+      return daemon;
+    },
+    async killDaemon() {
+      await daemon.kill();
+      daemon = await startDaemon(kind, options);
+    },
     podsRoot,
     logsRoot,
     folder,

@@ -1,16 +1,15 @@
 /** The life of a pod: restarts, probes, sidecars, ephemeral containers, and its streams. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { daemonKinds } from "../../support/daemons.ts";
 import { box, podText } from "../../support/pod-text.ts";
-import { type PodNode, startPodNode } from "../../support/pods.ts";
+import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 import { linesOf, run } from "../../support/processes.ts";
 
 const DATA = { volumeMounts: [{ name: "data", mountPath: "/data" }] };
 const VOLUMES = { volumes: [{ name: "data", emptyDir: {} }] };
 const FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
 
-describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
+describe.each(podDaemons())("%s", (kind) => {
   let node: PodNode;
   beforeAll(async () => {
     node = await startPodNode(kind);

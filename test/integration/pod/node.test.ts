@@ -5,16 +5,16 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { ctr } from "../../support/commands.ts";
 import { until } from "../../support/containers.ts";
-import { type Daemon, daemonKinds, startDaemon } from "../../support/daemons.ts";
+import { type Daemon, startDaemon } from "../../support/daemons.ts";
 import { podText } from "../../support/pod-text.ts";
-import { type PodNode, startPodNode } from "../../support/pods.ts";
+import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 import { run } from "../../support/processes.ts";
 
 const PODS = process.env["BUNKERD_TEST_LONG"] === "1" ? 30 : 8;
 const FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.2; done";
 const METRICS = "127.0.0.1:10257";
 
-describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
+describe.each(podDaemons())("%s", (kind) => {
   let node: PodNode;
   let keeper: Daemon;
   let manifests: string;

@@ -2,12 +2,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { daemonKinds } from "../../support/daemons.ts";
 import { podText } from "../../support/pod-text.ts";
-import { type PodNode, startPodNode } from "../../support/pods.ts";
+import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 import { linesOf } from "../../support/processes.ts";
 
-describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
+describe.each(podDaemons())("%s", (kind) => {
   let node: PodNode;
   beforeAll(async () => {
     node = await startPodNode(kind);

@@ -3,17 +3,17 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { daemonKinds } from "../../support/daemons.ts";
 import { box, podText, type Scripts } from "../../support/pod-text.ts";
-import { type PodNode, startPodNode } from "../../support/pods.ts";
+import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 
-describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
+describe.each(podDaemons({ both: true }))("%s", (kind) => {
   let node: PodNode;
   beforeAll(async () => {
     node = await startPodNode(kind);
   }, 60_000);
   afterAll(() => node[Symbol.asyncDispose]());
 
+  let count = 0;
   /** What the containers print, by container, with the exit code. */
   async function run(
     scripts: Scripts,
@@ -23,7 +23,7 @@ describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
     metadata: object = {},
   ): Promise<{ code: number; stderr: string; lines: Record<string, string[]> }> {
     const text = [
-      podText("seen", scripts, spec, more, metadata),
+      podText(`seen-${++count}`, scripts, spec, more, metadata),
       ...others.map((each) => JSON.stringify(each)),
     ].join("\n---\n");
     const { code, stdout, stderr } = await node.pod(["run", "--rm", "-f", "-"], text);
@@ -361,7 +361,7 @@ describe.each(daemonKinds("containerd-2.1"))("%s", (kind) => {
       ],
     };
     const pods = Object.entries(lacking).map(([name, [spec, more]]) =>
-      podText(name, { app: "true" }, { activeDeadlineSeconds: 4, ...spec }, { app: more }),
+      podText(name, { app: "true" }, { activeDeadlineSeconds: 3, ...spec }, { app: more }),
     );
     const text = [...pods, podText("good", { app: "echo untouched" })].join("\n---\n");
     const { stderr, stdout } = await node.pod(["run", "--rm", "-f", "-"], text);
