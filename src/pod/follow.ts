@@ -44,7 +44,8 @@ export class LogFollower {
 
   async #read(name: string, path: string, ended: Promise<void>): Promise<void> {
     try {
-      for await (const line of followLog(path, { ended, signal: this.#closed.signal })) this.#sink(name, line);
+      for await (const line of followLog(path, { ended, signal: this.#closed.signal }))
+        this.#sink(name, line);
     } catch (error) {
       this.#onFailure(error);
     }
