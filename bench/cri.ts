@@ -1,9 +1,8 @@
 /**
- * CRI beside containerd 2.1 in one run: `bun bench/cri.ts`, as root. Pods of busybox on a CNI bridge in a network namespace of the bench's own, real
- * shim and runc. Prints medians and ours/containerd. `ROUNDS=3` and `CONTAINERS=100` make it short.
+ * CRI beside containerd 2.1 in one run: pods of busybox on a CNI bridge in a network namespace of the bench's own, real shim and runc. As root; part of
+ * `make bench`, or alone by `bun bench/cri.ts`. `ROUNDS=3` and `CONTAINERS=100` make it short.
  */
 import { readFileSync } from "node:fs";
-import type { PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import {
   type CriDaemon,
   podConfig,
@@ -13,33 +12,18 @@ import {
   script,
   startCri,
 } from "../test/support/cri.ts";
-import type { DaemonKind } from "../test/support/daemons.ts";
 import { enterHostNetwork } from "../test/support/netns.ts";
-import { median } from "./measurements.ts";
+import { type Figure, figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
+import { h2load } from "./h2load.ts";
 
-const ROUNDS = Number(process.env["ROUNDS"] ?? 10);
-/** Of which nothing runs: a list does not care. */
 const CONTAINERS = Number(process.env["CONTAINERS"] ?? 500);
+/** Of the containers for the lists, so many are started at once. */
+const STARTED_AT_ONCE = 4;
+const LISTS = 40;
 const AT_ONCE = 20;
 const PODS = 50;
 const IDLE_SECONDS = 20;
-const KINDS: readonly DaemonKind[] = ["containerd-2.1", "bunkerd"];
 const SLEEP = "while true; do sleep 1000; done";
-
-interface Figure {
-  readonly name: string;
-  readonly unit: string;
-  readonly target: string;
-  readonly samples: Map<DaemonKind, number[]>;
-}
-
-const figures: Figure[] = [];
-
-function figure(name: string, unit: string, target: string): (kind: DaemonKind, value: number) => void {
-  const samples = new Map(KINDS.map((kind) => [kind, [] as number[]]));
-  figures.push({ name, unit, target, samples });
-  return (kind, value) => void samples.get(kind)?.push(value);
-}
 
 async function timed(run: () => Promise<unknown>): Promise<number> {
   const startedAt = performance.now();
@@ -47,20 +31,23 @@ async function timed(run: () => Promise<unknown>): Promise<number> {
   return performance.now() - startedAt;
 }
 
-const both = new Map<DaemonKind, CriDaemon>();
+type Both = Readonly<Record<Side, CriDaemon>>;
+
 async function inTurn(
+  both: Both,
   rounds: number,
-  ask: (kind: DaemonKind, cri: CriDaemon) => Promise<void>,
+  ask: (cri: CriDaemon, side: Side) => Promise<void>,
 ): Promise<void> {
-  for (let round = 0; round < rounds; round++) for (const [kind, cri] of both) await ask(kind, cri);
+  for (let round = 0; round < rounds; round++) for (const [side] of SIDES) await ask(both[side], side);
 }
 
-async function measurePods(): Promise<void> {
-  const run = figure("RunPodSandbox", "ms", "<= 0.8x");
-  const start = figure("CreateContainer and StartContainer", "ms", "<= 1.0x");
-  const stop = figure("StopPodSandbox and RemovePodSandbox", "ms", "");
-  let round = 0;
-  await inTurn(ROUNDS + 1, async (kind, cri) => {
+async function measurePods(both: Both, rounds: number): Promise<void> {
+  progress("pods one after another");
+  const run = figure("RunPodSandbox", "ms", { atMost: 0.8 });
+  const start = figure("CreateContainer and StartContainer", "ms", { atMost: 1 });
+  const stop = figure("StopPodSandbox and RemovePodSandbox", "ms", undefined);
+  let asked = 0;
+  await inTurn(both, rounds + 1, async (cri, side) => {
     const config = podConfig(cri.daemon);
     let podSandboxId = "";
     const running = await timed(async () => {
@@ -72,10 +59,10 @@ async function measurePods(): Promise<void> {
       await cri.runtime.removePodSandbox({ podSandboxId });
     });
     // The first of each warms up.
-    if (round++ < KINDS.length) return;
-    run(kind, running);
-    start(kind, starting);
-    stop(kind, ending);
+    if (asked++ < SIDES.length) return;
+    run.samples[side].push(running);
+    start.samples[side].push(starting);
+    stop.samples[side].push(ending);
   });
 }
 
@@ -85,41 +72,44 @@ async function podWithContainer(cri: CriDaemon): Promise<void> {
   await runContainer(cri, podSandboxId, config, script("one", SLEEP));
 }
 
-async function measureMany(): Promise<void> {
-  const at = figure(`${AT_ONCE} pods of one container at once`, "ms", "<= 0.8x");
-  await inTurn(3, async (kind, cri) => {
-    at(kind, await timed(() => Promise.all(Array.from({ length: AT_ONCE }, () => podWithContainer(cri)))));
+async function measureMany(both: Both): Promise<void> {
+  progress(`${AT_ONCE} pods at once`);
+  const at = figure(`${AT_ONCE} pods of one container at once`, "ms", { atMost: 0.8 });
+  await inTurn(both, 3, async (cri, side) => {
+    const pods = () => Promise.all(Array.from({ length: AT_ONCE }, () => podWithContainer(cri)));
+    at.samples[side].push(await timed(pods));
     await removePods(cri.runtime);
   });
 }
 
+/** One pod of many containers, all of which run. */
 async function fill(cri: CriDaemon): Promise<void> {
-  const config: PodSandboxConfig = podConfig(cri.daemon);
+  const config = podConfig(cri.daemon);
   const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
-  for (let at = 0; at < CONTAINERS; at++) {
-    const request = { podSandboxId, config: script(`c${at}`, SLEEP), sandboxConfig: config };
-    await cri.runtime.createContainer(request);
-  }
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (let at = next++; at < CONTAINERS; at = next++)
+      await runContainer(cri, podSandboxId, config, script(`c${at}`, SLEEP));
+  };
+  await Promise.all(Array.from({ length: STARTED_AT_ONCE }, worker));
 }
 
-async function measureLists(): Promise<void> {
-  const target = ">= 3x";
-  const calls = {
-    ListContainers: (cri: CriDaemon) => cri.runtime.listContainers({}),
-    ListPodSandbox: (cri: CriDaemon) => cri.runtime.listPodSandbox({}),
-    ListContainerStats: (cri: CriDaemon) => cri.runtime.listContainerStats({}),
-  };
-  await inTurn(1, (_kind, cri) => fill(cri));
-  for (const [name, call] of Object.entries(calls)) {
-    const rate = figure(`${name}, ${CONTAINERS} containers`, "calls/s", target);
-    await inTurn(ROUNDS, async (kind, cri) => {
-      const ms = await timed(async () => {
-        for (let at = 0; at < 10; at++) await call(cri);
-      });
-      rate(kind, 10_000 / ms);
-    });
+/** By h2load: a client that decodes what it gets would be most of what is measured. */
+async function measureLists(both: Both, rounds: number): Promise<void> {
+  progress(`lists of ${CONTAINERS} containers`);
+  await inTurn(both, 1, fill);
+  for (const name of ["ListContainers", "ListPodSandbox", "ListContainerStats"]) {
+    const rate = figure(`${name}, ${CONTAINERS} containers run`, "calls/s", { atLeast: 3 });
+    const ask = async ({ daemon }: CriDaemon) => {
+      const path = `/runtime.v1.RuntimeService/${name}`;
+      const call = { socket: daemon.socket, path, namespace: "k8s.io", message: new Uint8Array(0) };
+      const requests = name === "ListPodSandbox" ? 50 * LISTS : LISTS;
+      return (await h2load(daemon.folder, { ...call, requests, connections: 1, streams: 1 })).perSecond;
+    };
+    await inTurn(both, 1, async (cri) => void (await ask(cri)));
+    await inTurn(both, rounds, async (cri, side) => void rate.samples[side].push(await ask(cri)));
   }
-  await inTurn(1, (_kind, cri) => removePods(cri.runtime));
+  await inTurn(both, 1, (cri) => removePods(cri.runtime));
 }
 
 /** User and system time since the process began, in milliseconds. */
@@ -132,41 +122,43 @@ function residentMib(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
 }
 
-async function measureIdle(): Promise<void> {
-  const rss = figure(`RSS with ${PODS} pods`, "MiB", "<= 0.8x");
-  const cpu = figure(`CPU of ${IDLE_SECONDS} s idle with ${PODS} pods`, "ms", "<= 1.0x");
-  await inTurn(1, async (_kind, cri) => {
+/** Each of many pods at rest, what its daemon holds and does. */
+async function measureIdle(both: Both): Promise<void> {
+  progress(`${PODS} pods at rest`);
+  const rss = figure(`RSS with ${PODS} pods`, "MiB", { atMost: 0.8 });
+  const cpu = figure(`CPU of ${IDLE_SECONDS} s idle with ${PODS} pods`, "ms", { atMost: 1 });
+  await inTurn(both, 1, async (cri) => {
     for (let at = 0; at < PODS; at += 10)
       await Promise.all(Array.from({ length: 10 }, () => podWithContainer(cri)));
   });
-  await Bun.sleep(10_000);
-  const before = new Map([...both].map(([kind, { daemon }]) => [kind, cpuMs(daemon.pid)]));
+  // What a collector gives back, it gives back within seconds.
+  await Bun.sleep(15_000);
+  const note = (of: Figure, measured: (pid: number) => number): void => {
+    for (const [side] of SIDES) of.samples[side].push(measured(both[side].daemon.pid));
+  };
+  const before = new Map(SIDES.map(([side]) => [both[side].daemon.pid, cpuMs(both[side].daemon.pid)]));
   await Bun.sleep(IDLE_SECONDS * 1000);
-  for (const [kind, { daemon }] of both) {
-    rss(kind, residentMib(daemon.pid));
-    cpu(kind, cpuMs(daemon.pid) - (before.get(kind) ?? 0));
-  }
+  note(rss, residentMib);
+  note(cpu, (pid) => cpuMs(pid) - (before.get(pid) ?? 0));
 }
 
-function print(): void {
-  for (const { name, unit, target, samples } of figures) {
-    const [theirs = Number.NaN, ours = Number.NaN] = KINDS.map((kind) => median(samples.get(kind) ?? []));
-    const ratio = `${(ours / theirs).toFixed(2)}x`;
-    process.stdout.write(
-      `${name.padEnd(46)} ${unit.padEnd(8)} ours ${ours.toFixed(1).padStart(8)}  containerd ${theirs.toFixed(1).padStart(8)}  ${ratio.padStart(7)}  ${target}\n`,
-    );
-  }
+export async function measureCri(rounds: number): Promise<void> {
+  await prepareCri();
+  using _network = enterHostNetwork();
+  await using ours = await startCri("bunkerd");
+  await using containerd = await startCri("containerd-2.1");
+  const both = { ours, containerd };
+  await measurePods(both, rounds);
+  await measureMany(both);
+  await measureLists(both, rounds);
+  await measureIdle(both);
 }
 
-await prepareCri();
-using _network = enterHostNetwork();
-for (const kind of KINDS) both.set(kind, await startCri(kind));
-try {
-  await measurePods();
-  await measureMany();
-  await measureLists();
-  await measureIdle();
-} finally {
-  for (const cri of both.values()) await cri[Symbol.asyncDispose]();
-  print();
+if (import.meta.main) {
+  const rounds = Number(process.env["ROUNDS"] ?? 5);
+  try {
+    await measureCri(rounds);
+  } finally {
+    printFigures(rounds);
+  }
 }

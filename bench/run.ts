@@ -1,12 +1,13 @@
 /**
  * `make bench`: every figure of the speed targets, ours and containerd's measured in turn in one run, on one filesystem,
- * by one client, after a warm-up of both. containerd is Debian's (sid's 2.1) with a root of its own, without CRI. Prints a table, writes
+ * by one client, after a warm-up of both. containerd is Debian's (sid's 2.1) with a root of its own, without CRI but where CRI is measured. Prints a table, writes
  * `dist/bench.json`, exits 1 if a target is missed. `make bench ROUNDS=1` is a quick look.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
-import { cpus, totalmem } from "node:os";
 import { join } from "node:path";
-import { type Daemon, type DaemonKind, startDaemon } from "../test/support/daemons.ts";
+import { type Daemon, startDaemon } from "../test/support/daemons.ts";
+import { measureCri } from "./cri.ts";
+import { type Figure, figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
 import type { Rate } from "./h2load.ts";
 import * as measure from "./measurements.ts";
 import { measureImages } from "./pull.ts";
@@ -16,30 +17,6 @@ const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
 const WARMUP_ROUNDS = 3;
 const FILTER = ["labels.app==sought"];
 
-type Side = "ours" | "containerd";
-type Samples = Record<Side, number[]>;
-
-interface Figure {
-  readonly name: string;
-  readonly unit: string;
-  /** What ours/containerd must be. */
-  readonly target: { readonly atMost: number } | { readonly atLeast: number } | undefined;
-  readonly samples: Samples;
-}
-
-const figures: Figure[] = [];
-
-function figure(name: string, unit: string, target: Figure["target"]): Figure {
-  const made = { name, unit, target, samples: { ours: [], containerd: [] } };
-  figures.push(made);
-  return made;
-}
-
-const SIDES: readonly (readonly [Side, DaemonKind])[] = [
-  ["ours", "bunkerd"],
-  ["containerd", "containerd-2.1"],
-];
-
 /** Each round asks both daemons, so that what else the machine does meets both. */
 async function inTurn(
   daemons: Readonly<Record<Side, Daemon>>,
@@ -48,10 +25,6 @@ async function inTurn(
   for (let round = 0; round < ROUNDS; round++) {
     for (const [side] of SIDES) await ask(daemons[side], round, side);
   }
-}
-
-function progress(text: string): void {
-  process.stderr.write(`${text}\n`);
 }
 
 async function startBoth(): Promise<Record<Side, Daemon>> {
@@ -178,56 +151,15 @@ async function measureTransfers(): Promise<void> {
   });
 }
 
-interface Row {
-  readonly name: string;
-  readonly unit: string;
-  readonly ours: number;
-  readonly containerd: number;
-  readonly ratio: number;
-  readonly target: string;
-  readonly met: boolean | undefined;
-}
-
-function rowOf({ name, unit, target, samples }: Figure): Row {
-  const ours = measure.median(samples.ours);
-  const containerd = measure.median(samples.containerd);
-  const ratio = ours / containerd;
-  if (target === undefined) return { name, unit, ours, containerd, ratio, target: "", met: undefined };
-  return "atMost" in target
-    ? { name, unit, ours, containerd, ratio, target: `<= ${target.atMost}x`, met: ratio <= target.atMost }
-    : { name, unit, ours, containerd, ratio, target: `>= ${target.atLeast}x`, met: ratio >= target.atLeast };
-}
-
-function printTable(rows: readonly Row[]): void {
-  const digits = (value: number): string => value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
-  const verdict = (met: boolean | undefined): string => (met === undefined ? "" : met ? "met" : "MISSED");
-  const lines = [
-    ["", "unit", "ours", "containerd", "ours/containerd", "target", "verdict"],
-    ...rows.map((row) => [
-      ...[row.name, row.unit, digits(row.ours), digits(row.containerd)],
-      ...[`${row.ratio.toFixed(2)}x`, row.target, verdict(row.met)],
-    ]),
-  ];
-  const widths =
-    lines[0]?.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0))) ?? [];
-  for (const line of lines) {
-    process.stdout.write(`| ${line.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(" | ")} |\n`);
-    if (line === lines[0])
-      process.stdout.write(`|${widths.map((width) => "-".repeat(width + 2)).join("|")}|\n`);
-  }
-}
-
 await measureIdle();
 await measureWrites();
 await measureReads(1000, 4096, 40);
 await measureReads(10_000, 1024, 10);
 await measureStart(10_000);
 await measureTransfers();
+await measureCri(ROUNDS);
 
-const rows = figures.map(rowOf);
-const machine = `${cpus().length} x ${cpus()[0]?.model}, ${Math.round(totalmem() / 2 ** 30)} GiB`;
-process.stdout.write(`\n${machine}; median of ${ROUNDS}\n\n`);
-printTable(rows);
+const { machine, rows } = printFigures(ROUNDS);
 mkdirSync(join(import.meta.dir, "../dist"), { recursive: true });
 writeFileSync(
   join(import.meta.dir, "../dist/bench.json"),

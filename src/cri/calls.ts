@@ -1,7 +1,7 @@
 import { attachUrl } from "./containers/attach.ts";
 import { createContainer } from "./containers/create.ts";
 import { execSync, execUrl } from "./containers/exec.ts";
-import { listContainers } from "./containers/list.ts";
+import { listContainers, listContainersEncoded } from "./containers/list.ts";
 import { reopenContainerLog } from "./containers/log.ts";
 import { removeContainer } from "./containers/remove.ts";
 import { startContainer } from "./containers/start.ts";
@@ -9,13 +9,13 @@ import { containerStatus } from "./containers/status.ts";
 import { stopContainerById } from "./containers/stop.ts";
 import { updateContainerResources } from "./containers/update.ts";
 import type { Cri } from "./cri.ts";
-import { listPodSandbox } from "./sandboxes/list.ts";
+import { listPodSandbox, listPodSandboxEncoded } from "./sandboxes/list.ts";
 import { portForwardUrl } from "./sandboxes/port-forward.ts";
 import { removePodSandbox } from "./sandboxes/remove.ts";
 import { runPodSandbox } from "./sandboxes/run.ts";
 import { podSandboxStatus } from "./sandboxes/status.ts";
 import { stopPodSandbox } from "./sandboxes/stop.ts";
-import { containerStats, listContainerStats } from "./stats/containers.ts";
+import { containerStats, listContainerStats, listContainerStatsEncoded } from "./stats/containers.ts";
 import { listPodSandboxStats, podSandboxStats } from "./stats/sandboxes.ts";
 import { cgroupDriver, runtimeStatus } from "./status.ts";
 
@@ -35,12 +35,14 @@ export function callsOf(cri: Cri) {
     removePodSandbox: bound(removePodSandbox),
     podSandboxStatus: bound(podSandboxStatus),
     listPodSandbox: bound(listPodSandbox),
+    listPodSandboxEncoded: bound(listPodSandboxEncoded),
     createContainer: bound(createContainer),
     startContainer: bound(startContainer),
     stopContainer: bound(stopContainerById),
     removeContainer: bound(removeContainer),
     containerStatus: bound(containerStatus),
     listContainers: bound(listContainers),
+    listContainersEncoded: bound(listContainersEncoded),
     updateContainerResources: bound(updateContainerResources),
     reopenContainerLog: bound(reopenContainerLog),
     execSync: bound(execSync),
@@ -49,6 +51,7 @@ export function callsOf(cri: Cri) {
     portForwardUrl: bound(portForwardUrl),
     containerStats: bound(containerStats),
     listContainerStats: bound(listContainerStats),
+    listContainerStatsEncoded: bound(listContainerStatsEncoded),
     podSandboxStats: bound(podSandboxStats),
     listPodSandboxStats: bound(listPodSandboxStats),
     events: (signal: AbortSignal) => cri.events.subscribe(AbortSignal.any([signal, cri.closing])),

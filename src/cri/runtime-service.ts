@@ -1,6 +1,7 @@
-import type { HandlerContext } from "@connectrpc/connect";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { RuntimeService } from "#gen/runtime/v1/api_pb.ts";
-import { bind, type ServiceBinding } from "../transport/registry.ts";
+import { joined } from "../lib/wire.ts";
+import { bind, type EncodedImpl, type ServiceBinding } from "../transport/registry.ts";
 import { batches } from "./batches.ts";
 import type { CriCalls } from "./calls.ts";
 import type { Caller } from "./store/operations.ts";
@@ -15,11 +16,17 @@ export interface RuntimeServiceDependencies {
 const KUBE_API_VERSION = "0.1.0";
 
 /** runtime.v1.RuntimeService: decode, call, answer. What is not built answers Unimplemented. */
-export function runtimeService({
+export function runtimeService(
+  dependencies: RuntimeServiceDependencies,
+): ServiceBinding<typeof RuntimeService> {
+  return bind(RuntimeService, implementation(dependencies), encoded(dependencies));
+}
+
+function implementation({
   calls,
   version,
-}: RuntimeServiceDependencies): ServiceBinding<typeof RuntimeService> {
-  return bind(RuntimeService, {
+}: RuntimeServiceDependencies): Partial<ServiceImpl<typeof RuntimeService>> {
+  return {
     version() {
       // The kubelet and crictl look for the name.
       const runtime = { runtimeName: "containerd", runtimeVersion: version, runtimeApiVersion: "v1" };
@@ -99,7 +106,26 @@ export function runtimeService({
     async *streamContainers({ filter }) {
       for (const containers of batches((await calls()).listContainers(filter))) yield { containers };
     },
-  });
+  };
+}
+
+/** What the kubelet asks for all the time. */
+function encoded({ calls }: RuntimeServiceDependencies): EncodedImpl<typeof RuntimeService> {
+  return {
+    listPodSandbox: async ({ filter }) => joined((await calls()).listPodSandboxEncoded(filter)),
+    listContainers: async ({ filter }) => joined((await calls()).listContainersEncoded(filter)),
+    listContainerStats: async ({ filter }) => joined(await (await calls()).listContainerStatsEncoded(filter)),
+    async *streamPodSandboxes({ filter }) {
+      for (const batch of batches((await calls()).listPodSandboxEncoded(filter))) yield joined(batch);
+    },
+    async *streamContainers({ filter }) {
+      for (const batch of batches((await calls()).listContainersEncoded(filter))) yield joined(batch);
+    },
+    async *streamContainerStats({ filter }) {
+      for (const batch of batches(await (await calls()).listContainerStatsEncoded(filter)))
+        yield joined(batch);
+    },
+  };
 }
 
 function callerOf(context: HandlerContext): Caller {

@@ -13,6 +13,10 @@ export function varintSize(value: number): number {
   return size;
 }
 
+export function varint64Size(value: bigint): number {
+  return value <= Number.MAX_SAFE_INTEGER ? varintSize(Number(value)) : 4 + varintSize(Number(value >> 28n));
+}
+
 /** Bytes that a length-delimited field of `sizeBytes` takes, with tag and length; field numbers up to 15. */
 export function fieldSize(sizeBytes: number): number {
   return 1 + varintSize(sizeBytes) + sizeBytes;
@@ -64,6 +68,20 @@ export class WireWriter {
     this.#buffer[this.#position++] = rest;
   }
 
+  /** A varint of up to 64 bits, not negative. */
+  varint64(value: bigint): void {
+    if (value <= Number.MAX_SAFE_INTEGER) {
+      this.varint(Number(value));
+      return;
+    }
+    let low = Number(value & 0xfff_ffffn);
+    this.#reserve(4);
+    for (let index = 0; index < 4; index++, low >>>= 7) {
+      this.#buffer[this.#position++] = (low & 0x7f) | 0x80;
+    }
+    this.varint(Number(value >> 28n));
+  }
+
   #negative(value: bigint): void {
     this.#reserve(10);
     for (let index = 0n; index < 9n; index++) {
@@ -97,6 +115,17 @@ export class WireWriter {
     larger.set(this.#buffer.subarray(0, this.#position));
     this.#buffer = larger;
   }
+}
+
+/** Fields in a row: a message of them. */
+export function joined(fields: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(fields.reduce((size, { length }) => size + length, 0));
+  let at = 0;
+  for (const field of fields) {
+    whole.set(field, at);
+    at += field.length;
+  }
+  return whole;
 }
 
 /** A field as it lies in a message: `content` is a view, empty unless the field is length-delimited. */

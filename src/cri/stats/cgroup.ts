@@ -1,30 +1,46 @@
 /** What a cgroup's files say of its use, both versions: the kernel's `cgroup-v1/*.rst` and `cgroup-v2.rst`. No shim is asked. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { flatKeys, ifThere, readFlat, readNumber, readText } from "./cgroup-files.ts";
 
 const CGROUP_ROOT = "/sys/fs/cgroup";
 /** Above it a limit is none: the kernel rounds v1's largest. */
-const UNLIMITED_BYTES = 1n << 62n;
+const UNLIMITED_BYTES = 2 ** 62;
 
 /** Where a cgroup is; by controller in version 1. */
 export type Cgroup =
-  | { readonly version: 2; readonly path: string }
-  | { readonly version: 1; readonly path: (controller: string) => string | undefined };
+  | { readonly version: 2; readonly path: string; readonly files: Files }
+  | { readonly version: 1; readonly path: (controller: string) => string | undefined; readonly files: Files };
+
+/** Paths of what is read each time; undefined of what the kernel does not have. */
+interface Files {
+  readonly cpu: string | undefined;
+  readonly cpuPressure: string | undefined;
+  readonly memory: string | undefined;
+  readonly memoryLimit: string | undefined;
+  readonly memoryStat: string | undefined;
+  readonly memoryPressure: string | undefined;
+  /** In version 1 of memory and swap together. */
+  readonly swap: string | undefined;
+  readonly swapLimit: string | undefined;
+  readonly ioPressure: string | undefined;
+  readonly processes: string | undefined;
+}
 
 export interface MemoryUse {
-  readonly usageBytes: bigint;
-  readonly workingSetBytes: bigint;
+  readonly usageBytes: number;
+  readonly workingSetBytes: number;
   /** 0 without a limit. */
-  readonly availableBytes: bigint;
-  readonly rssBytes: bigint;
-  readonly pageFaults: bigint;
-  readonly majorPageFaults: bigint;
+  readonly availableBytes: number;
+  readonly rssBytes: number;
+  readonly pageFaults: number;
+  readonly majorPageFaults: number;
 }
 
 export interface SwapUse {
-  readonly usageBytes: bigint;
+  readonly usageBytes: number;
   /** 0 without a limit. */
-  readonly availableBytes: bigint;
+  readonly availableBytes: number;
 }
 
 /** A line of a pressure file; averages are percent, the total nanoseconds. */
@@ -42,18 +58,17 @@ export interface Pressures {
 
 /** A part is undefined where the kernel does not account for it. */
 export interface CgroupUse {
-  readonly cpuNanoseconds: bigint | undefined;
+  readonly cpuNanoseconds: number | undefined;
   readonly cpuPressure: Pressures | undefined;
   readonly memory: MemoryUse | undefined;
   readonly memoryPressure: Pressures | undefined;
   readonly swap: SwapUse | undefined;
   readonly ioPressure: Pressures | undefined;
-  readonly processes: bigint;
 }
 
 /** The cgroup of a process; undefined once it has gone. */
 export function cgroupOf(pid: number, root = CGROUP_ROOT): Cgroup | undefined {
-  const text = read(`/proc/${pid}/cgroup`);
+  const text = readText(`/proc/${pid}/cgroup`);
   return text === undefined ? undefined : parseCgroup(text, root);
 }
 
@@ -66,152 +81,137 @@ export function parseCgroup(text: string, root: string): Cgroup {
       const [, controllers = "", ...path] = line.split(":");
       return { controllers: controllers.split(","), path: path.join(":") };
     });
-  if (existsSync(join(root, "cgroup.controllers"))) {
-    return {
-      version: 2,
-      path: join(root, lines.find(({ controllers }) => controllers[0] === "")?.path ?? "/"),
-    };
-  }
-  return {
-    version: 1,
-    path(controller) {
-      const found = lines.find(({ controllers }) => controllers.includes(controller));
-      return found === undefined ? undefined : join(root, controller, found.path);
-    },
-  };
+  if (existsSync(join(root, "cgroup.controllers")))
+    return unified(join(root, lines.find(({ controllers }) => controllers[0] === "")?.path ?? "/"));
+  return byController((controller) => {
+    const found = lines.find(({ controllers }) => controllers.includes(controller));
+    return found === undefined ? undefined : join(root, controller, found.path);
+  });
 }
 
 /** The one above; a pod's of that of its pause container. */
 export function parentOf(cgroup: Cgroup): Cgroup {
-  if (cgroup.version === 2) return { version: 2, path: join(cgroup.path, "..") };
+  if (cgroup.version === 2) return unified(join(cgroup.path, ".."));
   const { path } = cgroup;
-  return {
-    version: 1,
-    path(controller) {
-      const found = path(controller);
-      return found === undefined ? undefined : join(found, "..");
-    },
+  return byController((controller) => {
+    const found = path(controller);
+    return found === undefined ? undefined : join(found, "..");
+  });
+}
+
+function byController(path: (controller: string) => string | undefined): Cgroup {
+  const file = (controller: string, name: string): string | undefined => {
+    const folder = path(controller);
+    return folder === undefined ? undefined : ifThere(join(folder, name));
   };
+  const files: Files = {
+    cpu: file("cpuacct", "cpuacct.usage"),
+    cpuPressure: undefined,
+    memory: file("memory", "memory.usage_in_bytes"),
+    memoryLimit: file("memory", "memory.limit_in_bytes"),
+    memoryStat: file("memory", "memory.stat"),
+    memoryPressure: undefined,
+    swap: file("memory", "memory.memsw.usage_in_bytes"),
+    swapLimit: file("memory", "memory.memsw.limit_in_bytes"),
+    ioPressure: undefined,
+    processes: file("pids", "pids.current"),
+  };
+  return { version: 1, path, files };
+}
+
+function unified(path: string): Cgroup {
+  const file = (name: string): string | undefined => ifThere(join(path, name));
+  const files: Files = {
+    cpu: file("cpu.stat"),
+    cpuPressure: file("cpu.pressure"),
+    memory: file("memory.current"),
+    memoryLimit: file("memory.max"),
+    memoryStat: file("memory.stat"),
+    memoryPressure: file("memory.pressure"),
+    swap: file("memory.swap.current"),
+    swapLimit: file("memory.swap.max"),
+    ioPressure: file("io.pressure"),
+    processes: file("pids.current"),
+  };
+  return { version: 2, path, files };
 }
 
 /** Undefined once the cgroup has gone. */
-export function readCgroup(cgroup: Cgroup): CgroupUse | undefined {
-  const use = cgroup.version === 2 ? readUnified(cgroup.path) : readByController(cgroup.path);
+export function readCgroup({ version, files }: Cgroup): CgroupUse | undefined {
+  const use = version === 2 ? readUnified(files) : readByController(files);
   return use.cpuNanoseconds === undefined && use.memory === undefined ? undefined : use;
 }
 
-function readByController(pathOf: (controller: string) => string | undefined): CgroupUse {
-  const inside = (controller: string, file: string): string | undefined => {
-    const path = pathOf(controller);
-    return path === undefined ? undefined : read(join(path, file));
-  };
-  const usage = number(inside("memory", "memory.usage_in_bytes"));
-  const limit = number(inside("memory", "memory.limit_in_bytes"));
-  const stat = flat(inside("memory", "memory.stat"));
-  const field = (name: string) => stat.get(name) ?? 0n;
-  const memory =
-    usage === undefined
-      ? undefined
-      : memoryUse(usage, limit, {
-          inactive: field("total_inactive_file"),
-          rss: field("total_rss"),
-          faults: field("total_pgfault"),
-          majorFaults: field("total_pgmajfault"),
-        });
-  const both = number(inside("memory", "memory.memsw.usage_in_bytes"));
-  const bothLimit = number(inside("memory", "memory.memsw.limit_in_bytes"));
+/** How many processes and threads there are in it and below. */
+export function readProcesses({ files }: Cgroup): number {
+  return readNumber(files.processes) ?? 0;
+}
+
+const HIERARCHY_STAT = flatKeys("total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault");
+const UNIFIED_STAT = flatKeys("inactive_file", "anon", "pgfault", "pgmajfault");
+const CPU_STAT = flatKeys("usage_usec");
+
+function readByController(files: Files): CgroupUse {
+  const usage = readNumber(files.memory);
+  const limit = readNumber(files.memoryLimit);
+  const both = readNumber(files.swap);
+  const bothLimit = readNumber(files.swapLimit);
   return {
-    cpuNanoseconds: number(inside("cpuacct", "cpuacct.usage")),
+    cpuNanoseconds: readNumber(files.cpu),
     cpuPressure: undefined,
-    memory,
+    memory:
+      usage === undefined ? undefined : memoryUse(usage, limit, readFlat(files.memoryStat, HIERARCHY_STAT)),
     memoryPressure: undefined,
     swap:
       both === undefined || usage === undefined
         ? undefined
-        : swapUse(atLeastZero(both - usage), difference(bothLimit, limit)),
+        : swapUse(Math.max(0, both - usage), difference(bothLimit, limit)),
     ioPressure: undefined,
-    processes: number(inside("pids", "pids.current")) ?? 0n,
   };
 }
 
-function readUnified(path: string): CgroupUse {
-  const inside = (file: string) => read(join(path, file));
-  const usage = number(inside("memory.current"));
-  const stat = flat(inside("memory.stat"));
-  const field = (name: string) => stat.get(name) ?? 0n;
-  const microseconds = flat(inside("cpu.stat")).get("usage_usec");
-  const swap = number(inside("memory.swap.current"));
+function readUnified(files: Files): CgroupUse {
+  const usage = readNumber(files.memory);
+  const microseconds = readFlat(files.cpu, CPU_STAT)?.[0];
+  const swap = readNumber(files.swap);
   return {
-    cpuNanoseconds: microseconds === undefined ? undefined : microseconds * 1000n,
-    cpuPressure: pressures(inside("cpu.pressure")),
+    cpuNanoseconds: microseconds === undefined ? undefined : microseconds * 1000,
+    cpuPressure: pressures(readText(files.cpuPressure)),
     memory:
       usage === undefined
         ? undefined
-        : memoryUse(usage, number(inside("memory.max")), {
-            inactive: field("inactive_file"),
-            rss: field("anon"),
-            faults: field("pgfault"),
-            majorFaults: field("pgmajfault"),
-          }),
-    memoryPressure: pressures(inside("memory.pressure")),
-    swap: swap === undefined ? undefined : swapUse(swap, number(inside("memory.swap.max"))),
-    ioPressure: pressures(inside("io.pressure")),
-    processes: number(inside("pids.current")) ?? 0n,
+        : memoryUse(usage, readNumber(files.memoryLimit), readFlat(files.memoryStat, UNIFIED_STAT)),
+    memoryPressure: pressures(readText(files.memoryPressure)),
+    swap: swap === undefined ? undefined : swapUse(swap, readNumber(files.swapLimit)),
+    ioPressure: pressures(readText(files.ioPressure)),
   };
-}
-
-interface MemoryStat {
-  readonly inactive: bigint;
-  readonly rss: bigint;
-  readonly faults: bigint;
-  readonly majorFaults: bigint;
 }
 
 /** The kubelet's working set: what is used without file pages that the kernel would give back first. */
-function memoryUse(usage: bigint, limit: bigint | undefined, stat: MemoryStat): MemoryUse {
-  const workingSet = atLeastZero(usage - stat.inactive);
+function memoryUse(usage: number, limit: number | undefined, stat: readonly number[] = []): MemoryUse {
+  const [inactive = 0, rssBytes = 0, pageFaults = 0, majorPageFaults = 0] = stat;
+  const workingSetBytes = Math.max(0, usage - inactive);
   return {
     usageBytes: usage,
-    workingSetBytes: workingSet,
-    availableBytes: isLimit(limit) ? atLeastZero(limit - workingSet) : 0n,
-    rssBytes: stat.rss,
-    pageFaults: stat.faults,
-    majorPageFaults: stat.majorFaults,
+    workingSetBytes,
+    availableBytes: isLimit(limit) ? Math.max(0, limit - workingSetBytes) : 0,
+    rssBytes,
+    pageFaults,
+    majorPageFaults,
   };
 }
 
-function swapUse(usage: bigint, limit: bigint | undefined): SwapUse {
-  return { usageBytes: usage, availableBytes: isLimit(limit) ? atLeastZero(limit - usage) : 0n };
+function swapUse(usage: number, limit: number | undefined): SwapUse {
+  return { usageBytes: usage, availableBytes: isLimit(limit) ? Math.max(0, limit - usage) : 0 };
 }
 
-function isLimit(limit: bigint | undefined): limit is bigint {
+function isLimit(limit: number | undefined): limit is number {
   return limit !== undefined && limit <= UNLIMITED_BYTES;
 }
 
 /** Version 1 limits memory and swap together. */
-function difference(both: bigint | undefined, memory: bigint | undefined): bigint | undefined {
-  return isLimit(both) && isLimit(memory) ? atLeastZero(both - memory) : undefined;
-}
-
-function atLeastZero(value: bigint): bigint {
-  return value < 0n ? 0n : value;
-}
-
-/** Undefined for `max` too. */
-function number(text: string | undefined): bigint | undefined {
-  const trimmed = text?.trim() ?? "";
-  return /^\d+$/.test(trimmed) ? BigInt(trimmed) : undefined;
-}
-
-/** Lines of a name and a number. */
-function flat(text: string | undefined): ReadonlyMap<string, bigint> {
-  const fields = new Map<string, bigint>();
-  for (const line of text?.split("\n") ?? []) {
-    const [name = "", value] = line.split(" ");
-    const parsed = number(value);
-    if (parsed !== undefined) fields.set(name, parsed);
-  }
-  return fields;
+function difference(both: number | undefined, memory: number | undefined): number | undefined {
+  return isLimit(both) && isLimit(memory) ? Math.max(0, both - memory) : undefined;
 }
 
 /** `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, microseconds. */
@@ -230,13 +230,4 @@ function pressures(text: string | undefined): Pressures | undefined {
   };
   const [some, full] = [line("some"), line("full")];
   return { ...(some === undefined ? {} : { Some: some }), ...(full === undefined ? {} : { Full: full }) };
-}
-
-/** Undefined of a file that is not there, or whose controller has just gone. */
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, "latin1");
-  } catch {
-    return undefined;
-  }
 }

@@ -1,5 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import {
+  type ContainerAttributes,
+  ContainerAttributesSchema,
   ContainerState,
   type ContainerStats,
   type ContainerStatsFilter,
@@ -10,11 +12,15 @@ import { type Cri, scopeOf } from "../cri.ts";
 import type { TimedUsage } from "../images/snapshot-usages.ts";
 import { matchesLabels } from "../label-selector.ts";
 import type { Container } from "../store/container.ts";
-import { type CgroupUse, cgroupOf, readCgroup } from "./cgroup.ts";
+import { framed } from "../store/kept-bytes.ts";
+import { type Cgroup, type CgroupUse, cgroupOf, readCgroup } from "./cgroup.ts";
+import { encodeStats, type LayerUse } from "./encoding.ts";
 import { usageMessages } from "./messages.ts";
 
 /** Containers between which others get a turn: each is a handful of files. */
 const AT_ONCE = 50;
+/** Of ContainerStats. */
+const ATTRIBUTES_FIELD = 1;
 
 /** @throws NotFound; Unknown of one that does not run */
 export async function containerStats(cri: Cri, id: string): Promise<ContainerStats> {
@@ -24,9 +30,9 @@ export async function containerStats(cri: Cri, id: string): Promise<ContainerSta
   } catch (error) {
     throw within("failed to find container", error);
   }
-  const [found] = await statsOf(cri, [container]);
+  const [found] = await partsOf(cri, [container]);
   if (found?.use === undefined) throw new BunkerdError("Unknown", "unexpected metrics response: []");
-  return found.stats;
+  return statsMessage(found);
 }
 
 /** Of all that match; those that do not run have no use of the machine. */
@@ -34,13 +40,28 @@ export async function listContainerStats(
   cri: Cri,
   filter: ContainerStatsFilter | undefined,
 ): Promise<ContainerStats[]> {
-  const all = cri.containers.list();
-  cri.stats.rates.keep(new Set([...all, ...cri.sandboxes.list()].map(({ id }) => id)));
-  const wanted = filter === undefined ? all : matching(cri, all, filter);
-  return (await statsOf(cri, wanted)).map(({ stats }) => stats);
+  return (await partsOf(cri, matching(cri, filter))).map(statsMessage);
 }
 
-function matching(cri: Cri, all: readonly Container[], filter: ContainerStatsFilter): Container[] {
+/** The same, each as the bytes of its field in an answer. */
+export async function listContainerStatsEncoded(
+  cri: Cri,
+  filter: ContainerStatsFilter | undefined,
+): Promise<Uint8Array[]> {
+  const found = await partsOf(cri, matching(cri, filter));
+  return found.map((parts) => {
+    const { container } = parts;
+    const attributes = container.attributes.get([container.metadata], () =>
+      framed(ATTRIBUTES_FIELD, ContainerAttributesSchema, attributesOf(container)),
+    );
+    return encodeStats({ ...parts, attributes });
+  });
+}
+
+function matching(cri: Cri, filter: ContainerStatsFilter | undefined): Container[] {
+  cri.stats.rates.keep((id) => cri.containers.has(id) || cri.sandboxes.has(id));
+  const all = cri.containers.list();
+  if (filter === undefined) return all;
   const id = cri.containers.find(filter.id)?.id ?? filter.id;
   const sandboxId = cri.sandboxes.find(filter.podSandboxId)?.id ?? filter.podSandboxId;
   return all
@@ -49,56 +70,85 @@ function matching(cri: Cri, all: readonly Container[], filter: ContainerStatsFil
     .filter(({ metadata }) => matchesLabels(metadata.config.labels, filter.labelSelector));
 }
 
+/** What a container's stats are made of. */
 export interface FoundStats {
-  readonly stats: ContainerStats;
+  readonly container: Container;
+  readonly layer: LayerUse;
   /** Undefined of one that does not run. */
   readonly use: CgroupUse | undefined;
+  /** Nanoseconds since 1970. */
+  readonly now: bigint;
+  readonly rate: number | undefined;
 }
 
-export async function statsOf(cri: Cri, containers: readonly Container[]): Promise<FoundStats[]> {
+export async function partsOf(cri: Cri, containers: readonly Container[]): Promise<FoundStats[]> {
   const layers = await cri.stats.usages.all(scopeOf());
   const found: FoundStats[] = [];
   for (const [at, container] of containers.entries()) {
     if (at > 0 && at % AT_ONCE === 0) await new Promise<void>((resolve) => setImmediate(resolve));
-    found.push(statsOfOne(cri, container, layers));
+    found.push(partsOfOne(cri, container, layers));
   }
   return found;
 }
 
-function statsOfOne(
+function partsOfOne(
   cri: Cri,
   container: Container,
   layers: ReadonlyMap<string, ReadonlyMap<string, TimedUsage>>,
 ): FoundStats {
-  const { id, metadata, status } = container;
-  const { config } = metadata;
+  const { id, metadata } = container;
   const snapshotter = snapshotterOf(cri, metadata.sandboxId);
   const layer = layers.get(snapshotter)?.get(id);
-  const use = status.state === ContainerState.CONTAINER_RUNNING ? useOf(status.get().pid) : undefined;
+  const cgroup = runningCgroup(container);
+  const use = cgroup === undefined ? undefined : readCgroup(cgroup);
   const now = cri.clock.now();
-  const rate =
-    use?.cpuNanoseconds === undefined ? undefined : cri.stats.rates.next(id, use.cpuNanoseconds, now);
-  const stats = create(ContainerStatsSchema, {
-    attributes: {
-      id,
-      labels: config.labels,
-      annotations: config.annotations,
-      ...(config.metadata === undefined ? {} : { metadata: config.metadata }),
-    },
-    writableLayer: {
+  const nanoseconds = use?.cpuNanoseconds;
+  return {
+    container,
+    layer: {
       timestamp: layer?.timestamp ?? 0n,
-      fsId: { mountpoint: cri.stats.snapshotterRoots.get(snapshotter) ?? "" },
-      usedBytes: { value: layer?.size ?? 0n },
-      inodesUsed: { value: layer?.inodes ?? 0n },
+      mountpoint: cri.stats.snapshotterRoots.get(snapshotter) ?? "",
+      usedBytes: layer?.size ?? 0n,
+      inodes: layer?.inodes ?? 0n,
+    },
+    use,
+    now,
+    rate: nanoseconds === undefined ? undefined : cri.stats.rates.next(id, nanoseconds, Number(now)),
+  };
+}
+
+/** Where its process was first found; undefined of one that does not run. */
+export function runningCgroup(container: Container): Cgroup | undefined {
+  const { status } = container;
+  if (status.state !== ContainerState.CONTAINER_RUNNING) return undefined;
+  const { pid } = status.get();
+  if (container.cgroup?.pid !== pid) {
+    const cgroup = cgroupOf(pid);
+    container.cgroup = cgroup === undefined ? undefined : { pid, cgroup };
+  }
+  return container.cgroup?.cgroup;
+}
+
+export function attributesOf({ id, metadata: { config } }: Container): ContainerAttributes {
+  return create(ContainerAttributesSchema, {
+    id,
+    labels: config.labels,
+    annotations: config.annotations,
+    ...(config.metadata === undefined ? {} : { metadata: config.metadata }),
+  });
+}
+
+export function statsMessage({ container, layer, use, now, rate }: FoundStats): ContainerStats {
+  return create(ContainerStatsSchema, {
+    attributes: attributesOf(container),
+    writableLayer: {
+      timestamp: layer.timestamp,
+      fsId: { mountpoint: layer.mountpoint },
+      usedBytes: { value: layer.usedBytes },
+      inodesUsed: { value: layer.inodes },
     },
     ...(use === undefined ? {} : usageMessages(use, now, rate)),
   });
-  return { stats, use };
-}
-
-function useOf(pid: number): CgroupUse | undefined {
-  const cgroup = cgroupOf(pid);
-  return cgroup === undefined ? undefined : readCgroup(cgroup);
 }
 
 /** That of the pod's handler, if it has one of its own. */

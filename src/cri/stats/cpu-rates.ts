@@ -1,11 +1,12 @@
 interface Sample {
-  readonly nanoseconds: bigint;
-  readonly at: bigint;
-  readonly rate: bigint | undefined;
+  nanoseconds: number;
+  at: number;
+  rate: number | undefined;
 }
 
 /** Samples closer to each other than this say more of the clock than of the container. */
-const SHORTEST_NS = 100_000_000n;
+const SHORTEST_NS = 100_000_000;
+const SECOND_NS = 1_000_000_000;
 
 /** How much of a core things use, from what was asked last time: nothing is sampled while nobody asks. */
 export class CpuRates {
@@ -16,20 +17,21 @@ export class CpuRates {
    * @param nanoseconds used so far
    * @param at nanoseconds since 1970
    */
-  next(id: string, nanoseconds: bigint, at: bigint): bigint | undefined {
+  next(id: string, nanoseconds: number, at: number): number | undefined {
     const last = this.#samples.get(id);
     if (last === undefined || nanoseconds < last.nanoseconds) {
       this.#samples.set(id, { nanoseconds, at, rate: undefined });
       return undefined;
     }
     if (at - last.at < SHORTEST_NS) return last.rate;
-    const rate = ((nanoseconds - last.nanoseconds) * 1_000_000_000n) / (at - last.at);
-    this.#samples.set(id, { nanoseconds, at, rate });
-    return rate;
+    last.rate = Math.floor(((nanoseconds - last.nanoseconds) * SECOND_NS) / (at - last.at));
+    last.nanoseconds = nanoseconds;
+    last.at = at;
+    return last.rate;
   }
 
-  /** Forgets all but these. */
-  keep(ids: ReadonlySet<string>): void {
-    for (const id of this.#samples.keys()) if (!ids.has(id)) this.#samples.delete(id);
+  /** Forgets all but those that are `known`. */
+  keep(known: (id: string) => boolean): void {
+    for (const id of this.#samples.keys()) if (!known(id)) this.#samples.delete(id);
   }
 }

@@ -26,9 +26,9 @@ const psi = (pressures: Pressures | undefined) => (pressures === undefined ? {} 
  * A cgroup's use in CRI's words; what is not accounted for is left out.
  * @param rate billionths of a core, if it is known yet
  */
-export function usageMessages(use: CgroupUse, timestamp: bigint, rate: bigint | undefined): UsageMessages {
+export function usageMessages(use: CgroupUse, timestamp: bigint, rate: number | undefined): UsageMessages {
   const { cpuNanoseconds, memory, swap, ioPressure } = use;
-  const value = (bytes: bigint) => ({ value: bytes });
+  const value = (count: number) => ({ value: BigInt(count) });
   return {
     ...(cpuNanoseconds === undefined
       ? {}

@@ -8,9 +8,10 @@ import {
 import { BunkerdError, within } from "../../model/errors.ts";
 import type { Cri } from "../cri.ts";
 import { matchesLabels } from "../label-selector.ts";
+import type { Container } from "../store/container.ts";
 import type { Sandbox } from "../store/sandbox.ts";
-import { cgroupOf, parentOf, readCgroup } from "./cgroup.ts";
-import { statsOf } from "./containers.ts";
+import { cgroupOf, parentOf, readCgroup, readProcesses } from "./cgroup.ts";
+import { partsOf, runningCgroup, statsMessage } from "./containers.ts";
 import { networkUsage, usageMessages } from "./messages.ts";
 
 /** @throws NotFound; Unavailable of one that is not ready */
@@ -55,16 +56,18 @@ async function statsOfSandbox(cri: Cri, sandbox: Sandbox): Promise<PodSandboxSta
   const hasParent = (config.linux?.cgroupParent ?? "") !== "";
   const use = own === undefined ? undefined : readCgroup(hasParent ? parentOf(own) : own);
   if (use === undefined) return undefined;
-  const containers = await statsOf(
+  const containers = await partsOf(
     cri,
     cri.containers.list().filter((container) => container.metadata.sandboxId === id),
   );
   const timestamp = cri.clock.now();
   const rate =
-    use.cpuNanoseconds === undefined ? undefined : cri.stats.rates.next(id, use.cpuNanoseconds, timestamp);
+    use.cpuNanoseconds === undefined
+      ? undefined
+      : cri.stats.rates.next(id, use.cpuNanoseconds, Number(timestamp));
   const { cpu, memory, io } = usageMessages(use, timestamp, rate);
   const network = metadata.netnsPath === "" ? undefined : readNetwork(status.pid, timestamp);
-  const processes = containers.reduce((sum, container) => sum + (container.use?.processes ?? 0n), 0n);
+  const processes = containers.reduce((sum, { container }) => sum + processesOf(container), 0);
   return create(PodSandboxStatsSchema, {
     attributes: {
       id,
@@ -77,10 +80,15 @@ async function statsOfSandbox(cri: Cri, sandbox: Sandbox): Promise<PodSandboxSta
       ...(memory === undefined ? {} : { memory }),
       ...(io === undefined ? {} : { io }),
       ...(network === undefined ? {} : { network }),
-      process: { timestamp, processCount: { value: processes } },
-      containers: containers.map(({ stats }) => stats),
+      process: { timestamp, processCount: { value: BigInt(processes) } },
+      containers: containers.map(statsMessage),
     },
   });
+}
+
+function processesOf(container: Container): number {
+  const cgroup = runningCgroup(container);
+  return cgroup === undefined ? 0 : readProcesses(cgroup);
 }
 
 function readNetwork(pid: number, timestamp: bigint) {

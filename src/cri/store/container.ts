@@ -1,5 +1,7 @@
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import type { ContainerIo } from "../io/container-io.ts";
+import type { Cgroup } from "../stats/cgroup.ts";
+import { KeptBytes } from "./kept-bytes.ts";
 import type { ContainerMetadata } from "./metadata.ts";
 import type { StatusFile } from "./status-file.ts";
 
@@ -12,6 +14,11 @@ export class Container {
   io: ContainerIo | undefined;
   /** The stop signal has been sent: a second stop only waits. */
   stopSignaled = false;
+  /** As it stands in lists, and what stands of it in stats. */
+  readonly listed = new KeptBytes();
+  readonly attributes = new KeptBytes();
+  /** Of its process, once somebody asked for stats. */
+  cgroup: { readonly pid: number; readonly cgroup: Cgroup } | undefined;
   readonly #stopped = Promise.withResolvers<void>();
   #changed: Promise<unknown> = Promise.resolve();
 

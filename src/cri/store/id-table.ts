@@ -14,6 +14,10 @@ export class IdTable<T extends { readonly id: string }> {
     this.#objects.delete(id);
   }
 
+  has(id: string): boolean {
+    return this.#objects.has(id);
+  }
+
   /** @throws NotFound; Unknown for no id or one that several begin with */
   get(prefix: string): T {
     if (prefix === "") throw new BunkerdError("Unknown", "prefix can't be empty");

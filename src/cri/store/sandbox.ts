@@ -1,4 +1,5 @@
 import type { ContainerResources } from "#gen/runtime/v1/api_pb.ts";
+import { KeptBytes } from "./kept-bytes.ts";
 import type { SandboxMetadata } from "./metadata.ts";
 
 /** `unknown`: neither its start nor its cleanup came to an end. CRI is told that it is not ready. */
@@ -31,6 +32,8 @@ export class Sandbox {
   metadata: SandboxMetadata;
   endpoint: SandboxEndpoint = { address: "", version: 0 };
   status: SandboxStatus;
+  /** As it stands in lists. */
+  readonly listed = new KeptBytes();
 
   constructor(metadata: SandboxMetadata, sandboxer: string, status: SandboxStatus) {
     this.id = metadata.id;
