@@ -132,6 +132,17 @@ describe("update", () => {
     expect(db.stats()).toMatchObject({ commits: 2, updates: 51, largestBatch: 50 });
   });
 
+  test("looks for free pages only when something was changed", async () => {
+    const { db: first, file } = memoryDb();
+    await first.update((tx) => tx.createBucket("b").put("large", new Uint8Array(100_000)));
+    await first.update((tx) => tx.bucket("b")?.delete("large"));
+    const db = Db.open("", { file: new MemoryPageFile(file.content) });
+    await db.update((tx) => tx.bucket("b")?.get("large"));
+    expect(db.stats().freePages).toBe(0);
+    await putOne(db, "k");
+    expect(db.stats().freePages).toBeGreaterThan(20);
+  });
+
   test("bounds a batch", async () => {
     const { db } = memoryDb({ maxBatch: 8 });
     await db.update((tx) => tx.createBucket("b"));

@@ -244,10 +244,9 @@ export class Db {
     const outcomes: Outcome[] = [];
     try {
       await this.#settleDoubt();
-      const freelist = this.#loadFreelist();
       const transaction = new Transaction(this.#store, this.#meta, true, () => this.#observe);
       runCalls(calls, transaction, outcomes, this.#options.maxBatch ?? DEFAULT_MAX_BATCH);
-      if (transaction.changed) await this.#commit(transaction, freelist, outcomes.length, started);
+      if (transaction.changed) await this.#commit(transaction, outcomes.length, started);
     } catch (failure) {
       this.#counts.failedCommits++;
       const taken = outcomes.length === 0 ? calls.length : outcomes.length;
@@ -273,12 +272,8 @@ export class Db {
     return this.#freelist;
   }
 
-  async #commit(
-    transaction: Transaction,
-    freelist: Freelist,
-    batchSize: number,
-    started: number,
-  ): Promise<void> {
+  async #commit(transaction: Transaction, batchSize: number, started: number): Promise<void> {
+    const freelist = this.#loadFreelist();
     const readers = [...this.#readers].map((reader) => reader.id);
     freelist.begin(transaction.id, readers);
     try {

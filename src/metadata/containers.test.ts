@@ -158,6 +158,26 @@ test("a lease in the scope takes no container", async () => {
   await metadata.close();
 });
 
+test("those with a label are found as a list finds them, other namespaces' and empty values left out", async () => {
+  const metadata = await temporaryMetadata();
+  const { containers } = metadata;
+  expect(await containers.withLabel(scope, "restart")).toEqual([]);
+  for (const [id, labels] of Object.entries({
+    b: { restart: "1" },
+    a: { restart: "2", x: "y" },
+    c: { x: "y" },
+  }))
+    await containers.create(scope, containerOf(id, { labels, image: id }));
+  await containers.create(scope, containerOf("d", { labels: { restart: "" } }));
+  await containers.create({ namespace: "other" }, containerOf("e", { labels: { restart: "1" } }));
+  const found = await containers.withLabel(scope, "restart");
+  expect(found.map(({ id }) => id)).toEqual(["a", "b"]);
+  expect(found).toEqual(await containers.list(scope, ["labels.restart"]));
+  await containers.update(scope, containerOf("b", { labels: {} }), ["labels"]);
+  expect((await containers.withLabel(scope, "restart")).map(({ id }) => id)).toEqual(["a"]);
+  await metadata.close();
+});
+
 test("times are the clock's", async () => {
   let now = 1_000_000_000_000_000_007n;
   const metadata = await temporaryMetadata({ clock: { now: () => now } });

@@ -13,7 +13,8 @@ import type { Bucket } from "../bolt/bucket.ts";
 import type { Db } from "../bolt/db.ts";
 import type { Tx } from "../bolt/tx.ts";
 import type { Clock } from "../lib/clock.ts";
-import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
+import { Turns } from "../lib/turns.ts";
+import type { ContainerStore, EncodedContainers, LabelledContainers } from "../model/containers.ts";
 import { fail, quote, unquoted, within } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
 import { validateIdentifier } from "../model/ids.ts";
@@ -26,7 +27,7 @@ import { encodeContainer } from "./container-encoding.ts";
 import { applyKeyPath } from "./field-paths.ts";
 import { timestampOf, writeAny, writeExtensions, writeLabels, writeTime } from "./fields.ts";
 import { listFilter } from "./filters.ts";
-import { createObjectsBucket, KEY, objectsBucket } from "./schema.ts";
+import { bucketNames, createObjectsBucket, KEY, objectsBucket } from "./schema.ts";
 
 /*
  * The container store (containerd `core/metadata/containers.go`, and its events from `plugins/services/containers/local.go`).
@@ -46,8 +47,10 @@ const MUTABLE_FIELDS = ["labels", "spec", "extensions", "image", "snapshotkey"];
 const ALL_FIELDS = ["labels", "spec", "extensions", "runtime"];
 
 /** The store over `dependencies.db`. Reads come from `dependencies.cache`, which writes keep right. */
-export function openContainers(dependencies: ContainerDependencies): ContainerStore & EncodedContainers {
-  const { cache } = dependencies;
+export function openContainers(
+  dependencies: ContainerDependencies,
+): ContainerStore & EncodedContainers & LabelledContainers {
+  const { cache, db } = dependencies;
   return {
     get: async (scope, id) => decodeCached(cache.get(requireNamespace(scope.namespace), id)),
     list: async (scope, filters) => matching(cache, scope, filters).map(decodeCached),
@@ -55,6 +58,7 @@ export function openContainers(dependencies: ContainerDependencies): ContainerSt
     update: (scope, container, fieldPaths) =>
       updateContainer(dependencies, scope, container, fieldPaths ?? []),
     delete: (scope, id) => deleteContainer(dependencies, scope, id),
+    withLabel: (scope, label) => withLabel(db, scope, label),
     getEncoded: (scope, id) => cache.get(requireNamespace(scope.namespace), id).framed,
     listEncoded: (scope, filters) => concatenate(matching(cache, scope, filters)),
     streamEncoded: (scope, filters) => matching(cache, scope, filters).map((container) => container.framed),
@@ -70,6 +74,25 @@ function matching(
   if (filters.length === 0) return cache.list(namespace);
   const filter = listFilter(filters);
   return cache.list(namespace).filter((container) => filter.match(container));
+}
+
+/** Reads of each container its labels alone, and leaves the cache to those that somebody asks for. */
+async function withLabel(db: Db, scope: Scope, label: string): Promise<Container[]> {
+  const namespace = requireNamespace(scope.namespace);
+  const turns = new Turns();
+  const found: Container[] = [];
+  const tx = db.beginRead();
+  try {
+    const containers = objectsBucket(tx, namespace, "containers");
+    for (const id of containers === undefined ? [] : bucketNames(containers)) {
+      if (turns.due) await turns.rest();
+      const bucket = containers?.bucket(id);
+      if (bucket?.bucket(KEY.labels)?.get(label) !== undefined) found.push(read(id, bucket));
+    }
+  } finally {
+    tx.close();
+  }
+  return found;
 }
 
 /** A list's answer is the containers' frames in a row. */

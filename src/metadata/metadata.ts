@@ -2,7 +2,7 @@ import type { Db } from "../bolt/db.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { GarbageCollector } from "../model/collection.ts";
-import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
+import type { ContainerStore, EncodedContainers, LabelledContainers } from "../model/containers.ts";
 import type { BlobStore, ContentStore } from "../model/content.ts";
 import type { EventPublisher } from "../model/events.ts";
 import type { ImageStore } from "../model/images.ts";
@@ -45,7 +45,7 @@ export interface MetadataDependencies {
 
 /** The stores over one database. They hold nothing that needs closing but the database, which is the caller's. */
 export interface Metadata {
-  readonly containers: ContainerStore & EncodedContainers;
+  readonly containers: ContainerStore & EncodedContainers & LabelledContainers;
   readonly content: ContentStore;
   readonly images: ImageStore;
   readonly namespaces: NamespaceStore;

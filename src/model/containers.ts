@@ -21,6 +21,12 @@ export interface ContainerStore {
   delete(scope: Scope, id: string): Promise<void>;
 }
 
+/** The same records, found without a look at all that they hold. */
+export interface LabelledContainers {
+  /** Containers with that label, ordered by id. Other calls are served while many are looked through. */
+  withLabel(scope: Scope, label: string): Promise<Container[]>;
+}
+
 /**
  * The same records as protobuf bytes that are ready for the wire, for answers that are copied, not built. Answers what
  * {@link ContainerStore} would, at the moment of the call. The bytes are the caller's to read, not to change.

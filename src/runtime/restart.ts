@@ -4,7 +4,7 @@ import { CreateTaskRequestSchema } from "#gen/containerd/services/tasks/v1/tasks
 import { type Mount, MountSchema } from "#gen/containerd/types/mount_pb.ts";
 import { Status } from "#gen/containerd/v1/types/task_pb.ts";
 import type { Logger } from "../lib/log.ts";
-import type { ContainerStore } from "../model/containers.ts";
+import type { ContainerStore, LabelledContainers } from "../model/containers.ts";
 import { fail, isError, quote } from "../model/errors.ts";
 import type { NamespaceStore } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
@@ -31,12 +31,13 @@ const LABEL = {
 export const RESTART_POLICIES: readonly string[] = ["no", "always", "on-failure", "unless-stopped"];
 
 const SIGKILL = 9;
+const START_DELAY_MS = 100;
 /** Go's `strconv.ParseBool`. */
 const TRUE = new Set(["1", "t", "T", "true", "TRUE", "True"]);
 
 export interface RestartDependencies {
   readonly namespaces: NamespaceStore;
-  readonly containers: ContainerStore;
+  readonly containers: ContainerStore & LabelledContainers;
   readonly tasks: TaskStore;
   /** By name. */
   readonly snapshots: ReadonlyMap<string, SnapshotStore>;
@@ -58,14 +59,18 @@ export class RestartMonitor {
     this.#dependencies = dependencies;
   }
 
-  /** Begins; the first look is at once. */
+  /** Begins, once those who waited for the daemon have been answered. */
   start(): void {
+    this.#timer = setTimeout(() => this.#begin(), START_DELAY_MS);
+  }
+
+  #begin(): void {
     this.#looking = this.#look().catch((error: unknown) => {
       this.#dependencies.logger.error("reconcile", { error });
     });
     void this.#looking.then(() => {
       if (this.#closed) return;
-      this.#timer = setTimeout(() => this.start(), this.#intervalMs);
+      this.#timer = setTimeout(() => this.#begin(), this.#intervalMs);
     });
   }
 
@@ -81,7 +86,7 @@ export class RestartMonitor {
     const { namespaces, containers, logger } = this.#dependencies;
     for (const { name: namespace } of await namespaces.list()) {
       const scope = { namespace };
-      const labelled = await containers.list(scope, [`labels.${JSON.stringify(LABEL.status)}`]);
+      const labelled = await containers.withLabel(scope, LABEL.status);
       for (const container of labelled) {
         const key = `${namespace}/${container.id}`;
         if (this.#changing.has(key) || this.#closed) continue;
