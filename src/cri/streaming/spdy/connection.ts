@@ -38,8 +38,8 @@ const MAX_STREAM_ID = 2 ** 31 - 1;
 
 /**
  * One SPDY/3.1 connection. Kubernetes' clients and servers (moby/spdystream) know no flow control: they neither keep to windows nor ever
- * tell of them. So windows bind us only once the other side has shown that it has them, by SETTINGS or WINDOW_UPDATE; what comes is held
- * back at the wire.
+ * tell of them. So windows bind us only once the other side has shown that it has them, by SETTINGS or WINDOW_UPDATE, and never where it overruns
+ * ours; what comes is held back at the wire.
  */
 export class SpdyConnection implements StreamOwner {
   /** Resolves when it has ended, whoever ended it. */
@@ -59,6 +59,10 @@ export class SpdyConnection implements StreamOwner {
   #windowsBind = false;
   #windowOpened = Promise.withResolvers<void>();
   #uncredited = 0;
+  /** Received, and the other side not told yet that it was read. */
+  #owed = 0;
+  /** The other side has sent more than our window: it knows none, and its own would lock us up with it. */
+  #overrun = false;
   #paused = false;
   #behind = 0;
   #ended = false;
@@ -140,6 +144,7 @@ export class SpdyConnection implements StreamOwner {
     this.#uncredited += sizeBytes;
     if (!this.#ended && this.#uncredited >= CREDIT_BYTES) {
       void this.#send(numbersFrame(ControlType.WindowUpdate, 0, this.#uncredited));
+      this.#owed -= this.#uncredited;
       this.#uncredited = 0;
     }
     if (!this.#ended && !stream.inbox.ended && stream.uncredited >= CREDIT_BYTES) {
@@ -199,6 +204,12 @@ export class SpdyConnection implements StreamOwner {
   #data(streamId: number, bytes: Uint8Array, fin: boolean): void {
     const stream = this.#streams.get(streamId);
     if (this.#ended) return;
+    this.#owed += bytes.length;
+    if (this.#owed > INITIAL_WINDOW_BYTES && !this.#overrun) {
+      this.#overrun = true;
+      this.#windowsBind = false;
+      this.#openWindow();
+    }
     if (stream === undefined || stream.inbox.ended) {
       // What was on its way when the stream ended still counts for the connection's window.
       this.#uncredited += bytes.length;
@@ -275,7 +286,7 @@ export class SpdyConnection implements StreamOwner {
       if (window > MAX_WINDOW_BYTES) throw new SpdyError("initial window is too large");
       for (const stream of this.#streams.values()) stream.window += window - this.#initialWindow;
       this.#initialWindow = window;
-      this.#windowsBind = true;
+      this.#windowsBind = !this.#overrun;
       this.#openWindow();
     }
   }
@@ -286,7 +297,7 @@ export class SpdyConnection implements StreamOwner {
   }
 
   #windowUpdate(id: number, delta: number): void {
-    this.#windowsBind = true;
+    this.#windowsBind = !this.#overrun;
     const stream = this.#streams.get(id);
     if (id === 0) this.#window += delta;
     else if (stream !== undefined) stream.window += delta;
