@@ -1,12 +1,11 @@
 /** Takes a pod away with everything that was made for it. */
-import { existsSync, readdirSync, rmdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { rmSync } from "node:fs";
 import { isError } from "../model/errors.ts";
 import type { Pod } from "./api/pod.ts";
+import { removePodCgroup } from "./cgroup.ts";
 import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { podPaths } from "./paths.ts";
-import { cgroupNames } from "./spec/qos.ts";
 import { observePod } from "./status.ts";
 import { tearDownVolumes } from "./volumes/volumes.ts";
 
@@ -24,7 +23,7 @@ export async function removePod(parts: PodParts, pod: Pod, graceSeconds?: number
     await unlessMissing(cri.stopPodSandbox(id));
     await unlessMissing(cri.removePodSandbox(id));
   }
-  removeCgroups(pod);
+  removePodCgroup(pod);
   rmSync(paths.logs, { recursive: true, force: true });
   tearDownVolumes(paths);
 }
@@ -34,22 +33,5 @@ async function unlessMissing(work: Promise<void>): Promise<void> {
     await work;
   } catch (error) {
     if (!isError(error, "NotFound")) throw error;
-  }
-}
-
-const CGROUP_ROOT = "/sys/fs/cgroup";
-
-/** The pod's cgroup, which the runtime has made for its containers', in each of the hierarchies; systemd takes its slices away itself. */
-function removeCgroups(pod: Pod): void {
-  const path = join(...cgroupNames(pod));
-  const v2 = existsSync(join(CGROUP_ROOT, "cgroup.controllers"));
-  const roots = v2 ? [CGROUP_ROOT] : readdirSync(CGROUP_ROOT).map((name) => join(CGROUP_ROOT, name));
-  for (const root of roots) {
-    try {
-      rmdirSync(join(root, path));
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (!["ENOENT", "EBUSY", "ENOTEMPTY", "ENOTDIR"].includes(code ?? "")) throw error;
-    }
   }
 }

@@ -3,6 +3,7 @@ import type { CriClient } from "../client/cri.ts";
 import { sameSpec } from "./accept.ts";
 import type { Container } from "./api/container.ts";
 import type { Pod, PodSpec } from "./api/pod.ts";
+import { limitPodCgroup } from "./cgroup.ts";
 import type { WantedPod } from "./manifests.ts";
 import type { PodParts } from "./parts.ts";
 import { qosClass } from "./spec/qos.ts";
@@ -41,6 +42,7 @@ export async function resizePod({ cri, node, record }: PodParts, pod: Pod): Prom
     if (last?.state !== "running") continue;
     await update(cri, last.id, containerResources(pod, container, node));
   }
+  limitPodCgroup(pod, node);
   record(pod, "", "Normal", "ResizeCompleted", "Pod resize completed");
 }
 

@@ -6,6 +6,7 @@ import { failpoint } from "../lib/failpoint.ts";
 import { isError, messageOf } from "../model/errors.ts";
 import { computeActions, type PodActions } from "./actions.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
+import { limitPodCgroup } from "./cgroup.ts";
 import { PodError, type PodErrorReason } from "./errors.ts";
 import { ensureImage } from "./images.ts";
 import { killContainer, killPod } from "./kill.ts";
@@ -198,7 +199,7 @@ async function prepare(
 }
 
 async function createSandbox(
-  { cri, record }: PodParts,
+  { cri, node, record }: PodParts,
   { pod, paths }: PodUnit,
   config: PodSandboxConfig,
   results: Results,
@@ -209,6 +210,7 @@ async function createSandbox(
     const sandboxId = await cri.runPodSandbox(config, pod.spec.runtimeClassName ?? "", signal);
     failpoint("pod.afterSandbox");
     const status = await cri.podSandboxStatus(sandboxId);
+    limitPodCgroup(pod, node);
     results.done("CreatePodSandbox", podText(pod));
     return { sandboxId, status, podIps: ipsOf(status) };
   } catch (error) {

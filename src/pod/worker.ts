@@ -6,9 +6,11 @@ import type { Pod } from "./api/pod.ts";
 import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { type Phase, phaseOf } from "./phase.ts";
+import { pruneDead } from "./prune.ts";
 import { type ObservedPod, observePod } from "./status.ts";
 import { type PodSyncResult, syncPod } from "./sync.ts";
 import type { PodUnit } from "./unit.ts";
+import { exceededLimit, hasSizeLimits } from "./volumes/size-limits.ts";
 
 /** How a worker's pod stands. */
 export interface PodState {
@@ -30,6 +32,7 @@ const RELIST_MS = 5000;
 const RECONNECT_MS = 500;
 /** Tries to reach it once the pod is to end. */
 const MAX_FAILURES_AT_END = 20;
+const EVICTION_GRACE_SECONDS = 1;
 /** What a timer can wait for: 24 days. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -108,6 +111,7 @@ export class PodWorker {
 
   /** One look at the pod and what it asks for; its state if that was the last. */
   async #look(observed: ObservedPod): Promise<PodState | undefined> {
+    this.#evictIfFull();
     if (this.#stop !== undefined) return await this.#end(this.#stop);
     const state = await this.#round(observed);
     if (state === undefined) return undefined;
@@ -122,8 +126,10 @@ export class PodWorker {
     try {
       const result = await syncPod(this.#parts, this.unit, observed, this.#abort.signal);
       if (result.results.length > 0 || this.#sync === undefined) this.#sync = result;
-      const after =
-        result.results.length > 0 ? await observePod(this.#parts.cri, this.unit.pod.metadata.uid) : observed;
+      const { cri } = this.#parts;
+      if (result.results.length === 0) return this.#tell(observed);
+      const after = await observePod(cri, this.unit.pod.metadata.uid);
+      await pruneDead(cri, this.unit.paths, after);
       return this.#tell(after);
     } catch (error) {
       if (this.#abort.signal.aborted) return undefined;
@@ -151,6 +157,16 @@ export class PodWorker {
       this.#parts.record(this.unit.pod, "", "Normal", "DeadlineExceeded", message);
       this.terminate("DeadlineExceeded");
     }, delayMs);
+  }
+
+  /** A pod that has filled a volume beyond its limit is ended, with next to no grace. */
+  #evictIfFull(): void {
+    const { pod, paths } = this.unit;
+    if (this.#stop !== undefined || !hasSizeLimits(pod)) return;
+    const message = exceededLimit(pod, paths);
+    if (message === undefined) return;
+    this.#parts.record(pod, "", "Warning", "Evicted", message);
+    this.terminate("Evicted", EVICTION_GRACE_SECONDS);
   }
 
   /** What is left of a pod that is done: sidecars and its sandbox. */

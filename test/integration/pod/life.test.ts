@@ -1,5 +1,6 @@
 /** The life of a pod: restarts, probes, sidecars, ephemeral containers, and its streams. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { box, podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
@@ -268,6 +269,57 @@ describe.each(podDaemons())("%s", (kind) => {
     expect((await node.pod(["logs", "left"])).stdout).toBe("second\n");
     expect((await node.pod(["ls", "-o", "yaml"])).stdout).toContain("kind: Pod");
     expect((await node.pod(["rm", "left"])).code).toBe(0);
+  }, 60_000);
+
+  test("restarts leave one dead instance; a volume that grows beyond its limit ends its pod", async () => {
+    const script =
+      "echo x >> /data/n; n=$(wc -l < /data/n); echo try $n; test $n -lt 5 && exit 1; dd if=/dev/zero of=/data/big bs=1M count=2 2>/dev/null; sleep 100";
+    const volumes = { volumes: [{ name: "data", emptyDir: { sizeLimit: "1Mi" } }] };
+    const { code, stderr } = await node.pod(
+      RUN,
+      podText("grows", { app: script }, { restartPolicy: "OnFailure", ...volumes }, { app: DATA }),
+    );
+    expect(code).toBe(137);
+    expect(stderr).toContain(
+      'Warning Evicted grows: Usage of EmptyDir volume "data" exceeds the limit "1Mi".',
+    );
+    const listed = JSON.parse((await node.pod(["status", "grows", "-o", "json"])).stdout);
+    expect(listed.status).toMatchObject({
+      phase: "Failed",
+      reason: "Evicted",
+      containerStatuses: [{ restartCount: 4 }],
+    });
+    const logs = join(node.logsRoot, `default_grows_${listed.metadata.uid}`, "app");
+    expect(readdirSync(logs).sort()).toEqual(["3.log", "4.log"]);
+    expect(readdirSync(join(node.podsRoot, listed.metadata.uid, "containers/app"))).toHaveLength(2);
+    await node.pod(["rm", "grows"]);
+  }, 60_000);
+
+  test("the pod's cgroup has the sum of its containers' limits", async () => {
+    const uid = crypto.randomUUID();
+    const sized = { resources: { limits: { memory: "32Mi", cpu: "250m" } } };
+    const text = podText(
+      "sums",
+      { app: `echo up; ${FOREVER}`, other: FOREVER },
+      {},
+      { app: sized, other: sized },
+      { uid },
+    );
+    const pod = await runUntil(text, "Started sums/other");
+    const v1 = existsSync("/sys/fs/cgroup/memory");
+    const read = (file: string): string => readFileSync(join("/sys/fs/cgroup", file), "utf8").trim();
+    const path = `kubepods/pod${uid}`;
+    const numbers = v1
+      ? [
+          read(`memory/${path}/memory.limit_in_bytes`),
+          read(`cpu/${path}/cpu.cfs_quota_us`),
+          read(`cpu/${path}/cpu.shares`),
+        ]
+      : [read(`${path}/memory.max`), read(`${path}/cpu.max`).split(" ")[0], "512"];
+    expect(numbers).toEqual([String(64 << 20), "50000", "512"]);
+    await pod.end();
+    await node.pod(["rm", "sums"]);
+    expect(existsSync(join("/sys/fs/cgroup", v1 ? "memory" : "", path))).toBe(false);
   }, 60_000);
 
   test("a hook that hangs past its time: the pod ends all the same", async () => {
