@@ -3,6 +3,7 @@ import { imageService } from "../cri/image-service.ts";
 import { runtimeService } from "../cri/runtime-service.ts";
 import { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
+import type { MountStore } from "../model/mounts.ts";
 import type { TaskStore } from "../model/tasks.ts";
 import { sandboxControllerService } from "../services/sandboxes.ts";
 import { HealthStatus } from "../transport/health.ts";
@@ -23,6 +24,7 @@ const metadata = {
 } as unknown as Metadata;
 
 const collection = { request: () => Promise.reject(new Error("nobody asks")) };
+const mounts = {} as unknown as MountStore;
 const tasks = {} as unknown as TaskStore;
 const transfer = { streams: {}, transfers: {} } as unknown as Transfers;
 const diff = { differs: [], syncFs: true };
@@ -35,6 +37,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
     exchange,
     metadata: served ?? undefined,
     collection: served === null ? undefined : collection,
+    mounts: served === null ? undefined : mounts,
     tasks: served === null ? undefined : tasks,
     diff: served === null ? undefined : diff,
     transfer: served === null ? { streams: undefined, transfers: undefined } : transfer,

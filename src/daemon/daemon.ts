@@ -14,6 +14,7 @@ import { openDatabase } from "./database.ts";
 import { startDiff } from "./diff.ts";
 import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
+import { startMounts } from "./mounts.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { startPods } from "./pods.ts";
 import { applyProcessSettings } from "./process.ts";
@@ -61,6 +62,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const base = { parts, config, logger, clock, exchange, stack };
   const opened = await startMetadata({ ...base, metrics });
   const { collection, metadata } = await startCollection({ ...base, metadata: opened, metrics });
+  const mounts = await startMounts({ ...base, metadata });
   const runtime = await startRuntime({ ...base, metadata, version });
   const { tasks } = runtime;
   const { differs, service: diff } = await startDiff(parts, config, metadata);
@@ -68,8 +70,21 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const restart = await startRestart({ ...base, metadata, tasks });
   const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
   const bindings = await startServices({
-    ...{ parts, exchange, metadata, collection, diff, tasks, transfer, health, cri: cri.bindings },
-    ...{ root, version, revision },
+    ...{
+      parts,
+      exchange,
+      metadata,
+      collection,
+      mounts,
+      diff,
+      tasks,
+      transfer,
+      health,
+      root,
+      version,
+      revision,
+    },
+    cri: cri.bindings,
   });
   metrics?.addServices(bindings);
 

@@ -14,6 +14,8 @@ export const PluginType = {
   imageVerifier: "io.containerd.image-verifier.v1",
   transfer: "io.containerd.transfer.v1",
   shim: "io.containerd.shim.v1",
+  mountHandler: "io.containerd.mount-handler.v1",
+  mountManager: "io.containerd.mount-manager.v1",
   runtime: "io.containerd.runtime.v2",
   containerMonitor: "io.containerd.monitor.container.v1",
   sandboxStore: "io.containerd.sandbox.store.v1",

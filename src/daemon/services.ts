@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { CollectionScheduler } from "../model/collection.ts";
+import type { MountStore } from "../model/mounts.ts";
 import type { TaskStore } from "../model/tasks.ts";
 import { collectionService } from "../services/collection.ts";
 import { containersService } from "../services/containers.ts";
@@ -11,6 +12,7 @@ import { eventsService } from "../services/events.ts";
 import { imagesService } from "../services/images.ts";
 import { introspectionService } from "../services/introspection.ts";
 import { leasesService } from "../services/leases.ts";
+import { mountsService } from "../services/mounts.ts";
 import { namespacesService } from "../services/namespaces.ts";
 import { sandboxStoreService } from "../services/sandboxes.ts";
 import { snapshotsService } from "../services/snapshots.ts";
@@ -30,6 +32,7 @@ export interface ServicesDependencies {
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
   readonly collection: CollectionScheduler | undefined;
+  readonly mounts: MountStore | undefined;
   readonly tasks: TaskStore | undefined;
   readonly diff: DiffService | undefined;
   readonly transfer: Transfers;
@@ -43,8 +46,20 @@ export interface ServicesDependencies {
 
 /** Starts the stores' and services' parts, named as containerd's plugins, and answers what the listeners serve. */
 export async function startServices(dependencies: ServicesDependencies): Promise<readonly ServiceBinding[]> {
-  const { parts, exchange, metadata, collection, tasks, diff, transfer, health, root, version, revision } =
-    dependencies;
+  const {
+    parts,
+    exchange,
+    metadata,
+    collection,
+    mounts,
+    tasks,
+    diff,
+    transfer,
+    health,
+    root,
+    version,
+    revision,
+  } = dependencies;
   const bindings: ServiceBinding[] = [];
   const add = async <N extends Readonly<Record<string, object | undefined>>>(
     id: string,
@@ -79,6 +94,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("content", { content }, contentService);
   await add("images", { images }, imagesService);
   await add("snapshots", { snapshotters }, snapshotsService);
+  await add("mounts", { mounts }, mountsService);
   await add("diff", { diff }, diffService);
   const { streams, transfers: transferrer } = transfer;
   await add("streaming", { streams }, streamingService);

@@ -16,7 +16,8 @@ export type NodeKind =
   | "content"
   | "ingest"
   | "snapshot"
-  | "stream";
+  | "stream"
+  | "mount";
 export type Node = CollectedObject;
 
 /** Distinct for each object: neither kinds nor namespaces hold a `/`. */

@@ -47,7 +47,7 @@ export function openCollector(given: Removal & Omit<MarkDependencies, "collectib
 }
 
 async function collect(dependencies: CollectorDependencies): Promise<CollectionReport> {
-  const { db, content, snapshots } = dependencies;
+  const { db, content, snapshots, collectibles } = dependencies;
   const touched = new Map<string, Node>();
   const turns = new Turns();
   // Within a transaction: whatever was changed before it is in the snapshot, whatever comes after is noted.
@@ -72,7 +72,10 @@ async function collect(dependencies: CollectorDependencies): Promise<CollectionR
     unwatch();
   }
   failpoint("gc.removed");
-  await Promise.all([content.flush(), ...[...snapshots.values()].map((each) => each.flush())]);
+  await Promise.all([
+    content.flush(),
+    ...[...snapshots.values(), ...collectibles.values()].map((each) => each.flush?.()),
+  ]);
   failpoint("gc.freed");
   return { removed, workMs: turns.workMs, nextExpiry: marked.marking.nextExpiry };
 }

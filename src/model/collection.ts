@@ -8,6 +8,8 @@ export interface Collectible {
   backReferences?(namespace: string): Iterable<{ readonly owner: CollectedObject; readonly id: string }>;
   /** Lets go of it; none is no error. */
   remove(namespace: string, id: string): void;
+  /** Resolves when all that was removed is gone: the collection is over. */
+  flush?(): Promise<void>;
 }
 
 /** An object as collections and their reports name it. */
