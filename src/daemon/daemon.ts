@@ -70,37 +70,17 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const restart = await startRestart({ ...base, metadata, tasks });
   const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
   const bindings = await startServices({
-    ...{
-      parts,
-      exchange,
-      metadata,
-      collection,
-      mounts,
-      diff,
-      tasks,
-      transfer,
-      health,
-      root,
-      version,
-      revision,
-    },
-    cri: cri.bindings,
+    ...{ parts, exchange, metadata, collection, mounts, diff, tasks, transfer, health },
+    ...{ cri: cri.bindings, root, version, revision },
   });
   metrics?.addServices(bindings);
 
   let ready = false;
   let listeners: readonly { readonly openCalls: number }[] = [];
   const state = () => ({
-    version,
-    revision,
-    pid: process.pid,
-    uptimeSeconds: process.uptime(),
-    root,
-    state: config.state,
+    ...{ version, revision, root, state: config.state },
+    ...stateOf(parts, exchange),
     openCalls: listeners.reduce((sum, listener) => sum + listener.openCalls, 0),
-    eventSubscribers: exchange?.subscribers ?? 0,
-    memory: process.memoryUsage(),
-    plugins: pluginErrors(parts),
   });
   const listening = {
     ...{ parts, config, logger, bindings },
@@ -131,6 +111,16 @@ function metricsOf({ metrics }: Config, { version, revision }: DaemonOptions): D
   return metrics.address === ""
     ? undefined
     : createMetrics({ histogram: metrics.grpcHistogram, version, revision });
+}
+
+function stateOf(parts: Parts, exchange: Exchange | undefined) {
+  return {
+    pid: process.pid,
+    uptimeSeconds: process.uptime(),
+    eventSubscribers: exchange?.subscribers ?? 0,
+    memory: process.memoryUsage(),
+    plugins: pluginErrors(parts),
+  };
 }
 
 function pluginErrors(parts: Parts): readonly { id: string; error: string | undefined }[] {
