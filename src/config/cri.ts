@@ -128,7 +128,7 @@ export const CRI_RUNTIME = table({
   ignore_deprecation_warnings: strings(),
   stats_collect_period: unbuilt("cri stats in the background", duration(1000)),
   stats_retention_period: unbuilt("cri stats in the background", duration(120_000)),
-  enable_criu: unbuilt("cri checkpoints", boolean(true)),
+  enable_criu: boolean(true),
   systemd_cgroup: removed("set SystemdCgroup in the runtime's options"),
   disable_cgroup: removed(),
   enable_tls_streaming: removed("it belongs to io.containerd.grpc.v1.cri"),

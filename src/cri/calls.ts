@@ -1,4 +1,5 @@
 import { attachUrl } from "./containers/attach.ts";
+import { checkpointContainer } from "./containers/checkpoint.ts";
 import { createContainer } from "./containers/create.ts";
 import { execSync, execUrl } from "./containers/exec.ts";
 import { listContainers, listContainersEncoded } from "./containers/list.ts";
@@ -9,9 +10,11 @@ import { containerStatus } from "./containers/status.ts";
 import { stopContainerById } from "./containers/stop.ts";
 import { updateContainerResources } from "./containers/update.ts";
 import type { Cri } from "./cri.ts";
+import { updateRuntimeConfig } from "./network-template.ts";
 import { listPodSandbox, listPodSandboxEncoded } from "./sandboxes/list.ts";
 import { portForwardUrl } from "./sandboxes/port-forward.ts";
 import { removePodSandbox } from "./sandboxes/remove.ts";
+import { updatePodSandboxResources } from "./sandboxes/resources.ts";
 import { runPodSandbox } from "./sandboxes/run.ts";
 import { podSandboxStatus } from "./sandboxes/status.ts";
 import { stopPodSandbox } from "./sandboxes/stop.ts";
@@ -29,6 +32,9 @@ export function callsOf(cri: Cri) {
     ((...given: never[]) => call(cri, ...given)) as Bound<F>;
   return {
     status: bound(runtimeStatus),
+    updateRuntimeConfig: bound(updateRuntimeConfig),
+    updatePodSandboxResources: bound(updatePodSandboxResources),
+    checkpointContainer: bound(checkpointContainer),
     cgroupDriver: () => cgroupDriver(cri.config),
     runPodSandbox: bound(runPodSandbox),
     stopPodSandbox: bound(stopPodSandbox),

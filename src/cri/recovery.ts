@@ -16,6 +16,7 @@ import { watchSandbox } from "./sandboxes/exit.ts";
 import { removeFolder } from "./sandboxes/files.ts";
 import type { PodSandboxController } from "./sandboxes/pod-controller.ts";
 import { PodSandbox } from "./sandboxes/pod-table.ts";
+import { updatedResources } from "./sandboxes/resources.ts";
 import { CONTAINER_EXTENSION, LABEL_KIND, SANDBOX_EXTENSION } from "./spec/labels.ts";
 import { Container } from "./store/container.ts";
 import { RECORD_EXTENSION, unpackContainerMetadata, unpackSandboxMetadata } from "./store/metadata.ts";
@@ -96,6 +97,7 @@ async function recoverPod(cri: Cri, pods: PodSandboxController, record: Containe
       createdAt,
       exitedAt: 0n,
       exitStatus: 0,
+      ...(await updatedResources(cri, id)),
     }),
   );
 }

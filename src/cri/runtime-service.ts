@@ -35,6 +35,16 @@ function implementation({
     status: async ({ verbose }) => (await calls()).status(verbose),
     runtimeConfig: async () => ({ linux: { cgroupDriver: (await calls()).cgroupDriver() } }),
 
+    async updateRuntimeConfig({ runtimeConfig }) {
+      await (await calls()).updateRuntimeConfig(runtimeConfig?.networkConfig?.podCidr ?? "");
+      return {};
+    },
+    async updatePodSandboxResources(request) {
+      await (await calls()).updatePodSandboxResources(request);
+      return {};
+    },
+    checkpointContainer: async ({ containerId }) => (await calls()).checkpointContainer(containerId),
+
     async runPodSandbox(request, context) {
       return { podSandboxId: await (await calls()).runPodSandbox(request, callerOf(context)) };
     },

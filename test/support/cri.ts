@@ -27,6 +27,8 @@ const LAYER = "application/vnd.oci.image.layer.v1.tar+gzip";
 export interface CriOptions extends Pick<DaemonOptions, "folder" | "env"> {
   /** More keys of the CRI plugin of version 2. */
   readonly plugin?: string;
+  /** The `cni` table; by default a bridge. */
+  readonly network?: string;
   /** Runtime handlers besides `runc`: their keys. */
   readonly handlers?: Readonly<Record<string, string>>;
   /** Keys of NRI's plugin, which is disabled by default: its socket is the machine's. */
@@ -73,12 +75,13 @@ function writeNetwork(folder: string): void {
 
 function configOf(
   folder: string,
-  { plugin = "", handlers = {}, nri = "disable = true", config = "" }: CriOptions,
+  { plugin = "", network, handlers = {}, nri = "disable = true", config = "" }: CriOptions,
 ): string {
   const cri = '[plugins."io.containerd.grpc.v1.cri"';
+  const bridge = `bin_dir = "${plugins}"\nconf_dir = "${join(folder, "net.d")}"`;
   return [
     `${cri}]\nsandbox_image = "${PAUSE_IMAGE}"\nrestrict_oom_score_adj = true\n${plugin}`,
-    `${cri}.cni]\nbin_dir = "${plugins}"\nconf_dir = "${join(folder, "net.d")}"`,
+    `${cri}.cni]\n${network ?? bridge}`,
     ...Object.entries({ runc: "", ...handlers }).map(([name, keys]) => {
       const type = keys.includes("runtime_type") ? "" : 'runtime_type = "io.containerd.runc.v2"';
       return `${cri}.containerd.runtimes.${name}]\n${type}\n${keys}`;
