@@ -2,6 +2,7 @@ import type { RuntimeHandler } from "#gen/runtime/v1/api_pb.ts";
 import type { Networks } from "../cni/networks.ts";
 import type { CriConfig } from "../config/config.ts";
 import type { Clock } from "../lib/clock.ts";
+import type { KeyLocks } from "../lib/key-locks.ts";
 import type { Lazy } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContainerStore } from "../model/containers.ts";
@@ -64,6 +65,8 @@ export interface Cri {
   /** RunPodSandbox and CreateContainer under way, by name. */
   readonly sandboxOperations: Operations<string>;
   readonly containerOperations: Operations<string>;
+  /** Held by mount point while an image is mounted there. */
+  readonly imageMounts: KeyLocks;
   readonly events: ContainerEvents;
   readonly stats: StatsSources;
   readonly streaming: Lazy<StreamingServer>;

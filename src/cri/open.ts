@@ -6,6 +6,7 @@ import type { Envelope } from "#gen/containerd/types/event_pb.ts";
 import { openNetworks } from "../cni/networks.ts";
 import type { CriConfig } from "../config/config.ts";
 import type { Clock } from "../lib/clock.ts";
+import { KeyLocks } from "../lib/key-locks.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContentStore } from "../model/content.ts";
 import { BunkerdError, messageOf } from "../model/errors.ts";
@@ -106,6 +107,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     containerNames: new Names(),
     sandboxOperations: new Operations(),
     containerOperations: new Operations(),
+    imageMounts: new KeyLocks(),
     events: new ContainerEvents(),
     stats: { rates: new CpuRates(), usages, snapshotterRoots: dependencies.snapshotterRoots },
   };

@@ -2,12 +2,13 @@ import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import type { ContainerOption, ContainerStores } from "../client/new-container.ts";
 import { packSpec } from "../client/spec.ts";
 import { withMounts } from "../diff/mounts.ts";
-import { BunkerdError, fail, isError, within } from "../model/errors.ts";
+import { fail, isError, within } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
 import type { Scope } from "../model/scope.ts";
 import type { SnapshotStore } from "../model/snapshots.ts";
 import type { CriStores } from "./cri.ts";
 import type { LocalImage } from "./images/local-images.ts";
+import { systemError } from "./system-errors.ts";
 
 type Stores = ContainerStores & Pick<CriStores, "snapshots">;
 
@@ -107,8 +108,7 @@ export async function step<T>(failure: string, run: () => T | Promise<T>): Promi
   try {
     return await run();
   } catch (error) {
-    if (error instanceof Error && "syscall" in error)
-      throw new BunkerdError("Unknown", `${failure}: ${error.message}`, { cause: error });
+    if (error instanceof Error && "syscall" in error) throw systemError(error, `${failure}: `);
     throw within(failure, error);
   }
 }

@@ -1,4 +1,5 @@
-import { BunkerdError } from "../model/errors.ts";
+import { BunkerdError, isError } from "../model/errors.ts";
+import { isLost } from "../runtime/shim.ts";
 
 /** The promise's result, or an end of the waiting when the signal aborts. @throws Canceled or the signal's BunkerdError */
 export function waitFor<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
@@ -17,4 +18,9 @@ function reasonOf({ reason }: AbortSignal): BunkerdError {
   return late
     ? new BunkerdError("DeadlineExceeded", "context deadline exceeded", { cause: reason })
     : new BunkerdError("Canceled", "context canceled", { cause: reason });
+}
+
+/** Whether a wait has ended because the daemon does: the next one goes on with it. A shim that is lost is no such end. */
+export function isDaemonStopping(error: unknown, closing: AbortSignal): boolean {
+  return closing.aborted || (isError(error, "Unavailable") && !isLost(error));
 }

@@ -1,4 +1,5 @@
 /** Programs that are run to their end for what they print. */
+import { startTimer } from "./timer.ts";
 
 export interface Program {
   /** The program's path and its arguments. */
@@ -51,7 +52,7 @@ export async function runProgram(program: Program): Promise<Finished> {
       process.kill(-child.pid, "SIGKILL");
     else child.kill("SIGKILL");
   };
-  const timer = setTimeout(stop, timeoutMs, "deadline");
+  const timer = startTimer(() => stop("deadline"), timeoutMs);
   const cancel = (): void => stop("caller");
   signal?.addEventListener("abort", cancel);
   try {

@@ -20,11 +20,15 @@ export function lastErrno(): number {
 
 /** An error with `code`, `errno` and `syscall`, worded as Go words a PathError: `mount /a: no such device`. */
 export function systemFailure(syscall: string, subject: string, errno = lastErrno()): NodeJS.ErrnoException {
-  libc ??= openLibc();
-  const text = libc.strerror(errno);
-  const reason = text === null ? `errno ${errno}` : new CString(text).toString().toLowerCase();
-  const error = new Error(`${syscall} ${subject}: ${reason}`);
+  const error = new Error(`${syscall} ${subject}: ${errnoWords(errno)}`);
   return Object.assign(error, { code: getSystemErrorName(-errno), errno: -errno, syscall });
+}
+
+/** What the C library says of an errno, in Go's small letters; Node's negative ones too. */
+export function errnoWords(errno: number): string {
+  libc ??= openLibc();
+  const text = libc.strerror(Math.abs(errno));
+  return text === null ? `errno ${errno}` : new CString(text).toString().toLowerCase();
 }
 
 /** A path or name as C wants it. Bytes that are no UTF-8 pass as they are. @throws TypeError if it holds a NUL */

@@ -1,5 +1,6 @@
 /** Ends containers and pods: `kuberuntime_container.go`, `killContainer`, `kuberuntime_termination_order.go`. */
 import { PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
+import { abortAfter } from "../lib/timer.ts";
 import { isError, messageOf } from "../model/errors.ts";
 import type { KillReason } from "./actions.ts";
 import type { Container } from "./api/container.ts";
@@ -36,7 +37,7 @@ export async function killContainer(
   let grace = kill.graceSeconds ?? graceFor(pod, spec, reason);
   const spend = async (work: (signal: AbortSignal) => Promise<void>): Promise<boolean> => {
     const startedAt = performance.now();
-    const limit = AbortSignal.timeout(grace * 1000);
+    const limit = abortAfter(grace * 1000);
     const inTime = await abortable(work(limit), limit).then(
       () => true,
       (error: unknown) => {

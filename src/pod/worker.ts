@@ -1,6 +1,7 @@
 /** Keeps one pod as its spec wants it until it is done or is to end: the kubelet's pod worker. */
 import { EventEmitter } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
+import { MAX_TIMER_MS } from "../lib/timer.ts";
 import { isError, messageOf } from "../model/errors.ts";
 import type { Pod } from "./api/pod.ts";
 import { killPod } from "./kill.ts";
@@ -33,8 +34,6 @@ const RECONNECT_MS = 500;
 /** Tries to reach it once the pod is to end. */
 const MAX_FAILURES_AT_END = 20;
 const EVICTION_GRACE_SECONDS = 1;
-/** What a timer can wait for: 24 days. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 interface Stop {
   readonly graceSeconds: number | undefined;

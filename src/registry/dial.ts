@@ -1,4 +1,5 @@
 import { connect } from "node:net";
+import { startTimer } from "../lib/timer.ts";
 import { abortError, TransportFailure } from "./failures.ts";
 import type { RegistryHost } from "./hosts.ts";
 
@@ -15,7 +16,7 @@ export async function dial(
   const port = url.port === "" ? (scheme === "https" ? 443 : 80) : Number(url.port);
   const socket = connect({ host: url.hostname.replace(/^\[(.*)\]$/, "$1"), port });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const timer = setTimeout(() => reject(new TransportFailure("timeout", "dial: i/o timeout")), timeoutMs);
+  const timer = startTimer(() => reject(new TransportFailure("timeout", "dial: i/o timeout")), timeoutMs);
   const stop = (): void => reject(signal === undefined ? undefined : abortError(signal));
   signal?.addEventListener("abort", stop, { once: true });
   socket.once("connect", resolve);

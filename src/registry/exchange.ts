@@ -1,3 +1,4 @@
+import { startTimer } from "../lib/timer.ts";
 import { BunkerdError } from "../model/errors.ts";
 import type { BlobSource } from "../model/remotes.ts";
 import { abortError, shownUrl, statusLine, TransportFailure, transportFailure } from "./failures.ts";
@@ -151,7 +152,7 @@ class Deadline {
 
   extend(timeoutMs: number): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
+    this.#timer = startTimer(() => {
       this.isOver = true;
       this.#controller.abort();
     }, timeoutMs);

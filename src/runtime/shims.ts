@@ -6,6 +6,7 @@ import { type Any, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wk
 import { TaskDeleteSchema, TaskExitSchema } from "#gen/containerd/events/task_pb.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
+import { startTimer } from "../lib/timer.ts";
 import type { ContainerStore } from "../model/containers.ts";
 import { BunkerdError, fail, isError, messageOf, within } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
@@ -379,7 +380,7 @@ async function readText(path: string): Promise<string | undefined> {
 async function waitAtMost(promise: Promise<unknown>, timeoutMs: number): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const over = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, timeoutMs);
+    timer = startTimer(resolve, timeoutMs);
   });
   await Promise.race([promise, over]);
   clearTimeout(timer);

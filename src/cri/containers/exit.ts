@@ -8,6 +8,7 @@ import { UNKNOWN_EXIT_STATUS } from "../sandboxes/pod-controller.ts";
 import { sendContainerEvent } from "../status-events.ts";
 import type { Container } from "../store/container.ts";
 import { nanoseconds, timestamp } from "../time.ts";
+import { isDaemonStopping } from "../waiting.ts";
 import { wasOutOfMemory } from "./out-of-memory.ts";
 
 const KILL = 9;
@@ -29,7 +30,7 @@ async function watch(cri: Cri, container: Container): Promise<void> {
   try {
     exit = await cri.tasks.wait(scopeOf(cri.closing), { containerId: id, execId: "" });
   } catch (error) {
-    if (cri.closing.aborted || isError(error, "Unavailable")) return;
+    if (isDaemonStopping(error, cri.closing)) return;
     if (!isError(error, "NotFound"))
       cri.logger.error("failed to wait for a container's end", { id, error: messageOf(error) });
     exit = unknownExit(cri);
@@ -39,7 +40,7 @@ async function watch(cri: Cri, container: Container): Promise<void> {
       await finishContainer(cri, container, exit);
       return;
     } catch (error) {
-      if (isError(error, "Unavailable")) return;
+      if (isDaemonStopping(error, cri.closing)) return;
       cri.logger.error("failed to clean up after a container's end", { id, error: messageOf(error) });
     }
     await Bun.sleep(Math.min(retryMs, LAST_RETRY_MS));

@@ -74,9 +74,11 @@ async function mountImage(
   }
   const digest = image.target.digest;
   const target = join(imageVolumesPath(cri.folders, sandboxId), digest.slice(digest.indexOf(":") + 1));
-  if (!mountPointsBelow(target).includes(target)) {
-    await mountSnapshot(snapshotterOf(cri.stores, snapshotter), scope, image, target, mappingOf(mount));
-  }
+  // A second mount of the same upper folder fails, and what is done about that would take away the first.
+  await cri.imageMounts.hold([target], async () => {
+    if (!mountPointsBelow(target).includes(target))
+      await mountSnapshot(snapshotterOf(cri.stores, snapshotter), scope, image, target, mappingOf(mount));
+  });
   return mount.imageSubPath === "" ? target : subPath(target, mount.imageSubPath);
 }
 
@@ -128,7 +130,12 @@ function volatile(mount: SnapshotMount): SnapshotMount {
 /** @throws Unknown if it is no folder of the image */
 function subPath(target: string, path: string): string {
   const failure = `failed to ensure image subpath ${quote(path)} in ${target}`;
-  const found = pathInRoot(target, path);
+  let found: string;
+  try {
+    found = pathInRoot(target, path);
+  } catch (error) {
+    throw within(failure, error);
+  }
   const stats = statSync(found, { throwIfNoEntry: false });
   if (stats === undefined)
     throw new BunkerdError("Unknown", `${failure}: openat ${path}: no such file or directory`);

@@ -1,6 +1,7 @@
 import { lstatSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { BunkerdError } from "../../model/errors.ts";
+import { systemError } from "../system-errors.ts";
 
 /** As many as linux follows (path_resolution(7)). */
 const MAX_LINKS = 40;
@@ -37,6 +38,10 @@ function components(path: string): string[] {
 
 /** Undefined of what is no link, or not there. */
 function linkTarget(path: string): string | undefined {
-  const stats = lstatSync(path, { throwIfNoEntry: false });
-  return stats?.isSymbolicLink() === true ? readlinkSync(path) : undefined;
+  try {
+    return lstatSync(path).isSymbolicLink() ? readlinkSync(path) : undefined;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw systemError(error);
+  }
 }

@@ -1,5 +1,6 @@
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import { failpoint } from "../../lib/failpoint.ts";
+import { abortAfter } from "../../lib/timer.ts";
 import { BunkerdError, isError, quote, within } from "../../model/errors.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { ignoringNotFound, step } from "../records.ts";
@@ -63,6 +64,8 @@ async function stop(
   } catch (error) {
     if (!isError(error, "NotFound")) throw within(`failed to get task for container ${quote(id)}`, error);
     if (state === ContainerState.CONTAINER_UNKNOWN) await finishContainer(cri, container, unknownExit(cri));
+    // Its task has just been deleted, and its end is being written down.
+    else await waitFor(container.stopped, signal);
     return;
   }
   if (state === ContainerState.CONTAINER_UNKNOWN) watchContainer(cri, container);
@@ -93,7 +96,7 @@ async function endsBySignal(
       ignoringNotFound(() => cri.tasks.kill(scopeOf(signal), { containerId: id, execId: "" }, number, false)),
     );
   }
-  const grace = AbortSignal.timeout(graceSeconds * 1000);
+  const grace = abortAfter(graceSeconds * 1000);
   try {
     await waitFor(container.stopped, AbortSignal.any([signal, grace]));
     return true;

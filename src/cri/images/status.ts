@@ -15,16 +15,21 @@ export function criImage({ id, references, blobs, config, pinned }: LocalImage):
     id,
     repoTags: tags,
     repoDigests: digests,
-    size: BigInt(size),
+    size: BigInt(Math.min(size, Number.MAX_SAFE_INTEGER)),
     pinned,
     ...userOf(config.user),
   });
 }
 
-/** `1000:1000` is an id, `www-data` a name. */
+const MAX_INT64 = 2n ** 63n - 1n;
+
+/** `1000:1000` is an id, `www-data` a name; so is a number that no id can be (Go's `strconv.ParseInt`). */
 function userOf(text: string): Pick<Image, "username"> | { readonly uid: { readonly value: bigint } } {
   const [user = ""] = text.split(":", 1);
-  return /^[+-]?\d+$/.test(user) ? { uid: { value: BigInt(user) } } : { username: user };
+  // No int64 has more digits.
+  const uid = /^[+-]?\d{1,19}$/.test(user) ? BigInt(user) : undefined;
+  const isId = uid !== undefined && uid <= MAX_INT64 && uid >= -MAX_INT64 - 1n;
+  return isId ? { uid: { value: uid } } : { username: user };
 }
 
 /** Nothing if there is no such image. @throws Unknown if several ids begin so */

@@ -4,6 +4,7 @@ import { ExecProcessRequestSchema } from "#gen/containerd/services/tasks/v1/task
 import { packSpec } from "../../client/spec.ts";
 import { formatDuration } from "../../lib/duration.ts";
 import type { Logger } from "../../lib/log.ts";
+import { startTimer } from "../../lib/timer.ts";
 import { BunkerdError, isError, messageOf, quote, within } from "../../model/errors.ts";
 import type { Scope } from "../../model/scope.ts";
 import type { Exit, ProcessName, TaskStore } from "../../model/tasks.ts";
@@ -151,7 +152,7 @@ async function exitWithin(
 ): Promise<Exit | undefined> {
   const cut = Promise.withResolvers<undefined>();
   const cutOff = (): void => cut.resolve(undefined);
-  const timer = timeoutMs > 0 ? setTimeout(cutOff, timeoutMs) : undefined;
+  const timer = timeoutMs > 0 ? startTimer(cutOff, timeoutMs) : undefined;
   caller?.addEventListener("abort", cutOff, { once: true });
   if (caller?.aborted) cutOff();
   try {
@@ -169,7 +170,7 @@ async function drains(copied: Promise<void>, timeoutMs: number): Promise<boolean
     return true;
   }
   const late = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => late.resolve(false), timeoutMs);
+  const timer = startTimer(() => late.resolve(false), timeoutMs);
   try {
     return await Promise.race([copied.then(() => true), late.promise]);
   } finally {

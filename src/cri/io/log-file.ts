@@ -1,10 +1,15 @@
-import { type FileHandle, open } from "node:fs/promises";
+import { constants } from "node:fs";
+import { type FileHandle, mkdir, open } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { Logger } from "../../lib/log.ts";
 import { messageOf } from "../../model/errors.ts";
 
 /** What may wait for the disk before those who write are held up. */
 const MAX_QUEUED_BYTES = 128 << 10;
+const { O_WRONLY, O_CREAT, O_APPEND, O_NONBLOCK } = constants;
+const FLAGS = O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK;
 const MODE = 0o640;
+const FOLDER_MODE = 0o755;
 const NEWLINE = 0x0a;
 
 /**
@@ -30,9 +35,13 @@ export class LogFile {
     this.#logger = logger;
   }
 
-  /** Opens or creates it with mode 0640 (containerd `internal/cri/server/helpers.go`, `openLogFile`). @throws ErrnoException */
+  /**
+   * Opens or creates it with mode 0640, and its folder (containerd `internal/cri/server/helpers_linux.go`, `openLogFile`). A pipe that
+   * nobody reads is not waited for. @throws ErrnoException
+   */
   static async open(path: string, logger: Logger): Promise<LogFile> {
-    return new LogFile(path, await open(path, "a", MODE), logger);
+    await mkdir(dirname(path), { recursive: true, mode: FOLDER_MODE });
+    return new LogFile(path, await open(path, FLAGS, MODE), logger);
   }
 
   /** Takes whole lines. A promise if the disk is behind: more should not come before it resolves. */

@@ -4,8 +4,9 @@ import { hostname } from "node:os";
 import { type DNSConfig, NamespaceMode, type PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import { MountFlag, mount, UnmountFlag, unmount } from "../../linux/mount.ts";
 import { unmountBelow } from "../../linux/mountinfo.ts";
-import { BunkerdError, messageOf } from "../../model/errors.ts";
+import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import type { SandboxPaths } from "../paths.ts";
+import { systemError } from "../system-errors.ts";
 
 const SHM_BYTES = 64 << 20;
 const FOLDER_MODE = 0o755;
@@ -17,19 +18,17 @@ export function makeSandboxFolders({ root, state }: SandboxPaths): void {
 
 /** Writes hostname, hosts and resolv.conf, and mounts the pod's /dev/shm. @throws Unknown */
 export function setUpSandboxFiles(paths: SandboxPaths, config: PodSandboxConfig): void {
-  step(`failed to write hostname to ${JSON.stringify(paths.hostname)}`, () =>
+  step(`failed to write hostname to ${quote(paths.hostname)}`, () =>
     writeFileSync(paths.hostname, `${config.hostname || hostname()}\n`, { mode: FILE_MODE }),
   );
-  step(`failed to generate sandbox hosts file ${JSON.stringify(paths.hosts)}`, () =>
-    copy("/etc/hosts", paths.hosts),
-  );
+  step(`failed to generate sandbox hosts file ${quote(paths.hosts)}`, () => copy("/etc/hosts", paths.hosts));
   const { dnsConfig } = config;
   if (dnsConfig === undefined) {
-    step(`failed to copy host's resolv.conf to ${JSON.stringify(paths.resolvConf)}`, () =>
+    step(`failed to copy host's resolv.conf to ${quote(paths.resolvConf)}`, () =>
       copy("/etc/resolv.conf", paths.resolvConf),
     );
   } else {
-    step(`failed to write resolv content to ${JSON.stringify(paths.resolvConf)}`, () =>
+    step(`failed to write resolv content to ${quote(paths.resolvConf)}`, () =>
       writeFileSync(paths.resolvConf, resolvConf(dnsConfig), { mode: FILE_MODE }),
     );
   }
@@ -73,17 +72,14 @@ export function unmountShm(paths: SandboxPaths): void {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== "EINVAL" && code !== "ENOENT") {
-      throw new BunkerdError(
-        "Unknown",
-        `failed to unmount ${JSON.stringify(paths.shm)}: ${messageOf(error)}`,
-      );
+      throw new BunkerdError("Unknown", `failed to unmount ${quote(paths.shm)}: ${messageOf(error)}`);
     }
   }
 }
 
 /** Removes a folder with what is in it, after what is mounted in it. @throws Unknown naming it as `what` */
 export function removeFolder(what: string, path: string): void {
-  step(`failed to remove ${what} ${JSON.stringify(path)}`, () => {
+  step(`failed to remove ${what} ${quote(path)}`, () => {
     unmountBelow(path);
     rmSync(path, { recursive: true, force: true });
   });
@@ -93,6 +89,6 @@ function step(failure: string, run: () => void): void {
   try {
     run();
   } catch (cause) {
-    throw new BunkerdError("Unknown", `${failure}: ${messageOf(cause)}`, { cause });
+    throw systemError(cause, `${failure}: `);
   }
 }

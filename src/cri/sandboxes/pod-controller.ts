@@ -23,7 +23,7 @@ import type { HostFacts } from "../spec/host.ts";
 import { SANDBOX_EXTENSION } from "../spec/labels.ts";
 import { packSandboxMetadata, RECORD_EXTENSION, unpackSandboxMetadata } from "../store/metadata.ts";
 import { nanoseconds, timestamp } from "../time.ts";
-import { waitFor } from "../waiting.ts";
+import { isDaemonStopping, waitFor } from "../waiting.ts";
 import { removeFolder, unmountShm, usesHostIpc } from "./files.ts";
 import { podSandboxInfo } from "./pod-info.ts";
 import { PodSandbox } from "./pod-table.ts";
@@ -177,7 +177,7 @@ export class PodSandboxController implements SandboxController {
     try {
       exit = await tasks.wait(scope, { containerId: pod.id, execId: "" });
     } catch (error) {
-      if (isError(error, "Unavailable")) return;
+      if (isDaemonStopping(error, this.#dependencies.closing)) return;
       if (!isError(error, "NotFound"))
         logger.error("failed to wait for a pod's end", { id: pod.id, error: messageOf(error) });
       exit = { pid: 0, exitStatus: UNKNOWN_EXIT_STATUS, exitedAt: timestamp(clock.now()) };
@@ -188,7 +188,7 @@ export class PodSandboxController implements SandboxController {
         pod.markExited(exit.exitStatus, nanoseconds(exit.exitedAt) || clock.now());
         return;
       } catch (error) {
-        if (isError(error, "Unavailable")) return;
+        if (isDaemonStopping(error, this.#dependencies.closing)) return;
         logger.error("failed to clean up after a pod's end", { id: pod.id, error: messageOf(error) });
       }
       await Bun.sleep(Math.min(retryMs, LAST_RETRY_MS));

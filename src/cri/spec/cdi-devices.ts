@@ -2,12 +2,12 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { getSystemErrorMessage } from "node:util";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
+import { systemReason } from "../system-errors.ts";
 import { type CdiEdits, type CdiMount, type CdiNode, type CdiSpec, parseCdiSpec } from "./cdi-spec.ts";
 import { deviceAt } from "./devices.ts";
 import { depth } from "./paths.ts";
 import { addEnvironment } from "./process.ts";
 import type { Device, Spec, SpecMount } from "./spec.ts";
-import { systemReason } from "./system-errors.ts";
 
 /** A file of CDI that is wrong, and what is wrong with it; its devices are missing, others are not. */
 export type Report = (message: string) => void;

@@ -3,6 +3,7 @@ import type { ContainerConfig, Mount, PodSandboxConfig, RuntimeHandler } from "#
 import { NamespaceMode, SupplementalGroupsPolicy } from "#gen/runtime/v1/api_pb.ts";
 import { BunkerdError, quote, within } from "../../model/errors.ts";
 import type { ImageConfig } from "../../model/image-config.ts";
+import { systemReason } from "../system-errors.ts";
 import { containerAnnotations, passedThrough } from "./annotations.ts";
 import { applyCapabilities, clearAmbient, setCapabilities } from "./capabilities.ts";
 import { applyCdi, assertCdi } from "./cdi.ts";
@@ -30,7 +31,6 @@ import {
 import { assertSelinuxLevel, type LabelPair, selinuxLabels } from "./selinux.ts";
 import type { RuntimeSettings, SpecSettings } from "./settings.ts";
 import { defaultSpec, namespacedCgroup, type Spec, withoutEmpty } from "./spec.ts";
-import { systemReason } from "./system-errors.ts";
 import { applyContainerUser, assertUser, type UserRequest } from "./user.ts";
 
 export interface ContainerSpecInput {

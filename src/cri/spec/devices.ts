@@ -2,9 +2,9 @@ import { lstatSync, readdirSync, type Stats, statSync } from "node:fs";
 import { join, posix } from "node:path";
 import type { ContainerConfig } from "#gen/runtime/v1/api_pb.ts";
 import { BunkerdError, quote } from "../../model/errors.ts";
+import { systemError } from "../system-errors.ts";
 import { resolveLink } from "./mounts.ts";
 import { type Device, type DeviceRule, type Spec, unsigned32 } from "./spec.ts";
-import { systemError } from "./system-errors.ts";
 
 /** Folders of `/dev` that are mounts of their own in every container, and what LXC and udev leave there. */
 const SKIPPED: ReadonlySet<string> = new Set(["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"]);

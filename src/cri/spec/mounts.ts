@@ -2,10 +2,10 @@ import { lstat, mkdir, realpath, stat } from "node:fs/promises";
 import { type IDMapping, type Mount, MountPropagation, type RuntimeHandler } from "#gen/runtime/v1/api_pb.ts";
 import { lookUpMount, type MountEntry } from "../../linux/mountinfo.ts";
 import { BunkerdError, quote } from "../../model/errors.ts";
+import { systemReason } from "../system-errors.ts";
 import type { HostFacts } from "./host.ts";
 import { cleanPath, depth } from "./paths.ts";
 import type { IdMapping, Spec, SpecMount } from "./spec.ts";
-import { systemReason } from "./system-errors.ts";
 
 export interface MountsInput {
   /** Those of the request. */

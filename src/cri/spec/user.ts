@@ -1,8 +1,8 @@
 import { type Int64Value, SupplementalGroupsPolicy } from "#gen/runtime/v1/api_pb.ts";
 import { BunkerdError, quote } from "../../model/errors.ts";
+import { systemError } from "../system-errors.ts";
 import { readInRoot } from "./root-files.ts";
 import { type Process, unsigned32 } from "./spec.ts";
-import { systemError } from "./system-errors.ts";
 
 /** runc takes no more. */
 const MAX_ID = 2 ** 31 - 1;

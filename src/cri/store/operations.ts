@@ -1,3 +1,4 @@
+import { startTimer } from "../../lib/timer.ts";
 import { BunkerdError, quote } from "../../model/errors.ts";
 
 /** One piece of work that its caller may leave and come back to. */
@@ -94,9 +95,9 @@ function waitFor<T>({ result, operation }: Running<T>, name: string, caller: Cal
     const timer =
       caller.timeoutMs === undefined
         ? undefined
-        : setTimeout(
+        : startTimer(
             () => give("DeadlineExceeded", "context deadline exceeded"),
-            Math.max(0, caller.timeoutMs - TELL_BEFORE_MS),
+            caller.timeoutMs - TELL_BEFORE_MS,
           );
     if (caller.signal.aborted) onAbort();
     caller.signal.addEventListener("abort", onAbort, { once: true });

@@ -1,6 +1,7 @@
 /** One try of each kind of probe: `pkg/probe/{exec,http,tcp,grpc}`. */
 import { connect } from "node:net";
 import type { CriClient } from "../../client/cri.ts";
+import { startTimer } from "../../lib/timer.ts";
 import { isError, messageOf } from "../../model/errors.ts";
 import type { Container } from "../api/container.ts";
 import type { Probe } from "../api/handlers.ts";
@@ -107,7 +108,7 @@ function tcpProbe(host: string, port: number, timeoutMs: number): Promise<Outcom
       socket.destroy();
       resolve(outcome);
     };
-    const timer = setTimeout(() => end(failure(`dial tcp ${host}:${port}: i/o timeout`)), timeoutMs);
+    const timer = startTimer(() => end(failure(`dial tcp ${host}:${port}: i/o timeout`)), timeoutMs);
     socket.once("connect", () => end({ result: "success", output: "" }));
     socket.once("error", (error) => end(failure(`dial tcp ${host}:${port}: ${dialWords(error)}`)));
   });

@@ -1,5 +1,6 @@
 /** Probes containers from their start to their end: `pkg/kubelet/prober`. */
 import type { CriClient } from "../../client/cri.ts";
+import { startTimer } from "../../lib/timer.ts";
 import { messageOf } from "../../model/errors.ts";
 import type { ProbeResult, ProbeResults } from "../actions.ts";
 import type { Container } from "../api/container.ts";
@@ -137,7 +138,7 @@ export class Prober implements ProbeResults {
 
   #schedule(key: string, watch: Watch, delayMs: number): void {
     if (watch.stopped) return;
-    watch.timer = setTimeout(() => void this.#tick(key, watch), delayMs);
+    watch.timer = startTimer(() => void this.#tick(key, watch), delayMs);
   }
 
   async #tick(key: string, watch: Watch): Promise<void> {

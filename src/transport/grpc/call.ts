@@ -1,4 +1,5 @@
 import type { Logger } from "../../lib/log.ts";
+import { startTimer } from "../../lib/timer.ts";
 import { BunkerdError } from "../../model/errors.ts";
 import type { TransportLimits } from "../limits.ts";
 import type { CallObserver, CallStartObserver } from "../registry.ts";
@@ -32,9 +33,6 @@ export interface CallSettings {
   readonly requestEncoding: string | undefined;
 }
 
-/** `setTimeout` takes no more; such a call has no deadline that a daemon sees. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
 /** Why the signal of a call that went well is aborted. Made once: a DOMException records a stack. */
 const ENDED = new DOMException("the call has ended", "AbortError");
 
@@ -64,9 +62,7 @@ export abstract class Call implements StreamReceiver {
     const { timeoutMs } = settings;
     const deadlineMs = timeoutMs === undefined ? Number.POSITIVE_INFINITY : this.#startedMs + timeoutMs;
     this.context = new CallContext(method.desc, stream, deadlineMs);
-    if (timeoutMs !== undefined && timeoutMs <= MAX_TIMER_MS) {
-      this.#timer = setTimeout(() => this.#deadline(), Math.ceil(timeoutMs));
-    }
+    if (timeoutMs !== undefined) this.#timer = startTimer(() => this.#deadline(), timeoutMs);
     server.openCalls += 1;
     server.observeStart?.(method.serviceName, method.methodName);
   }

@@ -8,6 +8,11 @@ test("printable ASCII stays, everything else and % is encoded by UTF-8 byte", ()
   expect(decodeURIComponent(encodeStatusMessage("a\u0000b%41", 1000))).toBe("a\u0000b%41");
 });
 
+test("spaces at the ends are encoded, those within stay", () => {
+  expect(encodeStatusMessage(" a b ", 1000)).toBe("%20a b%20");
+  expect(encodeStatusMessage("  ", 1000)).toBe("%20%20");
+});
+
 test("half a surrogate pair becomes the replacement character", () => {
   expect(encodeStatusMessage("\ud800x", 1000)).toBe("%EF%BF%BDx");
 });

@@ -1,4 +1,6 @@
 const PLAIN = /^[ -$&-~]*$/;
+/** HTTP/2 has no spaces around a value (RFC 9113, section 8.2.1): clients drop such a trailer. */
+const SPACES_AROUND = /^ +| +$/;
 const encoder = new TextEncoder();
 
 /**
@@ -6,14 +8,14 @@ const encoder = new TextEncoder();
  * Longer ones than `maxBytes` on the wire are cut behind a whole character and end in "...".
  */
 export function encodeStatusMessage(message: string, maxBytes: number): string {
-  if (message.length <= maxBytes && PLAIN.test(message)) return message;
+  if (message.length <= maxBytes && PLAIN.test(message) && !SPACES_AROUND.test(message)) return message;
   let encoded = "";
   for (const character of message) {
     const next = PLAIN.test(character) ? character : percentOf(character);
     if (encoded.length + next.length > maxBytes - 3) return `${encoded}...`;
     encoded += next;
   }
-  return encoded;
+  return encoded.replace(/^ +| +$/g, (spaces) => "%20".repeat(spaces.length));
 }
 
 function percentOf(character: string): string {

@@ -1,5 +1,6 @@
 import { create, type DescMethod, type Message, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { startTimer } from "../../lib/timer.ts";
 import { type ClientConnection, checkSize, type PendingCall } from "./client-connection.ts";
 import type { FrameHeader } from "./frames.ts";
 import { encodeCall } from "./messages.ts";
@@ -22,9 +23,6 @@ export interface CallReceiver {
   frame(header: FrameHeader, data: Uint8Array): void;
   failed(error: ConnectError): void;
 }
-
-/** `setTimeout` takes no more; the server is told such a deadline, and it is long enough. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * One call from its request to its end: deadline, cancellation, loss of the connection. ttrpc cannot tell a server that a
@@ -70,9 +68,7 @@ export class ClientCall implements PendingCall {
       return;
     }
     signal?.addEventListener("abort", this.#cancel);
-    if (timeoutMs !== undefined && timeoutMs <= MAX_TIMER_MS) {
-      this.#timer = setTimeout(() => this.#deadline(), Math.ceil(timeoutMs));
-    }
+    if (timeoutMs !== undefined) this.#timer = startTimer(() => this.#deadline(), timeoutMs);
   }
 
   /** Sends a message of a stream; a promise while the server has too much to take. */

@@ -1,5 +1,6 @@
 import { fromBinary, type Message } from "@bufbuild/protobuf";
 import type { Logger } from "../../lib/log.ts";
+import { startTimer } from "../../lib/timer.ts";
 import { BunkerdError, messageOf } from "../../model/errors.ts";
 import type { Method } from "../grpc/methods.ts";
 import type { CallObserver, CallStartObserver } from "../registry.ts";
@@ -28,9 +29,6 @@ export interface CallStream {
   ended(): void;
 }
 
-/** `setTimeout` takes no more; such a call has no deadline that a daemon sees. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
 const EMPTY = new Uint8Array(0);
 
 /** Why the signal of a call that went well is aborted. Made once: a DOMException records a stack. */
@@ -53,9 +51,9 @@ export abstract class ServerCall {
     const { timeoutMs } = call;
     const deadlineMs = timeoutMs === undefined ? Number.POSITIVE_INFINITY : this.#startedMs + timeoutMs;
     this.context = new TtrpcCallContext(method.desc, call, deadlineMs);
-    if (timeoutMs !== undefined && timeoutMs <= MAX_TIMER_MS) {
+    if (timeoutMs !== undefined) {
       const late = () => this.fail(new BunkerdError("DeadlineExceeded", "context deadline exceeded"));
-      this.#timer = setTimeout(late, Math.max(0, Math.ceil(timeoutMs)));
+      this.#timer = startTimer(late, timeoutMs);
     }
     server.openCalls += 1;
     server.observeStart?.(method.serviceName, method.methodName);

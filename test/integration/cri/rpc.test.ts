@@ -1,7 +1,5 @@
 /** The same requests to containerd 2.1's CRI and to ours: answers, codes, messages and what is kept of pods and containers are equal. */
-import { afterAll, beforeAll, expect, test } from "bun:test";
 import { toJson } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
@@ -12,117 +10,11 @@ import {
   PodSandboxState,
   Signal,
 } from "#gen/runtime/v1/api_pb.ts";
-import {
-  type CriDaemon,
-  exited,
-  podConfig,
-  prepareCri,
-  runContainer,
-  script,
-  startCri,
-} from "../../support/cri.ts";
-import { daemonKinds } from "../../support/daemons.ts";
+import { exited, podConfig, runContainer, script } from "../../support/cri.ts";
+import { compareCri, pod, type Scene } from "../../support/cri-comparison.ts";
 import { inNamespace } from "../../support/grpc.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 
-const kinds = daemonKinds("containerd-2.1", "bunkerd");
-const daemons: Scene[] = [];
-let host: ReturnType<typeof enterHostNetwork>;
-
-/** A daemon, and the ids that it gave to what the steps name. */
-interface Scene extends CriDaemon {
-  readonly pods: Map<string, { readonly id: string; readonly config: ReturnType<typeof podConfig> }>;
-  readonly ids: Map<string, string>;
-}
-
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-  for (const kind of kinds) daemons.push({ ...(await startCri(kind)), pods: new Map(), ids: new Map() });
-});
-afterAll(async () => {
-  for (const daemon of daemons) await daemon[Symbol.asyncDispose]();
-  host[Symbol.dispose]();
-});
-
-/** What is each daemon's own: ids in the order in which they come up, times, folders, addresses, process ids. */
-function normalized(value: unknown, { daemon }: Scene): unknown {
-  const text = JSON.stringify(value, (key, item: unknown) => {
-    if (key === "$typeName" || key === "$unknown") return undefined;
-    if (item instanceof Uint8Array) return jsonOf(Buffer.from(item).toString());
-    if (key === "info" && typeof item === "string") return jsonOf(item);
-    // Newer than 2.1.
-    if (["imageId", "stopSignal", "ImageDigest", "ImageName", "userNamespacesHostNetwork"].includes(key))
-      return undefined;
-    if (/^(pid|seconds|nanos)$/.test(key) && item !== 0) return "<number>";
-    return typeof item === "bigint" ? String(item) : item;
-  });
-  const ids = new Map<string, string>();
-  return JSON.parse(
-    text
-      .replaceAll(daemon.folder, "<folder>")
-      // Only 2.1 looks for checkpoints among the images.
-      .replaceAll(/(current|peak) usage: \d+/g, "usage")
-      .replaceAll(/mount callback failed on \S+: /g, "")
-      .replaceAll("failed to check if this is a checkpoint image: ", "")
-      .replaceAll(/\b[0-9a-f]{64}\b/g, (id) => {
-        if (!ids.has(id)) ids.set(id, `<id ${ids.size}>`);
-        return ids.get(id) ?? "";
-      })
-      .replaceAll(/"17\d{17}"/g, '"<time>"')
-      .replaceAll(/cni-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "<netns>")
-      .replaceAll(/\b10\.88\.\d+\.\d+/g, "<ip>")
-      .replaceAll(/\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b/g, "<mac>")
-      .replaceAll(/"veth[0-9a-f]{8}"/g, '"<veth>"')
-      .replaceAll(/cni-[0-9A-Za-z]{6}\b|net-[0-9A-Za-z]{6}\b/g, "<bridge>")
-      .replaceAll(/pod-\d+/g, "<pod>")
-      .replaceAll(/\/proc\/\d+\/ns/g, "/proc/<pid>/ns"),
-  );
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
-}
-
-async function outcomeOf(scene: Scene, call: (scene: Scene) => Promise<unknown>): Promise<unknown> {
-  try {
-    return normalized(await call(scene), scene);
-  } catch (error) {
-    if (!(error instanceof ConnectError)) throw error;
-    return normalized({ code: Code[error.code], message: error.rawMessage }, scene);
-  }
-}
-
-/** @param shows what the reference's answer must match, so that the comparison is of the case that is meant */
-function same(name: string, shows: RegExp, call: (scene: Scene) => Promise<unknown>): void {
-  test(name, async () => {
-    const outcomes: unknown[] = [];
-    for (const daemon of daemons) outcomes.push(await outcomeOf(daemon, call));
-    const [reference, ...others] = outcomes;
-    if (process.env["BUNKERD_TEST_SHOW"] !== undefined)
-      process.stdout.write(`${name}\n   ${JSON.stringify(reference)?.slice(0, 600)}\n`);
-    expect(JSON.stringify(reference)).toMatch(shows);
-    for (const other of others) expect(other).toEqual(reference);
-  });
-}
-
-function pod(scene: Scene, name: string) {
-  const found = scene.pods.get(name);
-  if (found === undefined) throw new Error(`no pod ${name}`);
-  return found;
-}
-
-/** What 2.1 does not know, or ends of. */
-function ours(name: string, shows: RegExp, call: (scene: Scene) => Promise<unknown>): void {
-  test(name, async () => {
-    for (const daemon of daemons.filter(({ daemon: { kind } }) => kind === "bunkerd"))
-      expect(JSON.stringify(await outcomeOf(daemon, call))).toMatch(shows);
-  });
-}
+const { same, ours } = compareCri();
 
 const LABELS = { labels: { app: "web<&>" }, annotations: { note: "ü\u2028" } };
 

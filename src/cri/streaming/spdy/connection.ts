@@ -1,3 +1,4 @@
+import { MAX_TIMER_MS } from "../../../lib/timer.ts";
 import type { Wire } from "../wire.ts";
 import {
   ControlType,
@@ -374,8 +375,6 @@ export class SpdyConnection implements StreamOwner {
 
 /** Frames that the other side does not read, before nothing more is read from it. */
 const MAX_BEHIND_FRAMES = 64;
-/** setTimeout's limit. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** The first number of a control frame, a stream's id or a count. @throws SpdyError if the frame is shorter than it must be */
 function idOf(payload: Buffer, minBytes: number): number {

@@ -1,3 +1,4 @@
+import { MAX_TIMER_MS } from "../../../lib/timer.ts";
 import type { Wire, WireHandler } from "../wire.ts";
 import {
   CLOSE_NORMAL,
@@ -20,7 +21,6 @@ export interface WebSocketHandler {
 
 /** Answers that the client does not read, before nothing more is read from it. */
 const MAX_BEHIND = 64;
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** The server's side of one WebSocket (RFC 6455), after its handshake. */
 export class WebSocketConnection {
