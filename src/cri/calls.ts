@@ -19,6 +19,8 @@ import { runPodSandbox } from "./sandboxes/run.ts";
 import { podSandboxStatus } from "./sandboxes/status.ts";
 import { stopPodSandbox } from "./sandboxes/stop.ts";
 import { containerStats, listContainerStats, listContainerStatsEncoded } from "./stats/containers.ts";
+import { listMetricDescriptors } from "./stats/metric-descriptors.ts";
+import { listPodSandboxMetrics } from "./stats/metrics.ts";
 import { listPodSandboxStats, podSandboxStats } from "./stats/sandboxes.ts";
 import { cgroupDriver, runtimeStatus } from "./status.ts";
 
@@ -60,6 +62,8 @@ export function callsOf(cri: Cri) {
     listContainerStatsEncoded: bound(listContainerStatsEncoded),
     podSandboxStats: bound(podSandboxStats),
     listPodSandboxStats: bound(listPodSandboxStats),
+    listMetricDescriptors,
+    listPodSandboxMetrics: bound(listPodSandboxMetrics),
     events: (signal: AbortSignal) => cri.events.subscribe(AbortSignal.any([signal, cri.closing])),
   };
 }

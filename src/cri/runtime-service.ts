@@ -106,6 +106,12 @@ function implementation({
       for (const podSandboxStats of batches(await (await calls()).listPodSandboxStats(filter)))
         yield { podSandboxStats };
     },
+    listMetricDescriptors: async () => ({ descriptors: (await calls()).listMetricDescriptors() }),
+    listPodSandboxMetrics: async () => ({ podMetrics: await (await calls()).listPodSandboxMetrics() }),
+    async *streamPodSandboxMetrics() {
+      for (const podSandboxMetrics of batches(await (await calls()).listPodSandboxMetrics()))
+        yield { podSandboxMetrics };
+    },
 
     async *getContainerEvents(_request, context) {
       yield* (await calls()).events(context.signal);

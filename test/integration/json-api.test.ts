@@ -28,14 +28,7 @@ const ENDLESS: ReadonlySet<string> = new Set([
 ]);
 /** Methods of services that are served in part. */
 const NOT_BUILT: ReadonlySet<string> = new Set(
-  [
-    "CheckpointContainer",
-    "UpdateRuntimeConfig",
-    "ListMetricDescriptors",
-    "ListPodSandboxMetrics",
-    "StreamPodSandboxMetrics",
-    "UpdatePodSandboxResources",
-  ].map((method) => `runtime.v1.RuntimeService/${method}`),
+  ["CheckpointContainer", "UpdatePodSandboxResources"].map((method) => `runtime.v1.RuntimeService/${method}`),
 );
 const NAMESPACE = "sample";
 const codec = jsonCodec(anyTypes);

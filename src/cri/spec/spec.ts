@@ -106,7 +106,7 @@ export interface DeviceRule {
 
 export interface Resources {
   devices?: DeviceRule[];
-  memory?: { limit?: Integer; swap?: Integer };
+  memory?: { limit?: Integer; reservation?: Integer; swap?: Integer };
   cpu?: { shares?: Integer; quota?: Integer; period?: Integer; cpus?: string; mems?: string };
   pids?: { limit?: Integer };
   hugepageLimits?: { readonly pageSize: string; readonly limit: Integer }[];
