@@ -14,8 +14,9 @@ import {
 } from "#gen/containerd/services/content/v1/content_pb.ts";
 import { type Daemon, startDaemon, WITHOUT_COLLECTION } from "../test/support/daemons.ts";
 import { connectGrpc, inNamespace } from "../test/support/grpc.ts";
+import { figure, printFigures, progress, SIDES } from "./figures.ts";
 import { h2loadBody } from "./h2load.ts";
-import { median } from "./measurements.ts";
+import { downloadRaw } from "./http2-client.ts";
 
 const PATH = "/containerd.services.content.v1.Content";
 const NAMESPACE = "bulk";
@@ -108,39 +109,54 @@ function cpuSeconds(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
 }
 
-function peakMib(pid: number): number {
-  return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
-}
+const CALLS = [
+  ["ingest and commit", "content ingest and commit"],
+  ["read", "content read"],
+  ["ingest", "content ingest"],
+] as const;
 
-async function main(): Promise<void> {
-  const rounds = Number(process.env["ROUNDS"] ?? 5);
-  const kinds = ["bunkerd", "containerd-2.1"] as const;
+/** Adds the figures of streams of `sizeMib`. */
+export async function measureBulk(rounds: number, sizeMib = 256): Promise<void> {
+  progress("bulk streams");
   const daemons = {
-    bunkerd: await startDaemon("bunkerd", { config: WITHOUT_COLLECTION }),
-    "containerd-2.1": await startDaemon("containerd-2.1", { config: WITHOUT_COLLECTION }),
+    ours: await startDaemon("bunkerd", { config: WITHOUT_COLLECTION }),
+    containerd: await startDaemon("containerd-2.1", { config: WITHOUT_COLLECTION }),
   };
-  const bulk = makeBulk(daemons.bunkerd.folder, Number(process.argv[2] ?? 256));
-  for (const call of ["ingest and commit", "read", "ingest"] as const) {
-    const samples = { bunkerd: [] as BulkRate[], "containerd-2.1": [] as BulkRate[] };
+  const bulk = makeBulk(daemons.ours.folder, sizeMib);
+  for (const [call, name] of CALLS) {
+    const rate = figure(`${name}, messages of 1 MiB`, "MiB/s", { atLeast: 1.5 });
+    const cpu = figure(`CPU of the daemon, ${name}`, "s/GiB", undefined);
     // The first round warms up.
     for (let round = 0; round <= rounds; round++) {
-      for (const kind of kinds) {
-        if (call !== "read") await clearBulk(daemons[kind], bulk, call).catch(() => undefined);
-        const rate = await bulkRate(daemons[kind], bulk, call);
-        if (round > 0) samples[kind].push(rate);
+      for (const [side] of SIDES) {
+        if (call !== "read") await clearBulk(daemons[side], bulk, call).catch(() => undefined);
+        const sample = await bulkRate(daemons[side], bulk, call);
+        if (round === 0) continue;
+        rate.samples[side].push(sample.mibPerSecond);
+        cpu.samples[side].push(sample.cpuSecondsPerGib);
       }
     }
-    const of = (kind: (typeof kinds)[number], what: keyof BulkRate): number =>
-      median(samples[kind].map((rate) => rate[what]));
-    const [ours, theirs] = [of("bunkerd", "mibPerSecond"), of("containerd-2.1", "mibPerSecond")];
-    const [cpu, theirCpu] = [of("bunkerd", "cpuSecondsPerGib"), of("containerd-2.1", "cpuSecondsPerGib")];
-    const rates = `ours ${ours.toFixed(0)} MiB/s, containerd ${theirs.toFixed(0)} MiB/s, ${(ours / theirs).toFixed(2)}x`;
-    process.stdout.write(`${call}: ${rates}; CPU a GiB ${cpu.toFixed(2)} s, ${theirCpu.toFixed(2)} s\n`);
   }
-  for (const kind of kinds) {
-    process.stdout.write(`${kind}: peak RSS ${peakMib(daemons[kind].pid).toFixed(0)} MiB\n`);
-    await daemons[kind].stop();
+  const raw = figure("content read by a client of raw frames", "GB/s", undefined);
+  for (let round = 0; round <= rounds; round++) {
+    for (const [side] of SIDES) {
+      const bytesPerSecond = await rawReadRate(daemons[side], bulk);
+      if (round > 0) raw.samples[side].push(bytesPerSecond / 1e9);
+    }
   }
+  for (const [side] of SIDES) await daemons[side].stop();
 }
 
-if (import.meta.main) await main();
+/** Bytes a second of a read whose client counts what comes and looks at nothing. */
+async function rawReadRate(daemon: Daemon, bulk: Bulk): Promise<number> {
+  const body = readFileSync(bulk.bodies.read);
+  const startedAt = performance.now();
+  const bytes = await downloadRaw(daemon.socket, `${PATH}/Read`, NAMESPACE, body, bulk.sizeBytes);
+  return bytes / ((performance.now() - startedAt) / 1000);
+}
+
+if (import.meta.main) {
+  const rounds = Number(process.env["ROUNDS"] ?? 5);
+  await measureBulk(rounds, Number(process.argv[2] ?? 256));
+  printFigures(rounds);
+}

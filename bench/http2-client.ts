@@ -163,3 +163,34 @@ function frame(type: number, flags: number, stream: number, payload: Buffer): Bu
   payload.copy(bytes, 9);
   return bytes;
 }
+
+/** Asks once with `body`, its prefix included, and counts bytes until `atLeastBytes` of frames have come; windows never end. */
+export function downloadRaw(
+  socketPath: string,
+  path: string,
+  namespace: string,
+  body: Uint8Array,
+  atLeastBytes: number,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    let received = 0;
+    const socket = connect(socketPath);
+    socket.once("error", reject);
+    socket.once("close", () => reject(new Error(`the stream ended after ${received} bytes`)));
+    socket.on("data", (chunk: Buffer) => {
+      received += chunk.length;
+      if (received < atLeastBytes) return;
+      resolve(received);
+      socket.destroy();
+    });
+    const window = Buffer.alloc(6);
+    window.writeUInt16BE(4, 0);
+    window.writeUInt32BE(MAX_WINDOW, 2);
+    const grow = Buffer.alloc(4);
+    grow.writeUInt32BE(MAX_WINDOW - FIRST_WINDOW);
+    const { block } = methodOf(path, namespace);
+    socket.write(Buffer.concat([Buffer.from(PREFACE), frame(SETTINGS, 0, 0, window)]));
+    socket.write(Buffer.concat([frame(WINDOW_UPDATE, 0, 0, grow), frame(HEADERS, END_HEADERS, 1, block)]));
+    socket.write(frame(DATA, END_STREAM, 1, Buffer.from(body)));
+  });
+}

@@ -13,7 +13,7 @@ import {
 import { type Daemon, type DaemonKind, type DaemonOptions, launchDaemon } from "../test/support/daemons.ts";
 import { connectGrpc, inNamespace } from "../test/support/grpc.ts";
 import { containerOf } from "../test/support/workload.ts";
-import { h2load, type Rate } from "./h2load.ts";
+import { h2load, h2loadLatencies, type Rate } from "./h2load.ts";
 import { BenchConnection, methodOf } from "./http2-client.ts";
 
 const PATH = "/containerd.services.containers.v1.Containers";
@@ -116,17 +116,58 @@ export async function writeRates(
   return rates;
 }
 
-/** Get of one container, by h2load: 32 calls at once on 8 connections, or one after another on one. */
+/** Get of one container, by h2load: 32 calls at once on 8 connections, if nothing else is said. */
 export function getRate(
   daemon: Daemon,
   namespace: string,
   requests: number,
-  sequential = false,
+  at = { connections: 8, streams: 4 },
 ): Promise<Rate> {
+  return h2load(daemon.folder, { ...getOf(daemon, namespace), requests, ...at });
+}
+
+/** Milliseconds in which 99 of 100 calls are answered where `perSecond` Gets are begun each second, by h2load on 10 connections. */
+export async function getTail(
+  daemon: Daemon,
+  namespace: string,
+  perSecond: number,
+  seconds: number,
+): Promise<number> {
+  const load = {
+    ...getOf(daemon, namespace),
+    requests: perSecond * seconds,
+    connections: 10,
+    streams: 100,
+  };
+  const sorted = [...(await h2loadLatencies(daemon.folder, load, perSecond))].sort((a, b) => a - b);
+  return (sorted[Math.floor(sorted.length * 0.99)] ?? Number.NaN) / 1000;
+}
+
+function getOf(daemon: Daemon, namespace: string) {
   const message = toBinary(GetContainerRequestSchema, create(GetContainerRequestSchema, { id: "c7" }));
-  const call = { socket: daemon.socket, path: `${PATH}/Get`, namespace, message, requests };
-  const at = sequential ? { connections: 1, streams: 1 } : { connections: 8, streams: 4 };
-  return h2load(daemon.folder, { ...call, ...at });
+  return { socket: daemon.socket, path: `${PATH}/Get`, namespace, message };
+}
+
+/** MiB of the daemon while `count` clients are connected that have asked once and ask no more. */
+export async function idleConnectionsMemory(
+  daemon: Daemon,
+  namespace: string,
+  count: number,
+): Promise<number> {
+  const method = methodOf(`${PATH}/Get`, namespace);
+  const connections: BenchConnection[] = [];
+  try {
+    while (connections.length < count) {
+      const connection = await BenchConnection.open(daemon.socket);
+      connections.push(connection);
+      await connection.call(method, getOf(daemon, namespace).message);
+    }
+    // What a collector gives back, it gives back within seconds.
+    await Bun.sleep(3000);
+    return memoryOf(daemon).rss;
+  } finally {
+    for (const connection of connections) connection.close();
+  }
 }
 
 /** List or ListStream, one after another, by h2load. */

@@ -6,11 +6,13 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Daemon, startDaemon } from "../test/support/daemons.ts";
+import { measureBulk } from "./bulk.ts";
 import { measureCri } from "./cri.ts";
 import { type Figure, figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
 import type { Rate } from "./h2load.ts";
 import * as measure from "./measurements.ts";
 import { measureImages } from "./pull.ts";
+import { measureContainers } from "./run-containers.ts";
 
 const ROUNDS = Number(process.env["ROUNDS"] ?? 5);
 /** A daemon runs for months: what its first thousand calls cost is told by the start, not by the rates. */
@@ -84,10 +86,13 @@ async function measureWrites(): Promise<void> {
 async function measureReads(count: number, sizeBytes: number, requests: number): Promise<void> {
   progress(`reads of ${count} containers`);
   const of = `${count} x ${sizeBytes / 1024} KiB`;
-  const get = figure(`Get, 32 at once, of ${of}`, "calls/s", { atLeast: 0.9 });
-  const alone = figure(`Get, one after another, of ${of}`, "calls/s", { atLeast: 0.9 });
-  const list = figure(`List of ${of}`, "calls/s", { atLeast: 3 });
-  const stream = figure(`ListStream of ${of}`, "calls/s", { atLeast: 3 });
+  const get = figure(`Get, 32 at once, of ${of}`, "calls/s", { atLeast: 4 });
+  const apart = [1, 4, 32].map((connections) => {
+    const name = `Get, one after another, ${connections} connection${connections > 1 ? "s" : ""}, of ${of}`;
+    return { connections, rate: figure(name, "calls/s", { atLeast: 4 }) };
+  });
+  const list = figure(`List of ${of}`, "calls/s", { atLeast: 4 });
+  const stream = figure(`ListStream of ${of}`, "calls/s", { atLeast: 4 });
   const filtered = figure(`filtered List of ${of}`, "calls/s", { atLeast: 5 });
   const rss = figure(`RSS after these, ${of}`, "MiB", undefined);
   const daemons = await startBoth();
@@ -104,7 +109,8 @@ async function measureReads(count: number, sizeBytes: number, requests: number):
       answers.set(of, { ours: 0, containerd: 0, ...answers.get(of), [side]: answerBytes });
     };
     await note(get, measure.getRate(daemon, "reads", 30_000));
-    await note(alone, measure.getRate(daemon, "reads", 10_000, true));
+    for (const { connections, rate } of apart)
+      await note(rate, measure.getRate(daemon, "reads", 10_000, { connections, streams: 1 }));
     await note(list, measure.listRate(daemon, "List", "reads", requests));
     await note(stream, measure.listRate(daemon, "ListStream", "reads", requests));
     await note(filtered, measure.listRate(daemon, "List", "reads", requests, FILTER));
@@ -140,6 +146,28 @@ async function measureStart(count: number): Promise<void> {
   await stopBoth(daemons);
 }
 
+/** What the HTTP/2 engine is for, beside rates. */
+async function measureConnections(): Promise<void> {
+  progress("latency and connections");
+  const tail = figure("99th percentile of Get at 5000 a second", "ms", { atMost: 0.7 });
+  const memory = figure("RSS with 1000 idle connections", "MiB", { atMost: 1 });
+  const daemons = await startBoth();
+  for (const [side] of SIDES) {
+    await measure.fill(daemons[side], "reads", 100, 4096);
+    await measure.getRate(daemons[side], "reads", 5000);
+  }
+  await inTurn(daemons, async (daemon, _round, side) => {
+    tail.samples[side].push(await measure.getTail(daemon, "reads", 5000, 3));
+  });
+  await stopBoth(daemons);
+  const fresh = await startBoth();
+  for (const [side] of SIDES) await measure.fill(fresh[side], "reads", 10, 4096);
+  await inTurn(fresh, async (daemon, _round, side) => {
+    memory.samples[side].push(await measure.idleConnectionsMemory(daemon, "reads", 1000));
+  });
+  await stopBoth(fresh);
+}
+
 async function measureTransfers(): Promise<void> {
   progress("pull and import");
   const times = {
@@ -156,7 +184,10 @@ await measureWrites();
 await measureReads(1000, 4096, 40);
 await measureReads(10_000, 1024, 10);
 await measureStart(10_000);
+await measureConnections();
+await measureBulk(ROUNDS);
 await measureTransfers();
+await measureContainers(ROUNDS);
 await measureCri(ROUNDS);
 
 const { machine, rows } = printFigures(ROUNDS);

@@ -147,6 +147,7 @@ export async function importImage(
   name: string,
   config: object,
   files: readonly TarEntry[] = [],
+  namespace = "k8s.io",
 ): Promise<void> {
   const busybox = readFileSync(join(await debianPackage("bookworm", "busybox-static"), "bin/busybox"));
   const layer = tar([
@@ -160,7 +161,7 @@ export async function importImage(
   const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });
   const archive = join(daemon.folder, "image.tar");
   writeFileSync(archive, buildImage(name, [layer], pack, config).archive);
-  const imported = await ctr("2.1", daemon, "-n", "k8s.io", "images", "import", "--local", archive);
+  const imported = await ctr("2.1", daemon, "-n", namespace, "images", "import", "--local", archive);
   if (imported.code !== 0) throw new Error(`import of ${name}: ${imported.stderr}`);
 }
 

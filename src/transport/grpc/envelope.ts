@@ -4,8 +4,9 @@ import { BunkerdError } from "../../model/errors.ts";
 
 export const PREFIX_BYTES = 5;
 
-/** A buffer begins no larger than this and doubles as bytes arrive: a prefix alone must not cost 16 MiB. */
+/** A buffer is no larger than this, or so many times what has come: a prefix alone must not cost 16 MiB. */
 const FIRST_BUFFER_BYTES = 256 << 10;
+const AHEAD = 64;
 
 export interface EnvelopeSink {
   /** One whole message, which the sink may keep. False drops what follows it. */
@@ -96,8 +97,9 @@ export class EnvelopeDecoder {
     const old = this.#buffer;
     const needed = this.#filled + more;
     if (old !== undefined && old.length >= needed) return old;
-    const size = Math.min(this.#length, Math.max(needed, (old?.length ?? 0) * 2, FIRST_BUFFER_BYTES));
-    const grown = new Uint8Array(size);
+    const size = Math.min(this.#length, Math.max(needed * AHEAD, FIRST_BUFFER_BYTES));
+    // Not cleared: it is delivered once all of it has been written to.
+    const grown = Buffer.allocUnsafeSlow(size);
     if (old !== undefined) grown.set(old.subarray(0, this.#filled));
     this.#buffer = grown;
     return grown;
