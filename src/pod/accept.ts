@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { fail, quote } from "../model/errors.ts";
 import type { Manifest } from "./api/manifest.ts";
 import type { Pod, PodFile } from "./api/pod.ts";
-import { type FoundPod, findPods } from "./found.ts";
+import { type FoundPod, findNamed } from "./found.ts";
 import type { PodParts } from "./parts.ts";
 import { phaseOf } from "./phase.ts";
 import { removePod } from "./remove.ts";
@@ -32,9 +32,7 @@ export async function acceptPod(
   const place = `pod ${quote(name)} in namespace ${quote(namespace)}`;
   if (claim === undefined) throw fail("FailedPrecondition", `${place} is run by another process`);
   try {
-    const earlier = (await findPods(parts.cri, parts.roots, namespace)).filter(
-      ({ pod }) => pod.metadata.name === name,
-    );
+    const earlier = await findNamed(parts.cri, parts.roots, namespace, name);
     const foreign = earlier.find(({ stored }) => stored === undefined);
     if (foreign !== undefined)
       throw fail(

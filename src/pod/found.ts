@@ -22,16 +22,39 @@ export async function findPods(
   roots: Roots,
   namespace: string | undefined,
 ): Promise<FoundPod[]> {
-  const stored = new Map(storedPods(roots).map((each) => [each.pod.metadata.uid, each]));
-  const uids = new Set(stored.keys());
-  for (const sandbox of await cri.listPodSandbox()) {
+  const stored = storedPods(roots).filter(
+    ({ pod }) => namespace === undefined || pod.metadata.namespace === namespace,
+  );
+  return lookAll(cri, stored, namespace === undefined ? {} : { [POD_NAMESPACE]: namespace });
+}
+
+/** Those of one name: one, but for what somebody else has made. */
+export async function findNamed(
+  cri: CriClient,
+  roots: Roots,
+  namespace: string,
+  name: string,
+): Promise<FoundPod[]> {
+  const stored = storedPods(roots).filter(
+    ({ pod: { metadata } }) => metadata.namespace === namespace && metadata.name === name,
+  );
+  return lookAll(cri, stored, { [POD_NAMESPACE]: namespace, [POD_NAME]: name });
+}
+
+async function lookAll(
+  cri: CriClient,
+  stored: readonly StoredPod[],
+  labelSelector: Record<string, string>,
+): Promise<FoundPod[]> {
+  const records = new Map(stored.map((each) => [each.pod.metadata.uid, each]));
+  const uids = new Set(records.keys());
+  for (const sandbox of await cri.listPodSandbox({ labelSelector })) {
     const uid = uidOf(sandbox);
     if (uid !== "") uids.add(uid);
   }
-  const found = await Promise.all([...uids].map((uid) => lookAt(cri, uid, stored.get(uid))));
+  const found = await Promise.all([...uids].map((uid) => lookAt(cri, uid, records.get(uid))));
   return found
     .flatMap((each) => each ?? [])
-    .filter(({ pod }) => namespace === undefined || pod.metadata.namespace === namespace)
     .sort((left, right) => sortKey(left).localeCompare(sortKey(right)));
 }
 
@@ -60,9 +83,9 @@ export async function findPod(
   namespace: string,
   name: string,
 ): Promise<FoundPod> {
-  const all = await findPods(cri, roots, namespace);
-  const found = all.find(({ pod }) => pod.metadata.name === name);
+  const [found] = await findNamed(cri, roots, namespace, name);
   if (found !== undefined) return found;
+  const all = await findPods(cri, roots, namespace);
   const meant = nearest(
     name,
     all.map(({ pod }) => pod.metadata.name),

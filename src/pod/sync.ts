@@ -5,6 +5,7 @@ import { type ImageSpec, ImageSpecSchema, type PodSandboxConfig } from "#gen/run
 import { failpoint } from "../lib/failpoint.ts";
 import { isError, messageOf } from "../model/errors.ts";
 import { computeActions, type PodActions } from "./actions.ts";
+import type { PodSpec } from "./api/pod.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { limitPodCgroup } from "./cgroup.ts";
 import { PodError, type PodErrorReason } from "./errors.ts";
@@ -194,7 +195,7 @@ async function prepare(
   writeFileSync(paths.hostsFile, hostsFile(pod.spec, podHostname(pod), podIps, node));
   const images = await volumeImages(parts, unit, config, results, signal);
   if (images === undefined) return undefined;
-  const recursiveReadOnly = await supportsRecursiveReadOnly(parts, pod.spec.runtimeClassName ?? "");
+  const recursiveReadOnly = await supportsRecursiveReadOnly(parts, pod.spec);
   return { sandboxId, sandbox: config, status: current, podIps, volumes, images, recursiveReadOnly, signal };
 }
 
@@ -255,8 +256,15 @@ async function volumeImages(
   return images;
 }
 
-async function supportsRecursiveReadOnly({ cri }: PodParts, handler: string): Promise<boolean> {
+/** The runtime is only asked where a mount wants to know. */
+async function supportsRecursiveReadOnly({ cri }: PodParts, spec: PodSpec): Promise<boolean> {
+  const all = [...spec.containers, ...(spec.initContainers ?? []), ...(spec.ephemeralContainers ?? [])];
+  const asked = all.some(({ volumeMounts = [] }) =>
+    volumeMounts.some(({ recursiveReadOnly = "Disabled" }) => recursiveReadOnly !== "Disabled"),
+  );
+  if (!asked) return false;
   const { runtimeHandlers } = await cri.status();
+  const handler = spec.runtimeClassName ?? "";
   return runtimeHandlers.find(({ name }) => name === handler)?.features?.recursiveReadOnlyMounts ?? false;
 }
 
