@@ -47,6 +47,8 @@ export interface StatsSources {
 export interface Cri {
   readonly config: CriConfig;
   readonly folders: CriFolders;
+  /** The socket that the daemon serves on. */
+  readonly address: string;
   readonly stores: CriStores;
   readonly tasks: TaskStore;
   readonly host: HostFacts;

@@ -40,6 +40,8 @@ import { openStreaming } from "./streaming/open.ts";
 export interface CriOptions {
   readonly config: CriConfig;
   readonly folders: CriFolders;
+  /** The socket that the daemon serves on. */
+  readonly address: string;
   /** Undefined if it is disabled. */
   readonly nri: NriOptions | undefined;
 }

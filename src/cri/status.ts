@@ -1,8 +1,10 @@
 import { existsSync } from "node:fs";
+import { dirname } from "node:path";
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { OptionsSchema as RuncOptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
 import { CgroupDriver, type StatusResponse, StatusResponseSchema } from "#gen/runtime/v1/api_pb.ts";
 import type { CriConfig } from "../config/config.ts";
+import { formatDuration } from "../lib/duration.ts";
 import type { Cri } from "./cri.ts";
 import { runtimeOptions } from "./spec/runtime-options.ts";
 import { type GoValue, goText } from "./store/go-json.ts";
@@ -28,12 +30,14 @@ export async function runtimeStatus(cri: Cri, verbose: boolean): Promise<StatusR
   });
 }
 
-function verboseInfo({ config, folders, networks }: Cri): Record<string, string> {
+function verboseInfo({ config, folders, address, networks }: Cri): Record<string, string> {
   const loaded = networks.loadStatus();
   const perNetwork = Object.entries(loaded).map(([name, status]) => [`lastCNILoadStatus.${name}`, status]);
   return {
     config: goText({
-      ...(camelCased(config.runtime) as Readonly<Record<string, GoValue>>),
+      ...(renamed(config.runtime) as Readonly<Record<string, GoValue>>),
+      containerdRootDir: dirname(folders.root),
+      containerdEndpoint: address,
       rootDir: folders.root,
       stateDir: folders.state,
     }),
@@ -44,16 +48,43 @@ function verboseInfo({ config, folders, networks }: Cri): Record<string, string>
   };
 }
 
-/** config.toml's names as the reference's JSON has them. */
-function camelCased(value: unknown): GoValue {
-  if (Array.isArray(value)) return value.map(camelCased);
+/** Keys whose JSON is not their camel case (`internal/cri/config/config.go`, the `json` tags). */
+const JSON_NAMES: ReadonlyMap<string, string> = new Map([
+  ["pod_annotations", "PodAnnotations"],
+  ["container_annotations", "ContainerAnnotations"],
+  ["privileged_without_host_devices", "privileged_without_host_devices"],
+  [
+    "privileged_without_host_devices_all_devices_allowed",
+    "privileged_without_host_devices_all_devices_allowed",
+  ],
+  ["io_type", "io_type"],
+  ["device_ownership_from_security_context", "device_ownership_from_security_context"],
+  ["ignore_blockio_not_enabled_errors", "ignoreBlockIONotEnabledErrors"],
+  ["restrict_oom_score_adj", "restrictOOMScoreAdj"],
+  ["enable_unprivileged_icmp", "enableUnprivilegedICMP"],
+  ["enable_cdi", "enableCDI"],
+  ["enable_criu", "enableCRIU"],
+  ["drain_exec_sync_io_timeout", "drainExecSyncIOTimeout"],
+]);
+
+/** Keys that config.toml and the JSON have as text, and bunkerd in milliseconds. */
+const DURATIONS: ReadonlySet<string> = new Set([
+  "drain_exec_sync_io_timeout",
+  "stats_collect_period",
+  "stats_retention_period",
+]);
+
+/** config.toml's names and values as the reference's JSON has them. */
+function renamed(value: unknown): GoValue {
+  if (Array.isArray(value)) return value.map(renamed);
   if (typeof value !== "object" || value === null) return value as GoValue;
-  const rename = (name: string): string =>
-    name.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
   return Object.fromEntries(
     Object.entries(value)
       .filter(([, item]) => item !== undefined)
-      .map(([name, item]) => [rename(name), camelCased(item)]),
+      .map(([name, item]) => [
+        JSON_NAMES.get(name) ?? name.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
+        DURATIONS.has(name) && typeof item === "number" ? formatDuration(item) : renamed(item),
+      ]),
   );
 }
 

@@ -108,7 +108,7 @@ async function open(
   const dependencies = { ...stores, tasks, controllers, events, snapshotterRoots, clock, logger };
   const withNri = !config.nri.disable && !config.disabledPlugins.has("io.containerd.nri.v1.nri");
   const nri = withNri ? { config: config.nri, version } : undefined;
-  return await openCri({ config: config.cri, folders, nri }, dependencies);
+  return await openCri({ config: config.cri, folders, address: config.grpc.address, nri }, dependencies);
 }
 
 async function loadForPods({ metadata, logger }: CriParts, load: () => Promise<unknown>): Promise<void> {

@@ -10,6 +10,7 @@ import { hostPlatform, onlyPlatform } from "../../model/platforms.ts";
 import type { Scope } from "../../model/scope.ts";
 import { describeImage, type ImageDescription } from "./documents.ts";
 import { PINNED, PINNED_LABEL } from "./managed.ts";
+import { byInformation } from "./references.ts";
 
 /** An image that is here whole: several names may stand for it. */
 export interface LocalImage extends ImageDescription {
@@ -111,20 +112,11 @@ export class LocalImages {
 }
 
 function localImage(description: ImageDescription, images: readonly Image[]): LocalImage {
-  const sorted = [...images].sort((a, b) => rank(a.name) - rank(b.name) || (a.name < b.name ? -1 : 1));
+  const sorted = [...images].sort((a, b) => byInformation(a.name, b.name));
   const target = sorted[0]?.target;
   if (target === undefined) throw new Error("an image without a target was described");
   const pinned = images.some(({ labels }) => labels[PINNED_LABEL] === PINNED);
   return { ...description, references: sorted.map(({ name }) => name), target, pinned };
-}
-
-/** Tag and digest, tag, digest, neither; an id last. */
-function rank(name: string): number {
-  if (digestFault(name) === undefined) return 4;
-  const tagged = /:[^/@]*(?:@|$)/.test(name);
-  const digested = name.includes("@");
-  if (tagged) return digested ? 0 : 1;
-  return digested ? 2 : 3;
 }
 
 function findNamed(images: ReadonlyMap<string, LocalImage>, text: string): LocalImage | undefined {

@@ -122,7 +122,7 @@ describe("ContainerIo", () => {
 
   test("both outputs go to one log, to the last byte", async () => {
     const io = make();
-    const path = join(folder, "0.log");
+    const path = join(folder, "logs/made for it/0.log");
     await io.openLog(path, 16);
     io.start();
     const [out, err] = [openSync(io.stdio.stdout, WRITE), openSync(io.stdio.stderr, WRITE)];

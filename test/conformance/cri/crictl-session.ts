@@ -16,6 +16,8 @@ export interface CallOptions {
   readonly terminal?: boolean;
   /** Lines in an order of the daemon's own are sorted. */
   readonly sorted?: boolean;
+  /** Numbers are what the machine does just now. */
+  readonly measured?: boolean;
 }
 
 /** A call that goes on until its end is asked for. */
@@ -109,8 +111,9 @@ export class CrictlSession {
     return ["script", "--quiet", "--return", "--command", line, "/dev/null"];
   }
 
-  #record(args: readonly string[], text: string, { sorted = false }: CallOptions): void {
-    const lines = this.#plain(text).split("\n");
+  #record(args: readonly string[], text: string, { sorted = false, measured = false }: CallOptions): void {
+    const plain = this.#plain(text);
+    const lines = (measured ? withoutNumbers(plain) : plain).split("\n");
     if (sorted) lines.sort();
     this.steps.push({ command: this.#plain(args.join(" ")), lines });
   }
@@ -120,21 +123,33 @@ export class CrictlSession {
       .replaceAll(this.daemon.folder, "<folder>")
       .replaceAll(/\/tmp\/bkt-\w+\/(?:bunkerd|containerd-2\.1)\b/g, "<node>");
     for (const [id, name] of this.#names) {
-      plain = plain.replaceAll(id, `<${name}>`).replaceAll(id.slice(0, 13), `<${name}>`);
+      for (const part of [id, id.slice(0, 13), id.slice(0, 8)]) plain = plain.replaceAll(part, `<${name}>`);
     }
-    return plain
-      .replaceAll(/time="[^"]*" /g, "")
-      .replaceAll(/^E\d{4} [\d:.]+ +\d+ (\w+\.go):\d+]/gm, "E <time> $1]")
-      .replaceAll(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| ?[+-]\d\d:?\d\d(?: UTC)?)/g, "<time>")
-      .replaceAll(/(?:Less than a second|About an? \w+|\d+ \w+) ago/g, "<age>")
-      .replaceAll(/\b1\d{18}\b/g, "<ns>")
-      .replaceAll(/("?pid"?:) \d+/gi, "$1 <pid>")
-      .replaceAll(/cni-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "<netns>")
-      .replaceAll(/\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b/g, "<mac>")
-      .replaceAll(/\bveth[0-9a-f]{8}\b/g, "<veth>")
-      .replaceAll(/127\.0\.0\.1:\d{5}\b/g, "127.0.0.1:<port>")
-      .replaceAll(/\b[0-9a-f]{64}\b(?<!sha256:.{64})/g, "<id>")
-      .replaceAll(/(?<=\S)[\t ]+/g, " ")
-      .replaceAll("\r", "");
+    return (
+      plain
+        .replaceAll(/time="[^"]*" /g, "")
+        // What a side of crictl's own says when the other was quicker to end.
+        .replaceAll(/^E\d{4} .*UnhandledError"\r?\n/gm, "")
+        .replaceAll(/^E\d{4} [\d:.]+ +\d+ (\w+\.go):\d+]/gm, "E <time> $1]")
+        .replaceAll(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| ?[+-]\d\d:?\d\d(?: UTC)?)/g, "<time>")
+        .replaceAll(/(?:Less than a second|About an? \w+|\d+ \w+) ago/g, "<age>")
+        .replaceAll(/\b1\d{18}\b/g, "<ns>")
+        .replaceAll(/^(RuntimeVersion:).*/gm, "$1 <version>")
+        .replaceAll(/("?pid"?:) ?\d+/gi, "$1 <pid>")
+        .replaceAll(/\/proc\/\d+\//g, "/proc/<pid>/")
+        .replaceAll(/cni-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, "<netns>")
+        .replaceAll(/\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b/g, "<mac>")
+        .replaceAll(/\bveth[0-9a-f]{8}\b/g, "<veth>")
+        .replaceAll(/127\.0\.0\.1:\d{5}\b/g, "127.0.0.1:<port>")
+        .replaceAll(/\b[0-9a-f]{64}\b(?<!sha256:.{64})/g, "<id>")
+        .replaceAll(/(?<=\S)[\t ]+/g, " ")
+        // script(1) ends its terminal's input with a NUL, which a command may be quick enough to echo.
+        .replaceAll(/\r|\^@/g, "")
+    );
   }
+}
+
+/** Amounts in JSON, YAML and tables. */
+function withoutNumbers(text: string): string {
+  return text.replaceAll(/(value"?: )"?\d+"?/g, "$1<n>").replaceAll(/\b\d+\.\d\d\b|\b[\d.]+[kM]?B\b/g, "<n>");
 }

@@ -7,6 +7,8 @@ import type { CrictlSession } from "./crictl-session.ts";
 export const BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 const NGINX = "registry.k8s.io/e2e-test-images/nginx:1.14-2";
 const TAGGED = "gcr.io/k8s-staging-cri-tools/test-image-tags";
+/** Of every pod; the caller's to remove. */
+export const CGROUP_PARENT = "/bunkerd-crictl";
 const LISTS = ["", "-o=json", "-o=yaml"];
 
 /** A registry that wants a name and a password, and an image there. */
@@ -35,7 +37,7 @@ function filesIn(folder: string): Files {
         log_directory: join(folder, "logs", name),
         labels: { app: name },
         annotations: { note: "from crictl" },
-        linux: {},
+        linux: { cgroup_parent: CGROUP_PARENT },
         ...rest,
       }),
     container: (name, command, rest = {}) =>
@@ -56,7 +58,11 @@ const LASTING = shell("trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done"
 
 async function configuration(session: CrictlSession): Promise<void> {
   const endpoint = `unix://${session.daemon.socket}`;
-  await session.call(["config", "--set", `runtime-endpoint=${endpoint},image-endpoint=${endpoint},timeout=30`]);
+  await session.call([
+    "config",
+    "--set",
+    `runtime-endpoint=${endpoint},image-endpoint=${endpoint},timeout=30`,
+  ]);
   await session.call(["config", "--get", "image-endpoint"]);
   await session.call(["config", "--list"]);
   for (const name of ["bash", "zsh", "fish"]) {
@@ -91,7 +97,8 @@ async function images(session: CrictlSession, files: Files, secret: Private): Pr
   const [, byDigest = ""] = digest.exec(await session.call(["inspecti", BUSYBOX])) ?? [];
   await session.call(["pull", `${BUSYBOX.split(":")[0]}@${byDigest}`]);
   for (const output of LISTS) await session.call(["images", ...(output === "" ? [] : [output])]);
-  for (const flag of ["-v", "-q", "--digests", "--no-trunc", "--pinned"]) await session.call(["images", flag]);
+  for (const flag of ["-v", "-q", "--digests", "--no-trunc", "--pinned"])
+    await session.call(["images", flag]);
   for (const name of [BUSYBOX, BUSYBOX.split(":")[0] ?? "", TAGGED]) await session.call(["images", name]);
   for (const filter of ["dangling=true", "reference=nginx", `before=${NGINX}`, `since=${NGINX}`]) {
     await session.call(["images", "--filter", filter]);
@@ -113,7 +120,10 @@ async function images(session: CrictlSession, files: Files, secret: Private): Pr
 
 /** The pod that later parts use. */
 async function pods(session: CrictlSession, files: Files): Promise<string> {
-  const config = files.pod("web", { port_mappings: [{ container_port: 80 }], dns_config: { servers: ["10.0.0.9"] } });
+  const config = files.pod("web", {
+    port_mappings: [{ container_port: 80 }],
+    dns_config: { servers: ["10.0.0.9"] },
+  });
   const pod = await session.callForId("web", ["runp", "--cancel-timeout=60s", config]);
   await session.call(["runp", config]);
   await session.call(["runp", "-r", "nobody", files.pod("other")]);
@@ -122,7 +132,10 @@ async function pods(session: CrictlSession, files: Files): Promise<string> {
   await session.callForId("host", [
     "runp",
     "-r=runc",
-    files.pod("host", { linux: { security_context: { namespace_options: { network: 2 } } } }),
+    files.pod("host", {
+      hostname: "",
+      linux: { cgroup_parent: CGROUP_PARENT, security_context: { namespace_options: { network: 2 } } },
+    }),
   ]);
   for (const output of LISTS) await session.call(["pods", ...(output === "" ? [] : [output])]);
   for (const flags of [
@@ -142,7 +155,12 @@ async function pods(session: CrictlSession, files: Files): Promise<string> {
   await session.call(["inspectp", pod]);
   await session.call(["inspectp", "-q", "-o=yaml", pod]);
   await session.call(["inspectp", "-o=table", pod]);
-  await session.call(["inspectp", "--name=host", "-o=go-template", "--template={{.status.linux.namespaces.options}}"]);
+  await session.call([
+    "inspectp",
+    "--name=host",
+    "-o=go-template",
+    "--template={{.status.linux.namespaces.options}}",
+  ]);
   await session.call(["inspectp", "0123456789ab"]);
   return pod;
 }
@@ -153,13 +171,30 @@ async function containers(session: CrictlSession, files: Files, pod: string): Pr
   const id = await session.callForId("main", ["create", pod, main, podConfig]);
   await session.call(["create", pod, main, podConfig]);
   await session.call(["create", "0123456789ab", main, podConfig]);
-  await session.call(["create", pod, files.container("x", ["x"], { image: { image: "missing:1" } }), podConfig]);
-  await session.call(["create", "--with-pull", pod, files.container("y", ["y"], { image: { image: "127.0.0.1:5000/missing:1" } }), podConfig]);
+  await session.call([
+    "create",
+    pod,
+    files.container("x", ["x"], { image: { image: "missing:1" } }),
+    podConfig,
+  ]);
+  await session.call([
+    "create",
+    "--with-pull",
+    pod,
+    files.container("y", ["y"], { image: { image: "127.0.0.1:5000/missing:1" } }),
+    podConfig,
+  ]);
   await session.call(["ps", "-a"]);
   await session.call(["start", id]);
   await session.call(["start", id]);
   await session.call(["start", "0123456789ab"]);
-  const bad = await session.callForId("bad", ["create", "--no-pull", pod, files.container("bad", ["/missing"]), podConfig]);
+  const bad = await session.callForId("bad", [
+    "create",
+    "--no-pull",
+    pod,
+    files.container("bad", ["/missing"]),
+    podConfig,
+  ]);
   await session.call(["start", bad]);
   await session.call(["inspect", "-q", bad]);
   await session.call(["rm", bad]);
@@ -194,7 +229,9 @@ async function inside(session: CrictlSession, files: Files, pod: string, id: str
     const exec = ["exec", `--transport=${transport}`];
     await session.call([...exec, id, "sh", "-c", "echo out; echo err >&2; exit 4"]);
     await session.call([...exec, "-i", id, "cat"], { stdin: "over there\n" });
-    await session.call([...exec, "-i", "-t", id, "sh", "-c", "tty; echo on a terminal; exit 5"], { terminal: true });
+    await session.call([...exec, "-i", "-t", id, "sh", "-c", "tty; echo on a terminal; exit 5"], {
+      terminal: true,
+    });
     await session.call([...exec, id, "missing"]);
   }
   await session.call(["exec", "--sync", id, "sh", "-c", "echo out; echo err >&2; exit 6"]);
@@ -214,7 +251,12 @@ async function inside(session: CrictlSession, files: Files, pod: string, id: str
     await session.call(["start", container]);
     await session.call(["attach", ...flags, container], { stdin: "a line\n", terminal: name === "terminal" });
     await untilState(session, container, "CONTAINER_EXITED");
-    await session.call(["inspect", "-o=go-template", "--template={{.status.exitCode}} {{.status.reason}}", container]);
+    await session.call([
+      "inspect",
+      "-o=go-template",
+      "--template={{.status.exitCode}} {{.status.reason}}",
+      container,
+    ]);
     await session.call(["attach", container]);
   }
 }
@@ -234,8 +276,14 @@ async function untilState(session: CrictlSession, id: string, state: string): Pr
 async function logs(session: CrictlSession, files: Files, pod: string): Promise<void> {
   const podConfig = join(session.daemon.folder, "pod-web.json");
   const path = join(session.daemon.folder, "logs/web/writer.log");
-  const text = "for n in 1 2 3 4; do echo line $n; done; echo to stderr >&2; while [ ! -e /go ]; do sleep 0.1; done; echo last";
-  const id = await session.callForId("writer", ["create", pod, files.container("writer", shell(text)), podConfig]);
+  const text =
+    "for n in 1 2 3 4; do echo line $n; done; sleep 0.5; echo to stderr >&2; while [ ! -e /go ]; do sleep 0.1; done; echo last";
+  const id = await session.callForId("writer", [
+    "create",
+    pod,
+    files.container("writer", shell(text)),
+    podConfig,
+  ]);
   await session.call(["start", id]);
   const following = session.follow(["logs", "-f", id]);
   await following.line("to stderr");
@@ -256,29 +304,80 @@ async function logs(session: CrictlSession, files: Files, pod: string): Promise<
   await session.call(["logs", "0123456789ab"]);
 }
 
+/** The size of a container's files is looked at every ten seconds. */
+async function untilCollected(session: CrictlSession, id: string): Promise<void> {
+  const deadline = performance.now() + 30_000;
+  const steps = session.steps.length;
+  for (;;) {
+    const seen = await session.call(["stats", "-o=json", "--id", id]);
+    session.steps.length = steps;
+    const [{ writableLayer }] = JSON.parse(seen).stats;
+    if (Number(writableLayer?.timestamp ?? 0) > 0) return;
+    if (performance.now() > deadline) throw new Error(`no size: ${seen}`);
+  }
+}
+
 async function numbers(session: CrictlSession, pod: string, id: string): Promise<void> {
-  await session.call(["update", "--memory=134217728", "--cpu-share=256", "--cpu-quota=50000", "--cpu-period=100000", id]);
+  await session.call([
+    "update",
+    "--memory=134217728",
+    "--cpu-share=256",
+    "--cpu-quota=50000",
+    "--cpu-period=100000",
+    id,
+  ]);
   await session.call(["inspect", "-o=go-template", "--template={{.status.resources.linux}}", id]);
-  await session.call(["exec", "--sync", id, "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/cpu/cpu.shares"]);
+  await session.call([
+    "exec",
+    "--sync",
+    id,
+    "cat",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    "/sys/fs/cgroup/cpu/cpu.shares",
+  ]);
   await session.call(["update", "--cpuset-cpus=777", id]);
   await session.call(["update", "0123456789ab"]);
-  for (const command of ["stats", "statsp"]) {
-    for (const output of LISTS) await session.call([command, ...(output === "" ? [] : [output])]);
+  const measured = { measured: true };
+  await untilCollected(session, id);
+  for (const flags of [
+    [],
+    ["-o=json"],
+    ["-o=yaml"],
+    ["--id", id],
+    ["--pod", pod.slice(0, 8)],
+    ["--label=part=main"],
+  ]) {
+    // Of one container: their order is a Go map's.
+    await session.call(["stats", ...(flags.length === 2 ? flags : [...flags, id.slice(0, 8)])], measured);
   }
-  await session.call(["stats", "-a", "-o=yaml", "--id", id]);
-  await session.call(["stats", id.slice(0, 8)]);
-  await session.call(["stats", "--pod", pod, "--label=part=main"]);
-  await session.call(["statsp", "--id", pod]);
-  await session.call(["statsp", "--label=app=host"]);
-  await session.call(["metricsp"]);
+  await session.call(["stats", "-a", "--id", "0123456789ab"], measured);
+  for (const flags of [[], ["-o=json"], ["-o=yaml"]]) {
+    await session.call(["statsp", "--label=app=host", ...flags], measured);
+  }
+  await session.call(["statsp", "--id", pod], measured);
+  await session.call(["metricsp"], measured);
   await session.call(["checkpoint", "--export", join(session.daemon.folder, "checkpoint.tar"), id]);
 }
 
 /** Whom `crictl port-forward` listens for is told by its first line. */
 async function forward(session: CrictlSession, files: Files, pod: string): Promise<void> {
   const server = files.container("server", shell("echo welcome > /www/page; exec httpd -f -p 80 -h /www"));
-  const id = await session.callForId("server", ["create", pod, server, join(session.daemon.folder, "pod-web.json")]);
+  const id = await session.callForId("server", [
+    "create",
+    pod,
+    server,
+    join(session.daemon.folder, "pod-web.json"),
+  ]);
   await session.call(["start", id]);
+  const ready = [
+    "exec",
+    "--sync",
+    id,
+    "sh",
+    "-c",
+    "until wget -q -O - http://127.0.0.1/page; do sleep 0.1; done",
+  ];
+  await session.call(ready);
   for (const transport of ["spdy", "websocket"]) {
     const following = session.follow(["port-forward", `--transport=${transport}`, pod, "18080:80"]);
     await following.line("orward");
@@ -290,17 +389,25 @@ async function forward(session: CrictlSession, files: Files, pod: string): Promi
 }
 
 async function ends(session: CrictlSession, files: Files, pod: string, id: string): Promise<void> {
-  const events = session.follow(["events", "-o=go-template", "--template={{.containerEventType}} {{.containerId}}"]);
+  const events = session.follow([
+    "events",
+    "-o=go-template",
+    "--template={{.containerEventType}} {{.containerId}}",
+  ]);
   const config = files.container("once", shell("echo once"));
-  // Subscribed once the first event comes.
   const host = files.pod("run");
   const once = await session.callForId("once", ["run", "--no-pull", config, host]);
   await untilState(session, once, "CONTAINER_EXITED");
   await session.call(["logs", once]);
   await session.call(["rm", once]);
-  await events.line("CONTAINER_DELETED_EVENT");
+  await events.line(`CONTAINER_DELETED_EVENT ${once}`);
   await events.end();
-  await session.call(["run", "--with-pull", files.container("none", ["x"], { image: { image: "127.0.0.1:5000/none:1" } }), files.pod("none")]);
+  await session.call([
+    "run",
+    "--with-pull",
+    files.container("none", ["x"], { image: { image: "127.0.0.1:5000/none:1" } }),
+    files.pod("none"),
+  ]);
   await session.call(["rmi", BUSYBOX]);
   await session.call(["pull", BUSYBOX]);
   await session.call(["rm", id]);

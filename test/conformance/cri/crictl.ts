@@ -13,13 +13,13 @@ import { run, temporaryFolder } from "../../support/processes.ts";
 import { pushImage, startRegistry } from "../../support/registry.ts";
 import { buildImage, tar } from "../../support/tar.ts";
 import { CrictlSession, type Step } from "./crictl-session.ts";
-import { type Private, walk } from "./crictl-walk.ts";
+import { CGROUP_PARENT, type Private, walk } from "./crictl-walk.ts";
 import { startNode } from "./node.ts";
 
 const PRIVATE_PORT = 5001;
 const CREDENTIALS = "kubelet:secret";
 
-async function startPrivate(): Promise<Private> {
+async function startPrivate(): Promise<Private & AsyncDisposable> {
   const folder = temporaryFolder();
   const path = join(folder, "htpasswd");
   const [name = "", password = ""] = CREDENTIALS.split(":");
@@ -29,7 +29,11 @@ async function startPrivate(): Promise<Private> {
   const built = buildImage("secret", [tar([{ name: "secret", data: "1" }])], pack, {});
   const authorization = `Basic ${Buffer.from(CREDENTIALS).toString("base64")}`;
   await pushImage(registry, "secret", "1", built, { authorization });
-  return { image: `${registry.host}/secret:1`, credentials: CREDENTIALS };
+  return {
+    image: `${registry.host}/secret:1`,
+    credentials: CREDENTIALS,
+    [Symbol.asyncDispose]: () => registry.stop(),
+  };
 }
 
 async function stepsOf(crictl: string, kind: DaemonKind): Promise<readonly Step[]> {
@@ -41,8 +45,14 @@ async function stepsOf(crictl: string, kind: DaemonKind): Promise<readonly Step[
     writeFileSync(`/tmp/crictl-${kind}.txt`, session.steps.map(textOf).join("\n"));
     writeFileSync(`/tmp/crictl-${kind}.daemon.log`, daemon.log());
     await daemon.stop();
+    await removeCgroups();
   }
   return session.steps;
+}
+
+/** The pods' parent, which neither daemon made for itself. */
+async function removeCgroups(): Promise<void> {
+  await run(["sh", "-c", `find /sys/fs/cgroup -depth -path '*${CGROUP_PARENT}*' -type d -exec rmdir {} +`]);
 }
 
 function textOf({ command, lines }: Step): string {
@@ -65,7 +75,7 @@ const [crictl] = process.argv.slice(2);
 if (crictl === undefined) throw new Error("usage: crictl.ts CRICTL");
 const folder = temporaryFolder();
 await using node = await startNode();
-const secret = await startPrivate();
+await using secret = await startPrivate();
 const theirs = await stepsOf(crictl, "containerd-2.1");
 const ours = await stepsOf(crictl, "bunkerd");
 const differences: string[] = [];
