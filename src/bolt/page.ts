@@ -25,6 +25,8 @@ export const MAX_VALUE_SIZE = 2 ** 31 - 2;
 export const MAX_ELEMENTS = 0xfffe;
 /** No sound tree is deeper; a cycle of damaged pages ends here. */
 export const MAX_DEPTH = 64;
+/** Buckets in each other. containerd has seven; a reader that follows them must not run out of stack. */
+export const MAX_BUCKET_NESTING = 500;
 
 const HEADER_WORDS = PAGE_HEADER_SIZE / 4;
 const ELEMENT_WORDS = ELEMENT_SIZE / 4;

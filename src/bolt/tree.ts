@@ -25,6 +25,7 @@ import {
   elementFault,
   LEAF_FLAG,
   leafFlags,
+  MAX_BUCKET_NESTING,
   MAX_DEPTH,
   PAGE_HEADER_SIZE,
   type Page,
@@ -125,6 +126,8 @@ export class Tree {
   readonly nodes: Map<number, Node>;
   /** Nested buckets that were opened, by name: in a writer each is one tree. */
   readonly subtrees: Map<string, Tree>;
+  /** Buckets around it. */
+  #nesting = 0;
 
   constructor(tx: TreeTx, root: number, inline: Page | undefined, sequence: bigint) {
     this.nodes = tx.writable ? new Map() : NO_NODES;
@@ -268,7 +271,11 @@ export class Tree {
     const low = readU32(value, 8);
     const high = readU32(value, 12);
     const sequence = high === 0 && low === 0 ? 0n : (BigInt(high) << 32n) | BigInt(low);
-    return new Tree(this.tx, root, root === 0 ? this.#inlinePage(value, at) : undefined, sequence);
+    const tree = new Tree(this.tx, root, root === 0 ? this.#inlinePage(value, at) : undefined, sequence);
+    tree.#nesting = this.#nesting + 1;
+    // Only a damaged file goes on for ever: a bucket whose root is that of one around it.
+    if (tree.#nesting > MAX_BUCKET_NESTING) throw this.tooDeep();
+    return tree;
   }
 
   /** The page behind the header, copied so that its words lie straight. */
