@@ -8,11 +8,13 @@ import type { Container } from "#gen/containerd/services/containers/v1/container
 import { Version, type VersionResponse } from "#gen/containerd/services/version/v1/version_pb.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContainerStore } from "../model/containers.ts";
+import type { ContentStore } from "../model/content.ts";
 import type { LeaseStore } from "../model/leases.ts";
 import type { NamespaceStore } from "../model/namespaces.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
 import type { Scope } from "../model/scope.ts";
 import { remoteContainers } from "./containers.ts";
+import { remoteContent } from "./content.ts";
 import { type RemoteEvents, remoteEvents } from "./events.ts";
 import { type RemoteIntrospection, remoteIntrospection } from "./introspection.ts";
 import { remoteLeases } from "./leases.ts";
@@ -28,6 +30,7 @@ export type { Namespace } from "#gen/containerd/services/namespaces/v1/namespace
 export type { Envelope } from "#gen/containerd/types/event_pb.ts";
 export type { Sandbox } from "#gen/containerd/types/sandbox_pb.ts";
 export type { ContainerStore } from "../model/containers.ts";
+export type { ContentStore } from "../model/content.ts";
 export { BunkerdError, type ErrorCode, isError } from "../model/errors.ts";
 export type { LeaseStore, NewLease } from "../model/leases.ts";
 export type { NamespaceStore } from "../model/namespaces.ts";
@@ -98,6 +101,10 @@ export class Client {
 
   events(): RemoteEvents {
     return remoteEvents(this.#remote);
+  }
+
+  content(): ContentStore {
+    return remoteContent(this.#remote);
   }
 
   introspection(): RemoteIntrospection {

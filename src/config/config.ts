@@ -63,6 +63,10 @@ export interface Config {
     readonly differs: readonly string[];
     readonly syncFs: boolean;
   };
+  /** Programs that turn layers of one media type into another. */
+  readonly streamProcessors: readonly StreamProcessorConfig[];
+  /** By name. */
+  readonly proxyPlugins: Readonly<Record<string, ProxyPluginConfig>>;
   readonly transfer: TransferConfig;
   readonly imageVerifier: {
     /** Of programs that judge images. */
@@ -75,6 +79,11 @@ export interface Config {
   /** By config.toml's own names; durations are milliseconds. */
   readonly nri: ValueOf<typeof NRI>;
 }
+
+export type ProxyPluginConfig = ValueOf<typeof ROOT>["proxy_plugins"][string];
+export type StreamProcessorConfig = ValueOf<typeof ROOT>["stream_processors"][string] & {
+  readonly id: string;
+};
 
 export interface TransferConfig {
   /** At once; 0: any number. */
@@ -233,6 +242,8 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     transfer: transferConfig(plugin("io.containerd.transfer.v1.local", TRANSFER)),
     imageVerifier: verifierConfig(plugin("io.containerd.image-verifier.v1.bindir", IMAGE_VERIFIER)),
     diff: diffConfig(plugin("io.containerd.service.v1.diff-service", DIFF_SERVICE)),
+    streamProcessors: Object.entries(root.stream_processors).map(([id, each]) => ({ id, ...each })),
+    proxyPlugins: root.proxy_plugins,
     nri: plugin("io.containerd.nri.v1.nri", NRI),
     pods: plugin("io.bunkerd.node.v1.pods", PODS),
     cri: {

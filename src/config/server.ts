@@ -11,6 +11,7 @@ import {
   strings,
   table,
   unbuilt,
+  type ValueOf,
 } from "./schema.ts";
 
 export const DEFAULT_CONFIG_PATH = "/etc/bunkerd/config.toml";
@@ -68,7 +69,7 @@ function timeouts(): Field<Readonly<Record<string, number>>> {
 }
 
 /** The encrypted layer decoders that containerd knows without being told. */
-function defaultProcessors(): Field<Readonly<Record<string, unknown>>> {
+function defaultProcessors(): Field<Readonly<Record<string, ValueOf<typeof processor>>>> {
   const decoder = (accepts: string, returns: string) => ({
     accepts: [accepts],
     returns,
@@ -77,7 +78,7 @@ function defaultProcessors(): Field<Readonly<Record<string, unknown>>> {
     env: ["OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt/ocicrypt_keyprovider.conf"],
   });
   const layer = "application/vnd.oci.image.layer.v1.tar";
-  return map<unknown>(processor, {
+  return map(processor, {
     "io.containerd.ocicrypt.decoder.v1.tar.gzip": decoder(`${layer}+gzip+encrypted`, `${layer}+gzip`),
     "io.containerd.ocicrypt.decoder.v1.tar": decoder(`${layer}+encrypted`, layer),
   });
@@ -100,8 +101,8 @@ export const ROOT = table({
   }),
   cgroup: table({ path: string() }),
   timeouts: timeouts(),
-  proxy_plugins: unbuilt("proxy plugins", map(proxyPlugin)),
-  stream_processors: unbuilt("diff", defaultProcessors()),
+  proxy_plugins: map(proxyPlugin),
+  stream_processors: defaultProcessors(),
 });
 
 const owner = {

@@ -18,6 +18,7 @@ import { startMounts } from "./mounts.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { startPods } from "./pods.ts";
 import { applyProcessSettings } from "./process.ts";
+import { Proxies } from "./proxies.ts";
 import { startRestart } from "./restart.ts";
 import { startRuntime } from "./runtime.ts";
 import { startServices, ttrpcBindings } from "./services.ts";
@@ -59,13 +60,16 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
     {},
     () => new Exchange({ clock }),
   );
-  const base = { parts, config, logger, clock, exchange, stack };
+  const proxies = new Proxies(parts, config.proxyPlugins);
+  stack.defer(() => proxies.close());
+  const base = { parts, config, logger, clock, exchange, proxies, stack };
   const opened = await startMetadata({ ...base, metrics });
   const { collection, metadata } = await startCollection({ ...base, metadata: opened, metrics });
   const mounts = await startMounts({ ...base, metadata });
   const runtime = await startRuntime({ ...base, metadata, version });
   const { tasks } = runtime;
-  const { differs, service: diff } = await startDiff(parts, config, metadata);
+  const { differs, service: diff } = await startDiff(parts, config, metadata, proxies);
+  await proxies.refuseOthers();
   const transfer = await startTransfer({ ...base, metadata, differs });
   const restart = await startRestart({ ...base, metadata, tasks });
   const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
@@ -133,18 +137,19 @@ interface MetadataParts {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly exchange: Exchange | undefined;
+  readonly proxies: Proxies;
   readonly metrics: DaemonMetrics | undefined;
   readonly stack: AsyncDisposableStack;
 }
 
 /** The blobs, the database with its lock, and the stores on both. */
 async function startMetadata(given: MetadataParts): Promise<Metadata | undefined> {
-  const { parts, config, logger, clock, exchange, metrics, stack } = given;
+  const { parts, config, logger, clock, exchange, metrics, proxies, stack } = given;
   const root = join(config.root, `${PluginType.content}.content`);
   const content = await parts.start({ type: PluginType.content, id: "content", exports: { root } }, {}, () =>
     openBlobs({ root, clock, logger }),
   );
-  const snapshotters = await startSnapshotters({ parts, config, clock, logger, stack });
+  const snapshotters = await startSnapshotters({ parts, config, clock, logger, proxies, stack });
   const path = join(config.root, `${PluginType.metadata}.bolt`, "meta.db");
   const { openTimeoutMs, contentSharing } = config.bolt;
   const name = { type: PluginType.metadata, id: "bolt", exports: { path, policy: contentSharing } };

@@ -10,12 +10,14 @@ import { openNative } from "../snapshots/native.ts";
 import { inUserNamespace, overlayProblem, supportsIdMappedMounts } from "../snapshots/overlay-support.ts";
 import { openOverlayfs } from "../snapshots/overlayfs.ts";
 import { type Parts, PluginType } from "./parts.ts";
+import type { Proxies } from "./proxies.ts";
 
 export interface SnapshotterParts {
   readonly parts: Parts;
   readonly config: Config;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly proxies: Proxies;
   readonly stack: AsyncDisposableStack;
 }
 
@@ -30,6 +32,7 @@ export async function startSnapshotters(given: SnapshotterParts): Promise<Readon
     capabilities: readonly string[],
     open: (root: string) => Snapshotter,
   ): Promise<void> => {
+    if (given.proxies.has(PluginType.snapshotter, id)) return;
     const root = rootPath === "" ? join(config.root, `${PluginType.snapshotter}.${id}`) : rootPath;
     const platforms = [platformOf("linux", architecture())];
     const name = { type: PluginType.snapshotter, id, exports: { root }, platforms, capabilities };
@@ -54,6 +57,7 @@ export async function startSnapshotters(given: SnapshotterParts): Promise<Readon
     return openOverlayfs({ root, clock, logger, upperdirLabel, syncRemove, mountOptions, remapIds });
   });
   await start("native", native.rootPath, [], (root) => openNative({ root, clock, logger }));
+  await given.proxies.startSnapshotters(running);
   parts.group(PluginType.snapshotter, running);
   return running;
 }

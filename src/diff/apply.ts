@@ -3,12 +3,12 @@ import { type Descriptor, DescriptorSchema } from "#gen/containerd/types/descrip
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import type { BlobReader, ContentStore } from "../model/content.ts";
 import { type ApplyOptions, LAYER_MEDIA_TYPE } from "../model/diff.ts";
-import { BunkerdError, fail, unquoted, within } from "../model/errors.ts";
+import { fail, within } from "../model/errors.ts";
 import type { Scope } from "../model/scope.ts";
 import type { LayerTarget } from "./layer.ts";
-import { layerReading } from "./media-types.ts";
 import { withMounts } from "./mounts.ts";
 import { overlayLayers } from "./overlay-options.ts";
+import { processingOf, type Step, type StreamProcessor } from "./processing.ts";
 import type { FromWorker } from "./protocol.ts";
 import type { Job, Workers } from "./workers.ts";
 
@@ -19,6 +19,7 @@ const PIECES_AHEAD = 4;
 export interface ApplyDependencies {
   readonly content: ContentStore;
   readonly workers: Workers;
+  readonly processors: readonly StreamProcessor[];
   /** True in a user namespace: no devices, no overlay marks. */
   readonly inUserNamespace: boolean;
 }
@@ -29,22 +30,18 @@ export async function applyLayer(
   scope: Scope,
   layer: Descriptor,
   mounts: readonly Mount[],
-  { syncFs = false, alone }: ApplyOptions,
+  { syncFs = false, alone, payloads }: ApplyOptions,
 ): Promise<Descriptor> {
   const blob = await dependencies.content.open(scope, layer.digest).catch((error: unknown) => {
     throw within("failed to get reader from content store", error);
   });
   try {
-    const reading = layerReading(layer.mediaType);
-    if (reading === undefined) {
-      const type = unquoted(layer.mediaType);
-      const message = `failed to get stream processor for ${type}: no processor for media-type`;
-      throw new BunkerdError("Unknown", message);
-    }
+    const { steps, reading } = processingOf(layer.mediaType, dependencies.processors);
     return await withTarget(dependencies, mounts, (target) =>
       dependencies.workers.run(async (job) => {
         job.send({ kind: "apply", target: { ...target, alone }, reading, syncFs });
-        const { digest, sizeBytes } = await feed(job, blob, layer.digest, scope.signal);
+        const pieces = await processed(piecesOf(blob, layer.digest), steps, payloads);
+        const { digest, sizeBytes } = await feed(job, pieces, layer.digest, scope.signal);
         const size = BigInt(sizeBytes);
         return create(DescriptorSchema, { mediaType: LAYER_MEDIA_TYPE, digest, size });
       }),
@@ -71,29 +68,62 @@ function withTarget<T>(
   return withMounts(mounts, "write", (root) => work({ root, lowers: [], whiteouts: "remove", makesDevices }));
 }
 
-/** Sends the blob, some pieces ahead of what the thread has taken, until the thread answers. */
+async function* piecesOf(blob: BlobReader, digest: string): AsyncGenerator<Uint8Array> {
+  for (let position = 0; position < blob.sizeBytes; ) {
+    const bytes = new Uint8Array(Math.min(PIECE_BYTES, blob.sizeBytes - position));
+    const count = await blob.read(bytes, position);
+    if (count === 0) throw fail("DataLoss", `blob ${digest} ends at byte ${position}`);
+    position += count;
+    yield bytes.subarray(0, count);
+  }
+}
+
+/** What comes out of the programs. */
+async function processed(
+  blob: AsyncGenerator<Uint8Array>,
+  steps: readonly Step[],
+  payloads: ApplyOptions["payloads"],
+): Promise<AsyncGenerator<Uint8Array>> {
+  let pieces = blob;
+  for (const { processor, mediaType } of steps) {
+    const { processStream } = await import("./processors.ts");
+    pieces = processStream(processor, mediaType, pieces, payloads?.[processor.id]);
+  }
+  return pieces;
+}
+
+/** Sends the layer, some pieces ahead of what the thread has taken, until the thread answers. */
 async function feed(
   job: Job,
-  blob: BlobReader,
+  pieces: AsyncGenerator<Uint8Array>,
   digest: string,
   signal: AbortSignal | undefined,
 ): Promise<FromWorker & { kind: "applied" }> {
-  let position = 0;
+  let isAll = false;
   let ahead = 0;
-  for (;;) {
-    if (signal?.aborted === true) throw fail("Canceled", `apply layer ${digest}`);
-    if (position < blob.sizeBytes && ahead < PIECES_AHEAD) {
-      const bytes = new Uint8Array(Math.min(PIECE_BYTES, blob.sizeBytes - position));
-      const count = await blob.read(bytes, position);
-      if (count === 0) throw fail("DataLoss", `blob ${digest} ends at byte ${position}`);
-      position += count;
-      ahead += 1;
-      job.send({ kind: "bytes", bytes: bytes.subarray(0, count) }, [bytes.buffer]);
-      if (position === blob.sizeBytes) job.send({ kind: "end" });
-      continue;
+  try {
+    for (;;) {
+      if (signal?.aborted === true) throw fail("Canceled", `apply layer ${digest}`);
+      if (!isAll && ahead < PIECES_AHEAD) {
+        const { value, done } = await pieces.next();
+        isAll = done === true;
+        if (isAll) job.send({ kind: "end" });
+        else {
+          // A copy, if it is of a stream's own buffer.
+          const bytes =
+            value.byteLength === value.buffer.byteLength || value.buffer.byteLength === PIECE_BYTES
+              ? value
+              : value.slice();
+          ahead += 1;
+          job.send({ kind: "bytes", bytes }, [bytes.buffer as ArrayBuffer]);
+        }
+        continue;
+      }
+      const message = await job.receive();
+      if (message.kind === "applied") return message;
+      if (message.kind === "taken") ahead -= 1;
     }
-    const message = await job.receive();
-    if (message.kind === "applied") return message;
-    if (message.kind === "taken") ahead -= 1;
+  } finally {
+    await pieces.return(undefined);
   }
 }

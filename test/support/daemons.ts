@@ -50,7 +50,7 @@ export interface DaemonOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** A command that starts the daemon's, such as `unshare -m`. */
   readonly prefix?: readonly string[];
-  /** Plugins that containerd starts with; default: those with a side effect outside its folders are off. */
+  /** Plugins that the daemon starts without; default: of containerd those with a side effect outside its folders. */
   readonly disabledPlugins?: readonly string[];
 }
 
@@ -112,7 +112,7 @@ async function commandOf(kind: DaemonKind, config: string): Promise<string[]> {
 }
 
 function configOf(kind: DaemonKind, folder: string, root: string, options: DaemonOptions): string {
-  const disabled = kind === "bunkerd" ? [] : (options.disabledPlugins ?? OUTSIDE);
+  const disabled = options.disabledPlugins ?? (kind === "bunkerd" ? [] : OUTSIDE);
   return [
     "version = 2",
     `root = ${JSON.stringify(root)}`,

