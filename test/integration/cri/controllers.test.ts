@@ -3,15 +3,28 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
+import { Events } from "#gen/containerd/services/events/v1/events_pb.ts";
 import { Controller } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
 import { SandboxSchema } from "#gen/containerd/types/sandbox_pb.ts";
 import { PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
 import { packSpec } from "../../../src/client/spec.ts";
 import { until } from "../../support/containers.ts";
-import { type CriDaemon, podConfig, podLeftovers, prepareCri, startCri } from "../../support/cri.ts";
-import { daemonKinds } from "../../support/daemons.ts";
+import {
+  type CriDaemon,
+  exited,
+  logOf,
+  podConfig,
+  podLeftovers,
+  prepareCri,
+  runContainer,
+  script,
+  startCri,
+} from "../../support/cri.ts";
+import { containerdProgram, daemonKinds } from "../../support/daemons.ts";
 import { inNamespace } from "../../support/grpc.ts";
 import { enterHostNetwork } from "../../support/netns.ts";
+import { temporaryFolder } from "../../support/processes.ts";
+import { writeSandboxShim } from "../../support/sandbox-shim.ts";
 
 let host: ReturnType<typeof enterHostNetwork>;
 beforeAll(async () => {
@@ -24,8 +37,11 @@ const scope = inNamespace("k8s.io");
 
 describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
   let cri: CriDaemon;
+  let shim = "";
   beforeAll(async () => {
-    cri = await startCri(kind);
+    const folder = temporaryFolder();
+    shim = writeSandboxShim(folder, await containerdProgram("2.1", "containerd-shim-runc-v2"));
+    cri = await startCri(kind, { handlers: { own: `runtime_type = "${shim}"\nsandboxer = "shim"` } });
   });
   afterAll(() => cri[Symbol.asyncDispose]());
 
@@ -45,6 +61,66 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     expect(await controller.status(name, scope)).toMatchObject({ sandboxId: name.sandboxId, state: "" });
     const path = join(cri.daemon.folder, "state/io.containerd.runtime.v2.task/k8s.io", name.sandboxId);
     expect(existsSync(path)).toBe(false);
+  });
+
+  test("a shim's sandbox is created, started, asked, stopped and shut down, with its events", async () => {
+    const controller = cri.client(Controller);
+    const left = new AbortController();
+    const heard: string[] = [];
+    const listening = (async () => {
+      const filters = ['topic~="^/sandboxes/"'];
+      for await (const { topic } of cri.client(Events).subscribe({ filters }, { signal: left.signal }))
+        heard.push(topic);
+    })().catch(() => undefined);
+    await until("events are heard", async () => {
+      await cri.client(Events).publish({ topic: "/sandboxes/ready" }, scope);
+      return heard.length > 0;
+    });
+    const name = { sandboxId: `own-${process.pid}-${kind.slice(0, 1)}`, sandboxer: "shim" };
+    const sandbox = create(SandboxSchema, {
+      sandboxId: name.sandboxId,
+      runtime: { name: shim },
+      sandboxer: "shim",
+    });
+    sandbox.spec = packSpec({ ociVersion: "1.2.0" });
+    await controller.create({ ...name, sandbox }, scope);
+    expect((await controller.start(name, scope)).pid).toBeGreaterThan(0);
+    // containerd 2.1 has the method in no service of its own.
+    if (kind === "bunkerd")
+      expect((await controller.platform(name, scope)).platform).toMatchObject({ os: "linux" });
+    expect(await controller.status({ ...name, verbose: true }, scope)).toMatchObject({
+      state: "SANDBOX_READY",
+      info: { info: '{"by":"a test"}' },
+    });
+    expect((await controller.metrics(name, scope)).metrics?.id).toBe(name.sandboxId);
+    await controller.update({ ...name, sandbox, fields: [] }, scope);
+    const ended = controller.wait(name, scope);
+    await controller.stop({ ...name, timeoutSecs: 1 }, scope);
+    expect((await ended).exitStatus).toBe(0);
+    await controller.shutdown(name, scope);
+    await until("the end is heard", () => heard.includes("/sandboxes/exit"));
+    expect(heard.filter((topic) => !topic.endsWith("ready"))).toEqual(
+      ["create", "start", "exit"].map((verb) => `/sandboxes/${verb}`),
+    );
+    const path = join(cri.daemon.folder, "state/io.containerd.runtime.v2.task/k8s.io", name.sandboxId);
+    expect(existsSync(path)).toBe(false);
+    left.abort();
+    await listening;
+  });
+
+  test("a pod of a handler with sandboxes of its own runs containers", async () => {
+    const { runtime } = cri;
+    const config = podConfig(cri.daemon);
+    const { podSandboxId } = await runtime.runPodSandbox({ config, runtimeHandler: "own" });
+    const { status } = await runtime.podSandboxStatus({ podSandboxId });
+    expect(status).toMatchObject({ state: PodSandboxState.SANDBOX_READY, runtimeHandler: "own" });
+    const container = script("inside", "echo ran; exit 2");
+    const id = await runContainer(cri, podSandboxId, config, container);
+    expect(await exited(cri, id)).toMatchObject({ exitCode: 2 });
+    expect(logOf(config, container)).toBe("ran\n");
+    await runtime.stopPodSandbox({ podSandboxId });
+    await runtime.removePodSandbox({ podSandboxId });
+    expect(podLeftovers(cri.daemon)).toEqual([]);
   });
 
   test("a pod's controller tells of it, and waits for its end", async () => {

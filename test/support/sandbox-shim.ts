@@ -1,0 +1,101 @@
+/**
+ * A shim with sandboxes of its own, as Debian packages none: it serves the Sandbox API by itself, and the tasks of a real
+ * containerd-shim-runc-v2 that it has started. Run by {@link writeSandboxShim}'s script, by Bun.
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { type CallOptions, createClient } from "@connectrpc/connect";
+import { Sandbox } from "#gen/containerd/runtime/sandbox/v1/sandbox_pb.ts";
+import { Task } from "#gen/containerd/task/v3/shim_pb.ts";
+import { silentLogger } from "../../src/lib/log.ts";
+import { bind } from "../../src/transport/registry.ts";
+import { ttrpcTransport } from "../../src/transport/ttrpc/client.ts";
+import { TtrpcServer } from "../../src/transport/ttrpc/server.ts";
+
+/** Writes a program `<folder>/sandbox-shim`; the path. @param real a containerd-shim-runc-v2 */
+export function writeSandboxShim(folder: string, real: string): string {
+  const path = join(folder, "sandbox-shim");
+  const own = `${process.execPath} ${import.meta.path}`;
+  const text = `#!/bin/sh
+for last; do :; done
+[ "$last" = start ] && exec ${own} start ${real} "$@"
+exec ${real} "$@"
+`;
+  writeFileSync(path, text, { mode: 0o755 });
+  return path;
+}
+
+const NAMESPACE = "containerd-namespace-ttrpc";
+
+async function start(real: string, args: readonly string[]): Promise<void> {
+  // CRI has no spec of a sandbox, and runc's shim does not start without one.
+  if (!existsSync("config.json")) writeFileSync("config.json", '{"ociVersion":"1.2.0"}');
+  const stdin = readFileSync(0);
+  const child = Bun.spawnSync([real, ...args], { stdin, stderr: "inherit" });
+  if (child.exitCode !== 0) process.exit(child.exitCode);
+  const { address } = JSON.parse(child.stdout.toString()) as { address: string };
+  const socket = `${address.replace(/^unix:\/\//, "").slice(0, 90)}.s`;
+  const served = Bun.spawn([process.execPath, import.meta.path, "serve", address, socket], {
+    stdio: ["ignore", "ignore", "ignore"],
+    detached: true,
+  });
+  served.unref();
+  while (!existsSync(socket)) await Bun.sleep(5);
+  process.stdout.write(JSON.stringify({ version: 3, address: `unix://${socket}`, protocol: "ttrpc" }));
+}
+
+async function serve(address: string, socket: string): Promise<void> {
+  const transport = ttrpcTransport({ connect: address.replace(/^unix:\/\//, "") });
+  const real = createClient(Task, transport) as unknown as Record<
+    string,
+    (request: unknown, options: CallOptions) => Promise<unknown>
+  >;
+  const tasks = Object.fromEntries(
+    Task.methods.map(({ localName }) => [
+      localName,
+      (request: unknown, { requestHeader, signal }: { requestHeader: Headers; signal: AbortSignal }) =>
+        real[localName]?.(request, { headers: { [NAMESPACE]: requestHeader.get(NAMESPACE) ?? "" }, signal }),
+    ]),
+  );
+  const ended = Promise.withResolvers<void>();
+  let state = "SANDBOX_NOTREADY";
+  const sandbox = bind(Sandbox, {
+    createSandbox: () => ({}),
+    startSandbox() {
+      state = "SANDBOX_READY";
+      return { pid: process.pid };
+    },
+    platform: () => ({ platform: { os: "linux", architecture: "amd64" } }),
+    stopSandbox() {
+      state = "SANDBOX_NOTREADY";
+      ended.resolve();
+      return {};
+    },
+    async waitSandbox() {
+      await ended.promise;
+      return { exitStatus: 0 };
+    },
+    sandboxStatus: ({ sandboxId, verbose }) => ({
+      ...{ sandboxId, pid: process.pid, state },
+      info: verbose ? { info: '{"by":"a test"}' } : {},
+    }),
+    pingSandbox: () => ({}),
+    async shutdownSandbox({ sandboxId }, { requestHeader }) {
+      ended.resolve();
+      const headers = { [NAMESPACE]: requestHeader.get(NAMESPACE) ?? "" };
+      await real["shutdown"]?.({ id: sandboxId, now: true }, { headers }).catch(() => undefined);
+      setTimeout(() => process.exit(0), 20);
+      return {};
+    },
+    sandboxMetrics: ({ sandboxId }) => ({ metrics: { id: sandboxId } }),
+  });
+  const server = new TtrpcServer(
+    { path: socket, uid: 0, gid: 0 },
+    { bindings: [bind(Task, tasks as object), sandbox], logger: silentLogger },
+  );
+  await server.start();
+}
+
+const [mode, ...given] = import.meta.main ? process.argv.slice(2) : [];
+if (mode === "start") await start(given[0] ?? "", given.slice(1));
+if (mode === "serve") await serve(given[0] ?? "", given[1] ?? "");
