@@ -15,6 +15,7 @@ import { hostPlatform, type Platform } from "../../model/platforms.ts";
 import type { NewSandbox, SandboxController } from "../../model/sandboxes.ts";
 import type { Scope } from "../../model/scope.ts";
 import type { Exit, TaskStore } from "../../model/tasks.ts";
+import { isLost } from "../../runtime/shim.ts";
 import { type CriStores, scopeOf } from "../cri.ts";
 import type { ImagesContext } from "../images/context.ts";
 import { type CriFolders, sandboxPaths } from "../paths.ts";
@@ -198,7 +199,12 @@ export class PodSandboxController implements SandboxController {
   async #end(scope: Scope, pod: PodSandbox): Promise<void> {
     const { tasks } = this.#dependencies;
     this.watch(pod);
-    await ignoringNotFound(() => tasks.kill(scope, { containerId: pod.id, execId: "" }, KILL, false));
+    try {
+      await ignoringNotFound(() => tasks.kill(scope, { containerId: pod.id, execId: "" }, KILL, false));
+    } catch (error) {
+      // The end of a shim that has just been lost is seen by who watches.
+      if (!isLost(error)) throw error;
+    }
     await waitFor(pod.exited, scope.signal);
   }
 
