@@ -40,6 +40,7 @@ async function open(
       endpoint: endpoint === "" ? config.grpc.address : endpoint,
       roots: { pods: pods_root, logs: logs_root },
       maxRestartMs: max_restart_period,
+      logs: { maxBytes: config.pods.container_log_max_bytes, maxFiles: config.pods.container_log_max_files },
     };
     return await NodeMode.open(options, signal);
   } catch (error) {

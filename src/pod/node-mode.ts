@@ -12,8 +12,10 @@ import type { PodCounters } from "./parts.ts";
 import type { Roots } from "./paths.ts";
 import { removePod } from "./remove.ts";
 import { resizeOnly, resizePod } from "./resize.ts";
+import { type RotationLimits, rotateLogs } from "./rotate.ts";
 import { PodSession } from "./session.ts";
 import { CONTAINER_NAME, POD_UID } from "./spec/labels.ts";
+import type { ObservedPod } from "./status.ts";
 import { type Claim, type StoredPod, savePod, storedPods, unitOf } from "./store.ts";
 import type { PodWorker } from "./worker.ts";
 
@@ -24,6 +26,7 @@ export interface NodeModeOptions {
   readonly maxRestartMs: number;
   readonly counters: PodCounters;
   readonly cpuManager?: CpuManager | undefined;
+  readonly logs: RotationLimits;
   readonly logger: Logger;
 }
 
@@ -33,6 +36,7 @@ const RESCAN_MS = 10_000;
 const SETTLE_MS = 50;
 const RETRY_MS = 1000;
 const RECONCILE_MS = 1000;
+const ROTATE_MS = 3000;
 
 /** One pod of the directory. What is to be done with it is done one thing after the other. */
 interface Slot {
@@ -59,6 +63,8 @@ export class NodeMode {
   #watcher: FSWatcher | undefined;
   #settling: ReturnType<typeof setTimeout> | undefined;
   #told = "";
+  /** The last look at each pod that runs, by its uid. */
+  readonly #observed = new Map<string, ObservedPod>();
 
   private constructor(options: NodeModeOptions, session: PodSession) {
     this.#options = options;
@@ -128,9 +134,15 @@ export class NodeMode {
     this.#watch();
     this.#read();
     void this.#repeat(RESCAN_MS, () => this.#read());
+    void this.#repeat(ROTATE_MS, () => this.#rotate());
     const { cpuManager } = this.#options;
     if (cpuManager !== undefined)
       void this.#repeat(RECONCILE_MS, () => cpuManager.reconcile(this.#session.cri));
+  }
+
+  async #rotate(): Promise<void> {
+    for (const observed of this.#observed.values())
+      await rotateLogs(this.#session.cri, observed, this.#options.logs);
   }
 
   async #repeat(everyMs: number, work: () => void | Promise<void>): Promise<void> {
@@ -257,10 +269,12 @@ export class NodeMode {
     const { namespace, source } = wanted;
     const { stored, claim } = await acceptPod(parts, wanted.manifest, wanted.file, { namespace, source });
     const unit = unitOf(parts.roots, stored);
-    const worker = this.#session.worker(unit, () => undefined);
-    const ended = this.#keep(worker, `${namespace}/${wanted.file.metadata.name}`).finally(() =>
-      this.#session.release(unit),
-    );
+    const { uid } = stored.pod.metadata;
+    const worker = this.#session.worker(unit, ({ observed }) => void this.#observed.set(uid, observed));
+    const ended = this.#keep(worker, `${namespace}/${wanted.file.metadata.name}`).finally(() => {
+      this.#session.release(unit);
+      this.#observed.delete(uid);
+    });
     slot.running = { stored, claim, worker, ended };
   }
 

@@ -10,9 +10,12 @@ import { podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 import { run } from "../../support/processes.ts";
 
-const PODS = process.env["BUNKERD_TEST_LONG"] === "1" ? 30 : 8;
+const LONG = process.env["BUNKERD_TEST_LONG"] === "1";
+const PODS = LONG ? 30 : 6;
 const FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.2; done";
 const METRICS = "127.0.0.1:10257";
+
+if (!LONG) process.stdout.write("skipped: rotation of logs takes 10 s; BUNKERD_TEST_LONG=1 runs it\n");
 
 describe.each(podDaemons())("%s", (kind) => {
   let node: PodNode;
@@ -27,7 +30,7 @@ describe.each(podDaemons())("%s", (kind) => {
         pods_root: node.podsRoot,
         logs_root: node.logsRoot,
       }).map(([key, value]) => `${key} = ${JSON.stringify(value)}`),
-      'max_restart_period = "1s"\ncpu_manager_policy = "static"\nreserved_cpus = "0"',
+      'max_restart_period = "1s"\ncpu_manager_policy = "static"\nreserved_cpus = "0"\ncontainer_log_max_bytes = 65536\ncontainer_log_max_files = 2',
       `[metrics]\naddress = "${METRICS}"`,
     ].join("\n");
   beforeAll(async () => {
@@ -157,6 +160,27 @@ describe.each(podDaemons())("%s", (kind) => {
     rmSync(join(manifests, "heals.yaml"));
     await running(0);
   }, 120_000);
+
+  test.skipIf(!LONG)(
+    "a log that has grown too large is rotated; so many are kept",
+    async () => {
+      const script = `n=0; while test $n -lt 3; do n=$((n+1)); head -c 70000 /dev/zero | tr '\\0' x | fold -w 1000; echo line $n; sleep 4; done; ${FOREVER}`;
+      drop(
+        "writes",
+        podText("writes", { app: script }, { restartPolicy: "Always", terminationGracePeriodSeconds: 1 }),
+      );
+      const [pod] = await running(1);
+      const folder = join(node.logsRoot, `default_writes_${pod?.metadata.uid}`, "app");
+      const files = (): string[] => readdirSync(folder).filter((name) => name.startsWith("0.log."));
+      await until("a rotation", () => files().length === 1);
+      const [first = ""] = files();
+      await until("the next", () => files().length === 1 && files()[0] !== first);
+      expect((await node.pod(["logs", "writes"])).stdout).toContain("line 2");
+      rmSync(join(manifests, "writes.yaml"));
+      await running(0);
+    },
+    120_000,
+  );
 
   test.skipIf(availableParallelism() < 2)(
     "a guaranteed pod that asks for a whole CPU has it alone, and gives it back",
