@@ -274,7 +274,13 @@ export class Tree {
     const tree = new Tree(this.tx, root, root === 0 ? this.#inlinePage(value, at) : undefined, sequence);
     tree.#nesting = this.#nesting + 1;
     // Only a damaged file goes on for ever: a bucket whose root is that of one around it.
-    if (tree.#nesting > MAX_BUCKET_NESTING) throw this.tooDeep();
+    if (tree.#nesting > MAX_BUCKET_NESTING) {
+      throw damagedPage(
+        this.tx.path,
+        root,
+        `is the root of a bucket in more than ${MAX_BUCKET_NESTING} others`,
+      );
+    }
     return tree;
   }
 
