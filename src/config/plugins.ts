@@ -89,7 +89,7 @@ const TASKS: Readonly<Record<string, Field>> = {
   ),
   "io.containerd.monitor.task.v1.cgroups": unbuilt("runtime", table({ no_prometheus: boolean() })),
   "io.containerd.monitor.container.v1.restart": RESTART,
-  "io.containerd.internal.v1.opt": unbuilt("runtime", table({ path: string("/opt/containerd") })),
+  "io.containerd.internal.v1.opt": unbuilt("ctr install", table({ path: string("/opt/containerd") })),
   "io.containerd.runtime.v1.linux": table(
     Object.fromEntries(
       ["shim", "runtime", "runtime_root", "no_shim", "shim_debug", "shim_no_mount_ns", "shim_no_newns"].map(

@@ -44,6 +44,8 @@ export interface DaemonOptions {
   readonly root?: string;
   /** More lines of config.toml. */
   readonly config?: string;
+  /** All of config.toml, of which root, state and address must be the folder's. */
+  readonly wholeConfig?: (folder: string) => string;
   /** Whose `containerd-shim-runc-v2` is first in the daemon's PATH; containerd's own by default, 2.1's for bunkerd. */
   readonly shim?: Version;
   /** Of the daemon, besides the test's own. */
@@ -131,7 +133,8 @@ export async function launchDaemon(kind: DaemonKind, options: DaemonOptions = {}
   const folder = options.folder ?? temporaryFolder();
   const root = options.root ?? join(folder, "root");
   mkdirSync(join(folder, "state"), { recursive: true });
-  writeFileSync(join(folder, "config.toml"), configOf(kind, folder, root, options));
+  const config = options.wholeConfig?.(folder) ?? configOf(kind, folder, root, options);
+  writeFileSync(join(folder, "config.toml"), config);
   const log = openSync(join(folder, "log"), "a");
   const command = [...(options.prefix ?? []), ...(await commandOf(kind, join(folder, "config.toml")))];
   const child = start(command, {
