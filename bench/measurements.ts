@@ -19,6 +19,8 @@ import { BenchConnection, methodOf } from "./http2-client.ts";
 const PATH = "/containerd.services.containers.v1.Containers";
 const SPEC_BYTES = 4096;
 export const WORKERS = 32;
+/** What collectors do not need they give back within seconds; ours looks every five whether the daemon is idle. */
+export const SETTLE_MS = 12_000;
 
 /** Fills a namespace with `count` containers of `sizeBytes`; one in a hundred carries the label that the filter seeks. */
 export async function fill(
@@ -162,8 +164,7 @@ export async function idleConnectionsMemory(
       connections.push(connection);
       await connection.call(method, getOf(daemon, namespace).message);
     }
-    // What a collector gives back, it gives back within seconds.
-    await Bun.sleep(3000);
+    await Bun.sleep(SETTLE_MS);
     return memoryOf(daemon).rss;
   } finally {
     for (const connection of connections) connection.close();

@@ -8,7 +8,7 @@ import { newNamespace } from "../test/support/containers.ts";
 import { importImage } from "../test/support/cri.ts";
 import { type Daemon, startDaemon } from "../test/support/daemons.ts";
 import { type Figure, figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
-import { memoryOf } from "./measurements.ts";
+import { memoryOf, SETTLE_MS } from "./measurements.ts";
 
 const IMAGE = "docker.io/library/box:1";
 /** The targets' number of runs. */
@@ -16,8 +16,6 @@ const RUNS = 20;
 const AT_ONCE = 10;
 const FEW = 100;
 const MANY = Number(process.env["CONTAINERS"] ?? 1000);
-/** What collectors do not need they give back within seconds; ours looks every five whether the daemon is idle. */
-const SETTLE_MS = 12_000;
 
 interface Runner {
   readonly daemon: Daemon;

@@ -101,8 +101,9 @@ export function emptyBucketValue(): Uint8Array {
 }
 
 /** Keys of the subtree map: bytes as a Latin-1 string. */
-const nameOf = (key: Uint8Array): string =>
-  Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1");
+const nameOf = (key: Uint8Array): string => latin1Slice.call(key, 0, key.length);
+/** A Buffer around each key would cost several times the string. */
+const { latin1Slice } = Buffer.prototype;
 
 /** Readers have none, and share these. */
 const NO_NODES = new Map<number, Node>();

@@ -6,7 +6,7 @@ import { EMPTY_TABLE_UPDATE } from "./hpack/encoder.ts";
 const BUFFER_BYTES = 128 << 10;
 
 /** Spare buffers that the engine keeps: connections that write at the same time. */
-const MAX_SPARE_BUFFERS = 8;
+const MAX_SPARE_BUFFERS = 32;
 
 const spare: Uint8Array[] = [];
 
