@@ -13,6 +13,7 @@ import type { SnapshotStore } from "../model/snapshots.ts";
 import type { TaskStore } from "../model/tasks.ts";
 import type { Nri } from "../nri/nri.ts";
 import type { ContainerEvents } from "./events.ts";
+import type { ImagesContext } from "./images/context.ts";
 import type { LocalImages } from "./images/local-images.ts";
 import type { SnapshotUsages } from "./images/snapshot-usages.ts";
 import type { CriFolders } from "./paths.ts";
@@ -53,6 +54,7 @@ export interface Cri {
   readonly tasks: TaskStore;
   readonly host: HostFacts;
   readonly images: LocalImages;
+  readonly imagesContext: ImagesContext;
   readonly networks: Networks;
   /** Undefined if it is disabled. */
   readonly nri: Nri | undefined;

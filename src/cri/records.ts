@@ -4,9 +4,11 @@ import { packSpec } from "../client/spec.ts";
 import { withMounts } from "../diff/mounts.ts";
 import { fail, isError, within } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
+import { fromDescriptor } from "../model/oci.ts";
 import type { Scope } from "../model/scope.ts";
 import type { SnapshotStore } from "../model/snapshots.ts";
 import type { CriStores } from "./cri.ts";
+import type { ImagesContext } from "./images/context.ts";
 import type { LocalImage } from "./images/local-images.ts";
 import { systemError } from "./system-errors.ts";
 
@@ -43,14 +45,24 @@ export async function underLease<T>(
   }
 }
 
-/** Makes the container's root file system: a new snapshot on the image's layers. @throws AlreadyExists, NotFound if it is not unpacked */
+/** Makes the container's root file system: a new snapshot on the image's layers, which are unpacked if they are not. @throws AlreadyExists, NotFound */
 export function withNewSnapshot(
+  transfers: ImagesContext["transfers"],
   snapshotter: string,
   image: LocalImage,
   labels: Labels,
 ): ContainerOption<Stores> {
   return async ({ stores, scope }, container) => {
-    await snapshotterOf(stores, snapshotter).prepare(scope, container.id, image.chainId, labels);
+    const snapshots = snapshotterOf(stores, snapshotter);
+    const prepare = () => snapshots.prepare(scope, container.id, image.chainId, labels);
+    await prepare().catch(async (error: unknown) => {
+      if (!isError(error, "NotFound")) throw error;
+      // Imported without, or for another snapshotter.
+      await step("error unpacking image", () =>
+        transfers.unpackImage(scope, fromDescriptor(image.target), snapshotter),
+      );
+      await prepare();
+    });
     container.snapshotter = snapshotter;
     container.snapshotKey = container.id;
     container.image = image.references[0] ?? "";

@@ -13,6 +13,7 @@ import {
   ALL_PLATFORMS,
   anyPlatform,
   hostPlatform,
+  onlyPlatform,
   orderedPlatforms,
   strictPlatform,
 } from "../model/platforms.ts";
@@ -109,6 +110,16 @@ export class LocalTransfers implements Transferrer {
       if (image === undefined) throw new Error("an image that is stored is there");
       return image;
     });
+  }
+
+  /** Makes the snapshots of an image that is here, for this machine. @throws NotFound if its content is not whole */
+  async unpackImage(scope: Scope, target: OciDescriptor, snapshotter: string): Promise<void> {
+    const { targets, logger } = this.#dependencies;
+    const platform = hostPlatform();
+    const chosen = targetsFor([{ platform, snapshotter }], targets, logger);
+    const selection = { platforms: onlyPlatform(platform), allMetadata: false, manifestLimit: 1 };
+    const { unpackImported } = await import("./imported.ts");
+    await this.#leased(scope, (leased) => unpackImported(this.#work(), leased, target, selection, chosen));
   }
 
   /** @throws Canceled, whatever the work made of a caller that has gone */

@@ -148,6 +148,7 @@ export async function importImage(
   config: object,
   files: readonly TarEntry[] = [],
   namespace = "k8s.io",
+  flags: readonly string[] = [],
 ): Promise<void> {
   const busybox = readFileSync(join(await debianPackage("bookworm", "busybox-static"), "bin/busybox"));
   const layer = tar([
@@ -161,7 +162,17 @@ export async function importImage(
   const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });
   const archive = join(daemon.folder, "image.tar");
   writeFileSync(archive, buildImage(name, [layer], pack, config).archive);
-  const imported = await ctr("2.1", daemon, "-n", namespace, "images", "import", "--local", archive);
+  const imported = await ctr(
+    "2.1",
+    daemon,
+    "-n",
+    namespace,
+    "images",
+    "import",
+    "--local",
+    ...flags,
+    archive,
+  );
   if (imported.code !== 0) throw new Error(`import of ${name}: ${imported.stderr}`);
 }
 

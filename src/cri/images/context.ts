@@ -13,7 +13,7 @@ export interface ImagesContext {
   readonly images: ImageStore;
   readonly content: ContentStore;
   readonly local: LocalImages;
-  readonly transfers: Pick<LocalTransfers, "pullImage">;
+  readonly transfers: Pick<LocalTransfers, "pullImage" | "unpackImage">;
   readonly usages: SnapshotUsages;
   /** Where each snapshotter keeps its files, by its name. */
   readonly snapshotterRoots: ReadonlyMap<string, string>;

@@ -114,7 +114,7 @@ async function start(
   const record = await step("failed to create containerd container", () =>
     underLease(stores, scope, id, (leased) =>
       newContainer(stores, leased, id, [
-        withNewSnapshot(snapshotter, image, snapshotLabels(pod)),
+        withNewSnapshot(given.imagesContext.transfers, snapshotter, image, snapshotLabels(pod)),
         withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
         withLabels(labels),
         withExtension(SANDBOX_EXTENSION, packSandboxMetadata(pod.metadata)),

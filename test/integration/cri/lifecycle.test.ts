@@ -4,6 +4,7 @@ import { ContainerState, NamespaceMode, PodSandboxState } from "#gen/runtime/v1/
 import {
   type CriDaemon,
   exited,
+  importImage,
   logOf,
   podConfig,
   podLeftovers,
@@ -69,6 +70,26 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
       network: { ip: "" },
     });
     await runtime.removePodSandbox({ podSandboxId });
+    await runtime.removePodSandbox({ podSandboxId });
+    expect(podLeftovers(cri.daemon)).toEqual([]);
+  });
+
+  test("an image that is here but not unpacked is, when a container needs it; its volumes are filled", async () => {
+    const { runtime } = cri;
+    const name = "docker.io/library/packed:1";
+    const volume = { Cmd: ["/bin/sh"], Env: ["PATH=/bin"], Volumes: { "/data": {} } };
+    const file = { name: "data/greeting", data: "from the image\n" };
+    await importImage(cri.daemon, name, volume, [file], "k8s.io", ["--no-unpack"]);
+    const config = podConfig(cri.daemon, hostNetwork);
+    const { podSandboxId } = await runtime.runPodSandbox({ config });
+    const container = script("packed", "cat /data/greeting; echo more > /data/greeting", {
+      image: { image: name },
+    });
+    expect(await exited(cri, await runContainer(cri, podSandboxId, config, container))).toMatchObject({
+      exitCode: 0,
+    });
+    expect(logOf(config, container)).toBe("from the image\n");
+    await runtime.stopPodSandbox({ podSandboxId });
     await runtime.removePodSandbox({ podSandboxId });
     expect(podLeftovers(cri.daemon)).toEqual([]);
   });
