@@ -127,7 +127,7 @@ async function runProcess(
   const copied = io.copy(streams, () => tasks.closeStdin(own, name));
   const exit = await exitWithin(exited, timeoutMs, caller);
   if (exit !== undefined) {
-    if (!(await drains(copied, drainTimeoutMs))) throw held(name.execId, drainTimeoutMs);
+    if (!(await drains(copied, drainTimeoutMs, caller))) throw held(name.execId, drainTimeoutMs);
     return exit.exitStatus;
   }
   try {
@@ -137,7 +137,7 @@ async function runProcess(
     if (!isError(error, "NotFound")) throw within(`failed to kill exec ${quote(name.execId)}`, error);
   }
   await exited;
-  await drains(copied, drainTimeoutMs);
+  await drains(copied, drainTimeoutMs, caller);
   const [code, reason] = caller?.aborted
     ? (["Canceled", "context canceled"] as const)
     : (["DeadlineExceeded", "context deadline exceeded"] as const);
@@ -163,18 +163,22 @@ async function exitWithin(
   }
 }
 
-/** Whether the output has ended in time. */
-async function drains(copied: Promise<void>, timeoutMs: number): Promise<boolean> {
-  if (timeoutMs === 0) {
-    await copied;
-    return true;
-  }
+/** Whether the output has ended in time, and while the caller listened. */
+async function drains(
+  copied: Promise<void>,
+  timeoutMs: number,
+  caller: AbortSignal | undefined,
+): Promise<boolean> {
   const late = Promise.withResolvers<boolean>();
-  const timer = startTimer(() => late.resolve(false), timeoutMs);
+  const leave = (): void => late.resolve(false);
+  caller?.addEventListener("abort", leave, { once: true });
+  if (caller?.aborted) leave();
+  const timer = timeoutMs > 0 ? startTimer(leave, timeoutMs) : undefined;
   try {
     return await Promise.race([copied.then(() => true), late.promise]);
   } finally {
     clearTimeout(timer);
+    caller?.removeEventListener("abort", leave);
   }
 }
 
