@@ -21,10 +21,12 @@ import { dirname, join } from "node:path";
 import type { Payload } from "./payload.ts";
 
 const DATA = "..data";
+/** `..2026_01_31_23_59_59.` and what makes it unique. */
+const OWN_NAME = /^\.\.[0-9_]+\.[0-9A-Za-z]+$/;
 
 /** @param gid owner of the files, readable for it, if the pod has an fsGroup */
 export function writePayload(folder: string, payload: Payload, gid: number | undefined): void {
-  const current = linkTarget(join(folder, DATA));
+  const current = currentFolder(folder);
   if (current !== undefined && holds(join(folder, current), payload, gid)) return;
   const stamp = `..${new Date().toISOString().replaceAll(/[-:T]/g, "_").replace(/\..*/, "")}.`;
   const fresh = mkdtempSync(join(folder, stamp));
@@ -62,8 +64,12 @@ function existsLink(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
-function linkTarget(path: string): string | undefined {
-  return existsLink(path) ? readlinkSync(path) : undefined;
+/** Name of the folder with the files that are shown. A link that is not ours is none: what it points to is not ours to remove. */
+function currentFolder(folder: string): string | undefined {
+  const link = join(folder, DATA);
+  if (lstatSync(link, { throwIfNoEntry: false })?.isSymbolicLink() !== true) return undefined;
+  const name = readlinkSync(link);
+  return OWN_NAME.test(name) ? name : undefined;
 }
 
 /** True if the folder has these files, with their modes, and no others. */

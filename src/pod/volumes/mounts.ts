@@ -54,7 +54,7 @@ function volumeMount(input: MountsInput, mount: VolumeMount, index: number): Mou
     throw new Error(`subPath ${subPath} must be a relative path without '..'`);
   const common = {
     containerPath,
-    readonly: mount.readOnly ?? false,
+    readonly: mount.readOnly === true || isWrittenHere(pod, mount.name),
     recursiveReadOnly: recursive(input, mount),
     propagation: PROPAGATION[mount.mountPropagation ?? "None"],
   };
@@ -77,6 +77,14 @@ function volumeMount(input: MountsInput, mount: VolumeMount, index: number): Mou
   const bound = paths.subPath(mount.name, container.name, index);
   bindSubPath(path, subPath, bound);
   return create(MountSchema, { ...common, hostPath: bound });
+}
+
+/** Volumes that follow objects are the node's to write: no container may, whatever it asks for (`kubelet_pods.go`, `mustMountRO`). */
+function isWrittenHere({ spec: { volumes = [] } }: Pod, name: string): boolean {
+  const volume = volumes.find((one) => one.name === name);
+  return [volume?.configMap, volume?.secret, volume?.downwardAPI, volume?.projected].some(
+    (kind) => kind !== undefined,
+  );
 }
 
 function recursive({ recursiveReadOnly }: MountsInput, mount: VolumeMount): boolean {

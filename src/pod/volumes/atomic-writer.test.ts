@@ -1,0 +1,84 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writePayload } from "./atomic-writer.ts";
+import type { MountsInput } from "./mounts.ts";
+import { containerMounts } from "./mounts.ts";
+
+let base: string;
+beforeAll(() => {
+  base = mkdtempSync(join(tmpdir(), "bkt-volumes-"));
+});
+afterAll(() => rmSync(base, { recursive: true }));
+
+const payload = (text: string) => new Map([["key", { data: Buffer.from(text), mode: 0o644 }]]);
+
+function volume(name: string): string {
+  const folder = join(base, name);
+  mkdirSync(folder);
+  return folder;
+}
+
+test("files are replaced as a whole, and the old ones go", () => {
+  const folder = volume("sound");
+  writePayload(folder, payload("old"), undefined);
+  const old = readlinkSync(join(folder, "..data"));
+  writePayload(folder, payload("new"), undefined);
+  expect(readFileSync(join(folder, "key"), "utf8")).toBe("new");
+  expect(existsSync(join(folder, old))).toBe(false);
+});
+
+test("a link to the files that somebody has turned elsewhere removes nothing there", () => {
+  const folder = volume("turned");
+  const precious = volume("precious");
+  writeFileSync(join(precious, "file"), "kept");
+  for (const target of ["../precious", precious, "..", "../..", "..data/../../precious"]) {
+    writePayload(folder, payload("old"), undefined);
+    rmSync(join(folder, "..data"));
+    symlinkSync(target, join(folder, "..data"));
+    writePayload(folder, payload(`new ${target}`), undefined);
+    expect(readFileSync(join(precious, "file"), "utf8")).toBe("kept");
+    expect(readFileSync(join(folder, "key"), "utf8")).toBe(`new ${target}`);
+  }
+});
+
+test("volumes of objects are mounted read-only, whatever the container asks for", () => {
+  const volumes = [
+    { name: "config", configMap: {} },
+    { name: "secret", secret: {} },
+    { name: "down", downwardAPI: {} },
+    { name: "all", projected: {} },
+    { name: "own", emptyDir: {} },
+  ];
+  const volumeMounts = volumes.map(({ name }) => ({ name, mountPath: `/${name}`, readOnly: false }));
+  const input = {
+    pod: { metadata: { name: "p" }, spec: { volumes } },
+    container: { name: "c", volumeMounts, terminationMessagePath: "/end" },
+    paths: { container: () => join(base, "container"), hostsFile: "" },
+    volumes: new Map(volumes.map(({ name }) => [name, base])),
+    images: new Map(),
+    env: new Map(),
+    recursiveReadOnly: false,
+    hostsFile: false,
+  } as unknown as MountsInput;
+  const mounts = containerMounts(input);
+  const readonly = Object.fromEntries(mounts.map((mount) => [mount.containerPath, mount.readonly]));
+  expect(readonly).toEqual({
+    "/config": true,
+    "/secret": true,
+    "/down": true,
+    "/all": true,
+    "/own": false,
+    "/end": false,
+  });
+});
