@@ -36,7 +36,7 @@ export function setUpVolumes(input: EnvInput, paths: PodPaths): VolumePaths {
 }
 
 function setUp(input: EnvInput, paths: PodPaths, volume: Volume): string | undefined {
-  const { fsGroup, fsGroupChangePolicy } = input.pod.spec.securityContext ?? {};
+  const { fsGroup } = input.pod.spec.securityContext ?? {};
   if (volume.image !== undefined) return undefined;
   if (volume.hostPath !== undefined) {
     prepareHostPath(volume.hostPath);
@@ -49,7 +49,7 @@ function setUp(input: EnvInput, paths: PodPaths, volume: Volume): string | undef
     makeFolder(path);
     if (medium === "Memory") mountMemory(path, sizeLimit === undefined ? undefined : wholeValueOf(sizeLimit));
     if (fresh || medium === "Memory") chmodSync(path, 0o777);
-    if (fsGroup !== undefined) setOwnership(path, fsGroup, fsGroupChangePolicy);
+    if (fsGroup !== undefined) setOwnership(path, fsGroup);
     return path;
   }
   const payload = payloadOf(input, volume);

@@ -6,6 +6,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -14,6 +15,7 @@ import { join } from "node:path";
 import { writePayload } from "./atomic-writer.ts";
 import type { MountsInput } from "./mounts.ts";
 import { containerMounts } from "./mounts.ts";
+import { setOwnership } from "./ownership.ts";
 
 let base: string;
 beforeAll(() => {
@@ -81,4 +83,17 @@ test("volumes of objects are mounted read-only, whatever the container asks for"
     "/own": false,
     "/end": false,
   });
+});
+
+test("an emptyDir is its group's, and what containers have put there is left alone", () => {
+  const folder = volume("group");
+  const outside = volume("outside");
+  writeFileSync(join(outside, "file"), "", { mode: 0o600 });
+  writeFileSync(join(folder, "own"), "", { mode: 0o600 });
+  symlinkSync(outside, join(folder, "link"));
+  setOwnership(folder, 4242);
+  setOwnership(folder, 4242);
+  expect(statSync(folder)).toMatchObject({ gid: 4242, mode: 0o042775 });
+  for (const path of [join(folder, "own"), join(outside, "file")])
+    expect(statSync(path)).toMatchObject({ gid: 0, mode: 0o100600 });
 });
