@@ -6,6 +6,8 @@ import type { Finished } from "./processes.ts";
 export function transcript({ code, stdout, stderr }: Finished, daemon: Daemon): string {
   return `code ${code}\n---\n${stdout}\n${stderr}`
     .replaceAll(daemon.folder, "<folder>")
+    // What shows ctr's progress may ask for the last time when the pull is over.
+    .replaceAll(/^time=.* msg="failed to get content info" error="context canceled"\n/gm, "")
     .replaceAll(/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| \+0000 UTC)/g, "<time>")
     .replaceAll(/Less than a second|\d+ seconds?|About a minute/g, "<age>")
     .replaceAll(/locked for \S+ \(since [^)]*\)/g, "locked for <age>")
