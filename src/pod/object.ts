@@ -1,5 +1,5 @@
 /** A pod as `kubectl get -o json` shows it: `v1` with its status (`pkg/kubelet/kubelet_pods.go`, `generateAPIPodStatus`). */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import type { FoundPod } from "./found.ts";
 import { type LiveState, readLive } from "./live.ts";
 import { readLog } from "./logs.ts";
@@ -158,17 +158,20 @@ export function terminationMessage({ facts, mounts, exitCode, logPath }: Observe
   return Buffer.from(text).subarray(-MAX_LOG_MESSAGE_BYTES).toString();
 }
 
-/** The end of a file; empty if it is gone. */
+/** The end of a file; empty if it is gone, or no file at all: a pod may mount what it likes there. */
 function tail(path: string, bytes: number): string {
   let fd: number;
   try {
-    fd = openSync(path, "r");
+    // A pipe is not waited for.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
     throw error;
   }
   try {
-    const size = fstatSync(fd).size;
+    const status = fstatSync(fd);
+    if (!status.isFile()) return "";
+    const { size } = status;
     const buffer = Buffer.alloc(Math.min(bytes, size));
     const count = readSync(fd, buffer, 0, buffer.length, Math.max(0, size - bytes));
     return buffer.subarray(0, count).toString();

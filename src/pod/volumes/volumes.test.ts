@@ -12,6 +12,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { makeNode } from "../../linux/inode.ts";
+import { terminationMessage } from "../object.ts";
+import type { ObservedContainer } from "../status.ts";
 import { writePayload } from "./atomic-writer.ts";
 import type { MountsInput } from "./mounts.ts";
 import { containerMounts } from "./mounts.ts";
@@ -96,4 +99,19 @@ test("an emptyDir is its group's, and what containers have put there is left alo
   expect(statSync(folder)).toMatchObject({ gid: 4242, mode: 0o042775 });
   for (const path of [join(folder, "own"), join(outside, "file")])
     expect(statSync(path)).toMatchObject({ gid: 0, mode: 0o100600 });
+});
+
+test("a message is read from a file alone, whatever a pod has mounted at its path", () => {
+  const folder = volume("messages");
+  makeNode(join(folder, "pipe"), 0o010600, 0n);
+  writeFileSync(join(folder, "file"), "the end");
+  const messages = ["file", "pipe", "none", "."].map((name) =>
+    terminationMessage({
+      facts: { terminationMessagePath: "/end", terminationMessagePolicy: "File" },
+      mounts: [{ hostPath: join(folder, name), containerPath: "/end" }],
+      exitCode: 1,
+      logPath: "",
+    } as unknown as ObservedContainer),
+  );
+  expect(messages).toEqual(["the end", "", "", ""]);
 });
