@@ -17,9 +17,15 @@ import { type Figure, figure, printFigures, progress, SIDES, type Side } from ".
 import { h2load } from "./h2load.ts";
 
 const CONTAINERS = Number(process.env["CONTAINERS"] ?? 500);
-/** Of the containers for the lists, so many are started at once. */
-const STARTED_AT_ONCE = 4;
-const LISTS = 40;
+/** For the lists the containers are spread over so many pods, and so many of them run: what does not run a list shows all the same. */
+const LISTED_PODS = 20;
+const RUNNING = CONTAINERS / 5;
+/** How often each is asked in a round. */
+const LISTS = [
+  ["ListContainers", 500],
+  ["ListPodSandbox", 2000],
+  ["ListContainerStats", 40],
+] as const;
 const AT_ONCE = 20;
 const PODS = 50;
 const IDLE_SECONDS = 20;
@@ -82,28 +88,34 @@ async function measureMany(both: Both): Promise<void> {
   });
 }
 
-/** One pod of many containers, all of which run. */
 async function fill(cri: CriDaemon): Promise<void> {
-  const config = podConfig(cri.daemon);
-  const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let at = next++; at < CONTAINERS; at = next++)
-      await runContainer(cri, podSandboxId, config, script(`c${at}`, SLEEP));
+  const pods = await Promise.all(
+    Array.from({ length: LISTED_PODS }, async () => {
+      const sandboxConfig = podConfig(cri.daemon);
+      const { podSandboxId } = await cri.runtime.runPodSandbox({ config: sandboxConfig });
+      return { podSandboxId, sandboxConfig };
+    }),
+  );
+  const worker = async ({ podSandboxId, sandboxConfig }: (typeof pods)[number], first: number) => {
+    for (let at = first; at < CONTAINERS; at += LISTED_PODS) {
+      const config = script(`c${at}`, SLEEP);
+      const { containerId } = await cri.runtime.createContainer({ podSandboxId, config, sandboxConfig });
+      if (at < RUNNING) await cri.runtime.startContainer({ containerId });
+    }
   };
-  await Promise.all(Array.from({ length: STARTED_AT_ONCE }, worker));
+  await Promise.all(pods.map(worker));
 }
 
 /** By h2load: a client that decodes what it gets would be most of what is measured. */
 async function measureLists(both: Both, rounds: number): Promise<void> {
   progress(`lists of ${CONTAINERS} containers`);
   await inTurn(both, 1, fill);
-  for (const name of ["ListContainers", "ListPodSandbox", "ListContainerStats"]) {
-    const rate = figure(`${name}, ${CONTAINERS} containers run`, "calls/s", { atLeast: 3 });
+  for (const [name, requests] of LISTS) {
+    const what = `${name}, ${CONTAINERS} containers, ${RUNNING} run, ${LISTED_PODS} pods`;
+    const rate = figure(what, "calls/s", { atLeast: 3 });
     const ask = async ({ daemon }: CriDaemon) => {
       const path = `/runtime.v1.RuntimeService/${name}`;
       const call = { socket: daemon.socket, path, namespace: "k8s.io", message: new Uint8Array(0) };
-      const requests = name === "ListPodSandbox" ? 50 * LISTS : LISTS;
       return (await h2load(daemon.folder, { ...call, requests, connections: 1, streams: 1 })).perSecond;
     };
     await inTurn(both, 1, async (cri) => void (await ask(cri)));

@@ -14,7 +14,7 @@ import { matchesLabels } from "../label-selector.ts";
 import type { Container } from "../store/container.ts";
 import { framed } from "../store/kept-bytes.ts";
 import { type Cgroup, type CgroupUse, cgroupOf, readCgroup } from "./cgroup.ts";
-import { encodeStats, type LayerUse } from "./encoding.ts";
+import { encodeLayer, encodeStats, type LayerUse } from "./encoding.ts";
 import { usageMessages } from "./messages.ts";
 
 /** Containers between which others get a turn: each is a handful of files. */
@@ -54,7 +54,9 @@ export async function listContainerStatsEncoded(
     const attributes = container.attributes.get([container.metadata], () =>
       framed(ATTRIBUTES_FIELD, ContainerAttributesSchema, attributesOf(container)),
     );
-    return encodeStats({ ...parts, attributes });
+    const { mountpoint, counted, use, now, rate } = parts;
+    const layer = container.layer.get([counted, mountpoint], () => encodeLayer(layerOf(parts)));
+    return encodeStats({ attributes, layer, use, now, rate });
   });
 }
 
@@ -73,10 +75,12 @@ function matching(cri: Cri, filter: ContainerStatsFilter | undefined): Container
 /** What a container's stats are made of. */
 export interface FoundStats {
   readonly container: Container;
-  readonly layer: LayerUse;
+  /** Where its snapshotter keeps files, and what its layer takes there: undefined until it is counted. */
+  readonly mountpoint: string;
+  readonly counted: TimedUsage | undefined;
   /** Undefined of one that does not run. */
   readonly use: CgroupUse | undefined;
-  /** Nanoseconds since 1970. */
+  /** When that was, in nanoseconds since 1970. */
   readonly now: bigint;
   readonly rate: number | undefined;
 }
@@ -98,22 +102,22 @@ function partsOfOne(
 ): FoundStats {
   const { id, metadata } = container;
   const snapshotter = snapshotterOf(cri, metadata.sandboxId);
-  const layer = layers.get(snapshotter)?.get(id);
+  const mountpoint = cri.stats.snapshotterRoots.get(snapshotter) ?? "";
+  const counted = layers.get(snapshotter)?.get(id);
   const cgroup = runningCgroup(container);
   const use = cgroup === undefined ? undefined : readCgroup(cgroup);
-  const now = cri.clock.now();
+  const now = use === undefined ? 0n : cri.clock.now();
   const nanoseconds = use?.cpuNanoseconds;
+  const rate = nanoseconds === undefined ? undefined : cri.stats.rates.next(id, nanoseconds, Number(now));
+  return { container, mountpoint, counted, use, now, rate };
+}
+
+export function layerOf({ mountpoint, counted }: Pick<FoundStats, "mountpoint" | "counted">): LayerUse {
   return {
-    container,
-    layer: {
-      timestamp: layer?.timestamp ?? 0n,
-      mountpoint: cri.stats.snapshotterRoots.get(snapshotter) ?? "",
-      usedBytes: layer?.size ?? 0n,
-      inodes: layer?.inodes ?? 0n,
-    },
-    use,
-    now,
-    rate: nanoseconds === undefined ? undefined : cri.stats.rates.next(id, nanoseconds, Number(now)),
+    timestamp: counted?.timestamp ?? 0n,
+    mountpoint,
+    usedBytes: counted?.size ?? 0n,
+    inodes: counted?.inodes ?? 0n,
   };
 }
 
@@ -138,16 +142,17 @@ export function attributesOf({ id, metadata: { config } }: Container): Container
   });
 }
 
-export function statsMessage({ container, layer, use, now, rate }: FoundStats): ContainerStats {
+export function statsMessage(found: FoundStats): ContainerStats {
+  const { timestamp, mountpoint, usedBytes, inodes } = layerOf(found);
   return create(ContainerStatsSchema, {
-    attributes: attributesOf(container),
+    attributes: attributesOf(found.container),
     writableLayer: {
-      timestamp: layer.timestamp,
-      fsId: { mountpoint: layer.mountpoint },
-      usedBytes: { value: layer.usedBytes },
-      inodesUsed: { value: layer.inodes },
+      timestamp,
+      fsId: { mountpoint },
+      usedBytes: { value: usedBytes },
+      inodesUsed: { value: inodes },
     },
-    ...(use === undefined ? {} : usageMessages(use, now, rate)),
+    ...(found.use === undefined ? {} : usageMessages(found.use, found.now, found.rate)),
   });
 }
 

@@ -11,7 +11,7 @@ import type { ContainerMetadata } from "../store/metadata.ts";
 import { NEW_STATUS, StatusFile } from "../store/status-file.ts";
 import type { CgroupUse } from "./cgroup.ts";
 import { attributesOf, statsMessage } from "./containers.ts";
-import { encodeStats, type LayerUse } from "./encoding.ts";
+import { encodeLayer, encodeStats, type LayerUse } from "./encoding.ts";
 
 const config = create(ContainerConfigSchema, {
   metadata: { name: "web", attempt: 3 },
@@ -46,6 +46,8 @@ const memory = {
   majorPageFaults: 1,
 };
 
+const countedOf = ({ timestamp, usedBytes: size, inodes }: LayerUse) => ({ timestamp, size, inodes });
+
 test.each<[string, LayerUse, CgroupUse | undefined, number | undefined]>([
   ["one that does not run", LAYER, undefined, undefined],
   ["nothing counted yet", NO_LAYER, NOTHING, undefined],
@@ -66,10 +68,12 @@ test.each<[string, LayerUse, CgroupUse | undefined, number | undefined]>([
   ],
 ])("bytes are those of the message: %s", (_name, layer, use, rate) => {
   for (const now of [1_764_000_000_123_456_789n, 2n ** 53n, 2n ** 62n + 5n]) {
-    const stats = [statsMessage({ container, layer, use, now, rate })];
+    const stats = [
+      statsMessage({ container, mountpoint: layer.mountpoint, counted: countedOf(layer), use, now, rate }),
+    ];
     const message = create(ListContainerStatsResponseSchema, { stats });
     const attributes = framed(1, ContainerAttributesSchema, attributesOf(container));
-    const encoded = encodeStats({ attributes, layer, use, now, rate });
+    const encoded = encodeStats({ attributes, layer: encodeLayer(layer), use, now, rate });
     expect(Buffer.from(encoded)).toEqual(Buffer.from(toBinary(ListContainerStatsResponseSchema, message)));
   }
 });

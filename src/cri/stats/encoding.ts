@@ -14,7 +14,8 @@ const writer = new WireWriter();
 export interface StatsParts {
   /** As field 1 of ContainerStats. */
   readonly attributes: Uint8Array;
-  readonly layer: LayerUse;
+  /** As {@link encodeLayer} makes it. */
+  readonly layer: Uint8Array;
   /** Undefined of one that does not run. */
   readonly use: CgroupUse | undefined;
   /** Nanoseconds since 1970. */
@@ -42,7 +43,7 @@ export function encodeStats({ attributes, layer, use, now, rate }: StatsParts): 
     const values = [workingSetBytes, availableBytes, usageBytes, rssBytes, pageFaults, majorPageFaults];
     writeUsage(FIELD.memory, now, values, use?.memoryPressure);
   }
-  writeLayer(layer);
+  writer.raw(layer);
   if (swap !== undefined) writeUsage(FIELD.swap, now, [swap.availableBytes, swap.usageBytes], undefined);
   if (ioPressure !== undefined) writeUsage(FIELD.io, now, [], ioPressure);
   return writer.takeFramed(STATS_FIELD);
@@ -68,20 +69,16 @@ function writeUsage(
   if (pressures !== undefined) writer.bytes(2 + values.length, psi);
 }
 
-function writeLayer({ timestamp, mountpoint, usedBytes, inodes }: LayerUse): void {
+/** As field 4 of ContainerStats, in memory of its own. */
+export function encodeLayer({ timestamp, mountpoint, usedBytes, inodes }: LayerUse): Uint8Array {
   const path = Buffer.from(mountpoint);
-  const fsSize = path.length === 0 ? 0 : fieldSize(path.length);
-  const [used, count] = [Number(usedBytes), Number(inodes)];
-  const sizes = [fsSize, valueSize(used), valueSize(count)].map(fieldSize);
-  writer.header(
-    FIELD.writableLayer,
-    sizes.reduce((sum, size) => sum + size, timestampSize(timestamp)),
-  );
+  writer.begin();
   writeTimestamp(timestamp);
-  writer.header(2, fsSize);
+  writer.header(2, path.length === 0 ? 0 : fieldSize(path.length));
   if (path.length > 0) writer.bytes(1, path);
-  writeValue(3, used);
-  writeValue(4, count);
+  writeValue(3, Number(usedBytes));
+  writeValue(4, Number(inodes));
+  return writer.takeFramed(FIELD.writableLayer);
 }
 
 function timestampSize(timestamp: bigint): number {

@@ -136,7 +136,7 @@ async function specOf({ stores }: Cri, id: string): Promise<Spec | undefined> {
 }
 
 /** Of the file system that the root file system lies on, and what the container has written there. */
-function filesystemMetrics(cri: Cri, { container, layer }: FoundStats): Measured[] {
+function filesystemMetrics(cri: Cri, { container, counted }: FoundStats): Measured[] {
   const rootfs = join(dirname(cri.folders.state), BUNDLES, K8S_NAMESPACE, container.id, "rootfs");
   let facts: { bsize: number; blocks: number; bavail: number; files: number; ffree: number };
   try {
@@ -145,11 +145,10 @@ function filesystemMetrics(cri: Cri, { container, layer }: FoundStats): Measured
     return [];
   }
   const { bsize, blocks, bavail, files, ffree } = facts;
-  const isCounted = layer.timestamp !== 0n;
   const rows: readonly (readonly [MetricName, number | bigint])[] = [
-    ["container_fs_usage_bytes", isCounted ? layer.usedBytes : (blocks - bavail) * bsize],
+    ["container_fs_usage_bytes", counted?.size ?? (blocks - bavail) * bsize],
     ["container_fs_limit_bytes", blocks * bsize],
-    ["container_fs_inodes_total", isCounted ? layer.inodes : files],
+    ["container_fs_inodes_total", counted?.inodes ?? files],
     ["container_fs_inodes_free", ffree],
   ];
   return rows.map(([name, value]) => ({ name, value, labels: ["/"] }));

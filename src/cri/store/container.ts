@@ -17,6 +17,7 @@ export class Container {
   /** As it stands in lists, and what stands of it in stats. */
   readonly listed = new KeptBytes();
   readonly attributes = new KeptBytes();
+  readonly layer = new KeptBytes();
   /** Of its process, once somebody asked for stats. */
   cgroup: { readonly pid: number; readonly cgroup: Cgroup } | undefined;
   readonly #stopped = Promise.withResolvers<void>();
