@@ -144,7 +144,7 @@ async function measureIdle(both: Both): Promise<void> {
       await Promise.all(Array.from({ length: 10 }, () => podWithContainer(cri)));
   });
   // What a collector gives back, it gives back within seconds.
-  await Bun.sleep(15_000);
+  await Bun.sleep(25_000);
   const note = (of: Figure, measured: (pid: number) => number): void => {
     for (const [side] of SIDES) of.samples[side].push(measured(both[side].daemon.pid));
   };
