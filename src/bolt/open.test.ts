@@ -136,7 +136,9 @@ describe("locking", () => {
     inFolder(async (folder) => {
       const path = join(folder, "inherited.db");
       const db = Db.open(path);
-      const child = Bun.spawn(["/bin/sh", "-c", "read line"], { stdin: "pipe" });
+      const child = Bun.spawn(["/bin/sh", "-c", "echo runs; read line"], { stdin: "pipe", stdout: "pipe" });
+      // Until its program runs it is a copy of us.
+      await child.stdout.getReader().read();
       await db.close();
       expect(failureOf(path)).toBe("opened");
       child.kill("SIGKILL");
