@@ -9,7 +9,7 @@ import type { Clock } from "../lib/clock.ts";
 import { KeyLocks } from "../lib/key-locks.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContentStore } from "../model/content.ts";
-import { BunkerdError, messageOf } from "../model/errors.ts";
+import { BunkerdError, isError, messageOf } from "../model/errors.ts";
 import type { ImageStore } from "../model/images.ts";
 import type { SandboxController } from "../model/sandboxes.ts";
 import type { TaskStore } from "../model/tasks.ts";
@@ -149,7 +149,9 @@ async function followEvents(
       else await adoptImage(images, scopeOf(), fromBinary(ImageUpdateSchema, event.value).name);
     }
   } catch (error) {
-    if (!cri.closing.aborted) cri.logger.error("CRI hears of no more events", { error: messageOf(error) });
+    // The exchange closes before this room does when the daemon stops.
+    if (cri.closing.aborted || isError(error, "Unavailable")) return;
+    cri.logger.error("CRI hears of no more events", { error: messageOf(error) });
   }
 }
 

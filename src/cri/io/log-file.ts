@@ -11,6 +11,9 @@ const FLAGS = O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK;
 const MODE = 0o640;
 const FOLDER_MODE = 0o755;
 const NEWLINE = 0x0a;
+/** How long a full pipe holds up those who write before its lines are lost, and how often it is tried. */
+const MAX_STALL_MS = 10_000;
+const PIPE_RETRY_MS = 10;
 
 /**
  * A log file that lines are appended to, in the order of the calls, off the main thread: a slow disk holds up only who waits for
@@ -85,12 +88,25 @@ export class LogFile {
     return Buffer.concat(this.#torn ? [Uint8Array.of(NEWLINE), ...this.#queue] : this.#queue);
   }
 
+  /** How many bytes were taken. A pipe that is full is waited for a while: its reader is as slow as a disk may be. */
+  async #writeSome(batch: Uint8Array, from: number): Promise<number> {
+    const deadline = performance.now() + MAX_STALL_MS;
+    for (;;) {
+      try {
+        return (await this.#file.write(batch, from, batch.length - from)).bytesWritten;
+      } catch (error) {
+        const isFull = (error as NodeJS.ErrnoException).code === "EAGAIN";
+        if (!isFull || performance.now() > deadline) throw error;
+        await Bun.sleep(PIPE_RETRY_MS);
+      }
+    }
+  }
+
   async #write(batch: Uint8Array): Promise<void> {
     let written = 0;
     try {
       while (written < batch.length) {
-        const { bytesWritten } = await this.#file.write(batch, written, batch.length - written);
-        written += bytesWritten;
+        written += await this.#writeSome(batch, written);
       }
       if (this.#failing) this.#logger.info("container log is written again", { path: this.#path });
       this.#failing = false;

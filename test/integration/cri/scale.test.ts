@@ -29,8 +29,8 @@ const PODS = LONG ? 50 : 12;
 const CYCLES = LONG ? 500 : 24;
 /** After so many the daemon is warm: what it holds then it may hold. */
 const WARM_CYCLES = LONG ? 100 : 8;
-/** Of the memory after the warm cycles. A sample is short: code is still being compiled in it. */
-const GROWTH = LONG ? 1.1 : 1.25;
+/** Of the memory after the warm cycles. A sample is short: in it the runtime is still growing into its heap. */
+const GROWTH = LONG ? 1.1 : 2;
 const SLEEP = "while true; do sleep 1000; done";
 /** Without growth for so long, the daemon has given back what it will: it looks every five seconds. */
 const SETTLED_MS = 6_000;
