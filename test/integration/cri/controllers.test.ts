@@ -8,7 +8,7 @@ import { Controller } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
 import { SandboxSchema } from "#gen/containerd/types/sandbox_pb.ts";
 import { PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
 import { packSpec } from "../../../src/client/spec.ts";
-import { until } from "../../support/containers.ts";
+import { shimsOf, until } from "../../support/containers.ts";
 import {
   type CriDaemon,
   exited,
@@ -61,6 +61,8 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     expect(await controller.status(name, scope)).toMatchObject({ sandboxId: name.sandboxId, state: "" });
     const path = join(cri.daemon.folder, "state/io.containerd.runtime.v2.task/k8s.io", name.sandboxId);
     expect(existsSync(path)).toBe(false);
+    // containerd 2.1 leaves the shim running.
+    for (const { pid, id } of shimsOf("k8s.io")) if (id === name.sandboxId) process.kill(pid, "SIGKILL");
   });
 
   test("a shim's sandbox is created, started, asked, stopped and shut down, with its events", async () => {
