@@ -49,11 +49,13 @@ const runtime = table(runtimeFields);
 
 const auth = table({ username: string(), password: string(), auth: string(), identitytoken: string() });
 
+const unpulled = <T>(field: Field<T>): Field<T> => unbuilt("cri images", field);
+
 const registry = table({
   config_path: string(),
-  mirrors: map(table({ endpoint: strings() })),
+  mirrors: unpulled(map(table({ endpoint: strings() }))),
   configs: map(table({ auth, tls: removed("use config_path and a hosts.toml") })),
-  auths: map(auth),
+  auths: unpulled(map(auth)),
   headers: map(strings()),
 });
 
@@ -84,8 +86,6 @@ const cni = table({
   ip_pref: string("", ["", "ipv4", "ipv6", "cni"]),
   use_internal_loopback: boolean(),
 });
-
-const unpulled = <T>(field: Field<T>): Field<T> => unbuilt("cri images", field);
 
 /** Read as `Config.cri.images`. */
 export const CRI_IMAGES = table({
