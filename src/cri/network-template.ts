@@ -40,12 +40,15 @@ function routesOf(cidrs: readonly string[]): string[] {
 
 function familyOf(cidr: string): number {
   const [address = "", length = "", ...rest] = cidr.split("/");
-  const family = isIP(address);
+  // Go's addresses of networks have no zone.
+  const family = address.includes("%") ? 0 : isIP(address);
   const longest = family === 4 ? 32 : 128;
   if (family === 0 || rest.length > 0 || !/^\d+$/.test(length) || Number(length) > longest)
     throw new BunkerdError("Unknown", `invalid CIDR address: ${cidr}`);
   return family;
 }
+
+const ACTION = /\{\{-?(.*?)-?\}\}/gs;
 
 type Values = Readonly<Record<string, string | readonly string[]>>;
 
@@ -64,7 +67,8 @@ function expand(template: string, values: Values): string {
       return items.map((value: string, at) => expandItem(body, { index, item, at, value })).join("");
     },
   );
-  return text.replaceAll(/\{\{-?(.*?)-?\}\}/gs, (_whole, action: string) => {
+  if (text.replaceAll(ACTION, "").includes("{{")) throw new BunkerdError("Unknown", "unclosed action");
+  return text.replaceAll(ACTION, (_whole, action: string) => {
     const name = action.trim().replace(/^\./, "");
     const value = Object.hasOwn(values, name) ? values[name] : undefined;
     if (typeof value === "string") return value;

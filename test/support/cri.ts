@@ -29,6 +29,8 @@ export interface CriOptions extends Pick<DaemonOptions, "folder" | "env"> {
   readonly plugin?: string;
   /** The `cni` table; by default a bridge. */
   readonly network?: string;
+  /** More keys of the bridge's `cni` table. */
+  readonly bridge?: string;
   /** Runtime handlers besides `runc`: their keys. */
   readonly handlers?: Readonly<Record<string, string>>;
   /** Keys of NRI's plugin, which is disabled by default: its socket is the machine's. */
@@ -75,10 +77,10 @@ function writeNetwork(folder: string): void {
 
 function configOf(
   folder: string,
-  { plugin = "", network, handlers = {}, nri = "disable = true", config = "" }: CriOptions,
+  { plugin = "", network, bridge: more = "", handlers = {}, nri = "disable = true", config = "" }: CriOptions,
 ): string {
   const cri = '[plugins."io.containerd.grpc.v1.cri"';
-  const bridge = `bin_dir = "${plugins}"\nconf_dir = "${join(folder, "net.d")}"`;
+  const bridge = `bin_dir = "${plugins}"\nconf_dir = "${join(folder, "net.d")}"\n${more}`;
   return [
     `${cri}]\nsandbox_image = "${PAUSE_IMAGE}"\nrestrict_oom_score_adj = true\n${plugin}`,
     `${cri}.cni]\n${network ?? bridge}`,

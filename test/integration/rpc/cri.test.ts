@@ -1,5 +1,9 @@
 /** Bad requests to every method of CRI, to containerd 2.1 and to ours: codes, messages and what comes of them are equal. */
+import { afterAll } from "bun:test";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
 import {
   type ContainerConfigSchema,
   ImageService,
@@ -8,8 +12,10 @@ import {
   PodSandboxConfigSchema,
   SecurityProfile_ProfileType,
 } from "#gen/runtime/v1/api_pb.ts";
+import { until } from "../../support/containers.ts";
 import { exited, podConfig, runContainer, script } from "../../support/cri.ts";
 import { compareCri, pod, type Scene } from "../../support/cri-comparison.ts";
+import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 
 type PodInit = MessageInitShape<typeof PodSandboxConfigSchema>;
 type ContainerInit = MessageInitShape<typeof ContainerConfigSchema>;
@@ -26,7 +32,12 @@ async function prepare(scene: Scene): Promise<void> {
   scene.ids.set("made", (await scene.runtime.createContainer(made)).containerId);
 }
 
-const { same, ours } = compareCri(prepare);
+/** Of both daemons' CNI configuration, where a node has none; not there at first. */
+const folder = temporaryFolder();
+const template = join(folder, "cni.template");
+afterAll(() => removeFolder(folder));
+
+const { same, ours } = compareCri(prepare, { bridge: `conf_template = "${template}"` });
 
 const LONG = "x".repeat(5000);
 /** Texts where an id or a name is wanted. */
@@ -413,5 +424,90 @@ const EXECS: Named<(scene: Scene) => Promise<unknown>> = {
   },
 };
 for (const [name, call] of Object.entries(EXECS)) same(name, /./, call);
+
+/** Without criu; the sentence is 2.1's or its next release's, the code and the quoted id must be the same. */
+async function checkpoint({ runtime }: Scene, containerId: string, more: object = {}): Promise<unknown> {
+  try {
+    return await runtime.checkpointContainer({ containerId, ...more });
+  } catch (error) {
+    if (!(error instanceof ConnectError)) throw error;
+    return { code: Code[error.code], container: error.rawMessage.match(/container (".*?")[:.]? /)?.[1] };
+  }
+}
+const criu = Bun.which("criu");
+if (criu !== null)
+  process.stdout.write(`skipped: CheckpointContainer's refusals without criu, ${criu} is here\n`);
+else {
+  for (const [name, text] of Object.entries({ ...ODD_TEXTS, "with a quote": 'a"b\\c' }))
+    same(`CheckpointContainer of an id ${name}`, /"code":"Unknown","container"/, (scene) =>
+      checkpoint(scene, text),
+    );
+  for (const name of ["runs", "ended", "made"])
+    same(`CheckpointContainer of one that: ${name}`, /"code":"Unknown","container"/, (scene) =>
+      checkpoint(scene, id(scene, name)),
+    );
+  same("CheckpointContainer to a place above, in a negative time", /"code":"Unknown","container"/, (scene) =>
+    checkpoint(scene, id(scene, "runs"), { location: "../../x", timeout: -1n }),
+  );
+}
+
+const cidr = (podCidr: string) => ({ runtimeConfig: { networkConfig: { podCidr } } });
+same("UpdateRuntimeConfig of nothing", /./, ({ runtime }) => runtime.updateRuntimeConfig({}));
+same("UpdateRuntimeConfig without a network", /./, ({ runtime }) =>
+  runtime.updateRuntimeConfig({ runtimeConfig: {} }),
+);
+const ODD_CIDRS: Named<string> = {
+  ...ODD_TEXTS,
+  "without a length": "10.0.0.0",
+  "without an address": "/8",
+  "of a length too long": "10.0.0.0/33",
+  "of a length too long for IPv6": "fd00::/129",
+  "of a negative length": "10.0.0.0/-1",
+  "of a length that no integer holds": "10.0.0.0/99999999999999999999",
+  "of octal numbers": "010.0.0.0/8",
+  "of two slashes": "10.0.0.0/8/8",
+  "of a zone": "fe80::1%eth0/64",
+  "after one that is": "10.1.0.0/16,x",
+  "after nothing": ",10.1.0.0/16",
+  "and nothing after it": "10.1.0.0/16,",
+};
+for (const [name, text] of Object.entries(ODD_CIDRS)) {
+  const shows = name === "empty" ? /{}/ : /Unknown.*invalid CIDR address/;
+  // A message that ends in a blank does not come from containerd through this client.
+  const compared = name.includes("nothing") ? ours : same;
+  compared(`UpdateRuntimeConfig of addresses ${name}`, shows, ({ runtime }) =>
+    runtime.updateRuntimeConfig(cidr(text)),
+  );
+}
+same("UpdateRuntimeConfig of addresses on a node that has a network", /{}/, ({ runtime }) =>
+  runtime.updateRuntimeConfig(cidr("10.1.0.0/16, fd00::/64")),
+);
+
+/** The node has no network for as long: the configuration is made of the template. */
+async function withoutNetwork({ daemon, runtime }: Scene): Promise<unknown> {
+  const network = join(daemon.folder, "net.d");
+  const isReady = async () =>
+    (await runtime.status({})).status?.conditions.find(({ type }) => type === "NetworkReady")?.status;
+  renameSync(join(network, "10-bridge.conflist"), join(network, "away"));
+  try {
+    await until("the network is gone", async () => (await isReady()) === false);
+    return await runtime.updateRuntimeConfig(cidr("10.1.0.0/16"));
+  } finally {
+    rmSync(join(network, "10-containerd-net.conflist"), { force: true });
+    renameSync(join(network, "away"), join(network, "10-bridge.conflist"));
+    await until("the network is back", isReady);
+  }
+}
+same("UpdateRuntimeConfig by a template that is not there", /Unknown.*no such file/, withoutNetwork);
+for (const [name, [text, shows]] of Object.entries({
+  "that does not end": ["{{.PodCIDR", /Unknown.*template/],
+  "of a value that is not": ["{{.PodCIDRs}}", /PodCIDRs/],
+} as const)) {
+  // Go's parser has words of its own, and containerd installs what came before the failure.
+  ours(`UpdateRuntimeConfig by a template ${name}`, shows, (scene) => {
+    writeFileSync(template, text);
+    return withoutNetwork(scene);
+  });
+}
 
 ours("no request is lost on the way", /SANDBOX|state/, ({ runtime }) => runtime.listPodSandbox({}));
