@@ -8,7 +8,7 @@ import type { PodParts } from "./parts.ts";
 import { phaseOf } from "./phase.ts";
 import { removePod } from "./remove.ts";
 import { freeUserNamespace, type UserNamespace } from "./spec/user-namespace.ts";
-import { type Claim, claimPod, type StoredPod, savePod, storedPods, withdrawDeletion } from "./store.ts";
+import { type Claim, claimPod, createPod, type StoredPod, storedPods, withdrawDeletion } from "./store.ts";
 
 export interface Accepted {
   readonly stored: StoredPod;
@@ -45,7 +45,7 @@ export async function acceptPod(
     const uid =
       others === rest && kept !== undefined ? kept.pod.metadata.uid : (file.metadata.uid ?? randomUUID());
     const stored = storedOf(parts, manifest, file, { namespace, uid, source }, kept?.stored);
-    savePod(parts.roots, stored);
+    createPod(parts.roots, stored);
     withdrawDeletion(parts.roots, stored.pod.metadata);
     return { stored, claim };
   } catch (error) {

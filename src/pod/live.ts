@@ -1,6 +1,7 @@
 /** What only the process that runs a pod knows, left in the pod's folder for those that look at it. */
-import { appendFileSync, existsSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { appendFileSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { ifThere } from "../lib/if-there.ts";
 import type { ProbeResults } from "./actions.ts";
 import type { PodEvent } from "./events.ts";
 import type { PodPaths, Roots } from "./paths.ts";
@@ -41,41 +42,34 @@ export function liveState({ unit, observed, sync, reason }: PodState, probes: Pr
   return { waiting, ready, started, reason };
 }
 
+/** Nothing happens once the pod is removed. */
 export function saveLive({ folder }: PodPaths, live: LiveState): void {
-  if (!existsSync(folder)) return;
   const path = join(folder, "state.json");
-  writeFileSync(`${path}.tmp`, JSON.stringify(live), { mode: 0o600 });
-  renameSync(`${path}.tmp`, path);
+  ifThere(() => {
+    writeFileSync(`${path}.tmp`, JSON.stringify(live), { mode: 0o600 });
+    renameSync(`${path}.tmp`, path);
+  });
 }
 
 export function readLive({ folder }: PodPaths): LiveState {
-  return readJson(join(folder, "state.json")) ?? NOTHING;
+  const path = join(folder, "state.json");
+  return ifThere(() => JSON.parse(readFileSync(path, "utf8")) as LiveState) ?? NOTHING;
 }
 
-function readJson(path: string): LiveState | undefined {
-  try {
-    return JSON.parse(readFileSync(path, "utf8")) as LiveState;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
-/** Keeps the event beside the pod's record. */
+/** Keeps the event beside the pod's record, as long as that is there. */
 export function keepEvent({ pods }: Roots, event: PodEvent): void {
-  const folder = join(pods, event.uid);
-  if (!existsSync(folder)) return;
-  const path = join(folder, "events.jsonl");
-  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-  if (size > MAX_EVENTS_BYTES) renameSync(path, `${path}.1`);
-  appendFileSync(path, `${JSON.stringify(event)}\n`, { mode: 0o600 });
+  const path = join(pods, event.uid, "events.jsonl");
+  ifThere(() => {
+    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+    if (size > MAX_EVENTS_BYTES) renameSync(path, `${path}.1`);
+    appendFileSync(path, `${JSON.stringify(event)}\n`, { mode: 0o600 });
+  });
 }
 
 export function keptEvents({ folder }: PodPaths): PodEvent[] {
   return [`events.jsonl.1`, "events.jsonl"].flatMap((name) => {
-    const path = join(folder, name);
-    if (!existsSync(path)) return [];
-    return readFileSync(path, "utf8")
+    const text = ifThere(() => readFileSync(join(folder, name), "utf8")) ?? "";
+    return text
       .split("\n")
       .filter((line) => line !== "")
       .map((line) => JSON.parse(line) as PodEvent);

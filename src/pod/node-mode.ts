@@ -16,7 +16,7 @@ import { type RotationLimits, rotateLogs } from "./rotate.ts";
 import { PodSession } from "./session.ts";
 import { CONTAINER_NAME, POD_UID } from "./spec/labels.ts";
 import type { ObservedPod } from "./status.ts";
-import { type Claim, type StoredPod, savePod, storedPods, unitOf } from "./store.ts";
+import { type Claim, removeLeftovers, type StoredPod, savePod, storedPods, unitOf } from "./store.ts";
 import type { PodWorker } from "./worker.ts";
 
 export interface NodeModeOptions {
@@ -125,6 +125,7 @@ export class NodeMode {
         })),
       );
     }
+    removeLeftovers(this.#options.roots);
     for (const { pod, source } of storedPods(this.#options.roots)) {
       if (source.startsWith(`${manifests}/`)) this.#slot(`${pod.metadata.namespace}/${pod.metadata.name}`);
     }

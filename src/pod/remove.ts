@@ -7,7 +7,8 @@ import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { podPaths } from "./paths.ts";
 import { observePod } from "./status.ts";
-import { tearDownVolumes } from "./volumes/volumes.ts";
+import { deletePod } from "./store.ts";
+import { unmountVolumes } from "./volumes/volumes.ts";
 
 /** Safe to repeat; the pod's own folder, with its record, goes last. @throws what the runtime answers */
 export async function removePod(parts: PodParts, pod: Pod, graceSeconds?: number): Promise<void> {
@@ -25,7 +26,8 @@ export async function removePod(parts: PodParts, pod: Pod, graceSeconds?: number
   }
   removePodCgroup(pod);
   rmSync(paths.logs, { recursive: true, force: true });
-  tearDownVolumes(paths);
+  unmountVolumes(paths);
+  deletePod(roots, pod.metadata);
 }
 
 async function unlessMissing(work: Promise<void>): Promise<void> {

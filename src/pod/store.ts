@@ -11,14 +11,22 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { failpoint } from "../lib/failpoint.ts";
+import { ifThere } from "../lib/if-there.ts";
 import { tryFlock } from "../linux/flock.ts";
-import { BunkerdError, fail, messageOf } from "../model/errors.ts";
+import { BunkerdError, fail, messageOf, quote } from "../model/errors.ts";
 import type { ConfigMap, Secret } from "./api/meta.ts";
 import type { Pod } from "./api/pod.ts";
 import { podPaths, type Roots } from "./paths.ts";
 import { referencesOf } from "./references.ts";
 import type { UserNamespace } from "./spec/user-namespace.ts";
 import type { PodUnit } from "./unit.ts";
+
+const RECORD = "pod.json";
+/** Before `<namespace>_<name>`: a folder that is being made. */
+const NEW = ".new-";
+/** Before the uid: a folder that is being removed. */
+const GONE = ".gone-";
 
 export interface StoredPod {
   readonly pod: Pod;
@@ -40,21 +48,69 @@ export function unitOf(roots: Roots, { pod, configMaps, secrets, userNamespace }
   };
 }
 
-/** Replaces the pod's record at once. It may hold secrets: nobody else reads it. */
+/**
+ * Writes the record of a pod whose claim the caller holds; its folder comes into being with it, so that whatever ends this process
+ * leaves either both or what {@link removeLeftovers} finds. It may hold secrets: nobody else reads it.
+ */
+export function createPod(roots: Roots, stored: StoredPod): void {
+  const { metadata } = stored.pod;
+  const { folder } = podPaths(roots, metadata);
+  if (existsSync(folder)) {
+    savePod(roots, stored);
+    return;
+  }
+  const fresh = join(roots.pods, `${NEW}${metadata.namespace}_${metadata.name}`);
+  rmSync(fresh, { recursive: true, force: true });
+  mkdirSync(fresh, { recursive: true, mode: 0o750 });
+  writeFileSync(join(fresh, RECORD), JSON.stringify(stored), { mode: 0o600 });
+  failpoint("pod.beforeRecord");
+  renameSync(fresh, folder);
+}
+
+/** Replaces the pod's record at once. @throws NotFound when the pod has been removed meanwhile */
 export function savePod(roots: Roots, stored: StoredPod): void {
-  const { folder, record } = podPaths(roots, stored.pod.metadata);
-  mkdirSync(folder, { recursive: true, mode: 0o750 });
-  writeFileSync(`${record}.tmp`, JSON.stringify(stored), { mode: 0o600 });
-  renameSync(`${record}.tmp`, record);
+  const { name, namespace } = stored.pod.metadata;
+  const { record } = podPaths(roots, stored.pod.metadata);
+  const there = ifThere(() => {
+    writeFileSync(`${record}.tmp`, JSON.stringify(stored), { mode: 0o600 });
+    renameSync(`${record}.tmp`, record);
+    return true;
+  });
+  if (there === undefined)
+    throw fail("NotFound", `pod ${quote(name)} in namespace ${quote(namespace)}: its record is gone`);
+}
+
+/** Takes the pod's folder away, the record at once with all else. @throws ErrnoException */
+export function deletePod(roots: Roots, metadata: Pod["metadata"]): void {
+  const { folder } = podPaths(roots, metadata);
+  const gone = join(roots.pods, `${GONE}${metadata.uid}`);
+  rmSync(gone, { recursive: true, force: true });
+  ifThere(() => renameSync(folder, gone));
+  failpoint("pod.beforeRemoval");
+  rmSync(gone, { recursive: true, force: true });
+}
+
+/** What processes left that ended while they made or removed a pod's folder. @throws ErrnoException */
+export function removeLeftovers(roots: Roots): void {
+  for (const name of namesIn(roots.pods)) {
+    if (name.startsWith(GONE)) rmSync(join(roots.pods, name), { recursive: true, force: true });
+    if (!name.startsWith(NEW)) continue;
+    const [namespace = "", pod = ""] = name.slice(NEW.length).split("_");
+    const claim = claimPod(roots, namespace, pod);
+    // Somebody is at it.
+    if (claim === undefined) continue;
+    rmSync(join(roots.pods, name), { recursive: true, force: true });
+    claim.release();
+  }
 }
 
 /** Every pod with a record. @throws DataLoss naming a record that cannot be read */
 export function storedPods(roots: Roots): StoredPod[] {
   return namesIn(roots.pods).flatMap((uid) => {
-    const path = join(roots.pods, uid, "pod.json");
-    if (!existsSync(path)) return [];
+    if (uid.startsWith(".")) return [];
+    const path = join(roots.pods, uid, RECORD);
     try {
-      return [JSON.parse(readFileSync(path, "utf8")) as StoredPod];
+      return ifThere(() => [JSON.parse(readFileSync(path, "utf8")) as StoredPod]) ?? [];
     } catch (error) {
       throw new BunkerdError("DataLoss", `pod record ${path}: ${messageOf(error)}`, { cause: error });
     }
@@ -62,12 +118,7 @@ export function storedPods(roots: Roots): StoredPod[] {
 }
 
 function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw error;
-  }
+  return ifThere(() => readdirSync(folder)) ?? [];
 }
 
 export function storedPod(roots: Roots, namespace: string, name: string): StoredPod | undefined {
@@ -76,28 +127,25 @@ export function storedPod(roots: Roots, namespace: string, name: string): Stored
   );
 }
 
-/** Asks whoever runs the pod to end it. @param graceSeconds instead of the pod's own */
+/** Asks whoever runs the pod to end it, if it is still there. @param graceSeconds instead of the pod's own */
 export function requestDeletion(
   roots: Roots,
   metadata: Pod["metadata"],
   graceSeconds: number | undefined,
 ): void {
-  const { folder, deletion } = podPaths(roots, metadata);
-  mkdirSync(folder, { recursive: true, mode: 0o750 });
-  writeFileSync(`${deletion}.tmp`, JSON.stringify({ graceSeconds }));
-  renameSync(`${deletion}.tmp`, deletion);
+  const { deletion } = podPaths(roots, metadata);
+  ifThere(() => {
+    writeFileSync(`${deletion}.tmp`, JSON.stringify({ graceSeconds }));
+    renameSync(`${deletion}.tmp`, deletion);
+  });
 }
 
 export function deletionRequest(
   roots: Roots,
   metadata: Pod["metadata"],
 ): { graceSeconds?: number } | undefined {
-  try {
-    return JSON.parse(readFileSync(podPaths(roots, metadata).deletion, "utf8")) as { graceSeconds?: number };
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
+  const { deletion } = podPaths(roots, metadata);
+  return ifThere(() => JSON.parse(readFileSync(deletion, "utf8")) as { graceSeconds?: number });
 }
 
 export function withdrawDeletion(roots: Roots, metadata: Pod["metadata"]): void {
@@ -134,7 +182,7 @@ export async function awaitClaim(
     if (performance.now() > deadline)
       throw fail(
         "DeadlineExceeded",
-        `pod ${JSON.stringify(name)} in namespace ${JSON.stringify(namespace)}: whoever runs it does not let go`,
+        `pod ${quote(name)} in namespace ${quote(namespace)}: whoever runs it does not let go`,
       );
     await Bun.sleep(20);
   }

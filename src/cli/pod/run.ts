@@ -7,6 +7,7 @@ import type { LogLine } from "../../pod/logs.ts";
 import { removePod } from "../../pod/remove.ts";
 import { ForegroundPod, type RunOutput } from "../../pod/run.ts";
 import { PodSession } from "../../pod/session.ts";
+import { removeLeftovers } from "../../pod/store.ts";
 import { type PodOptions, readManifestText, rootsOf } from "./options.ts";
 
 export interface RunOptions extends PodOptions {
@@ -64,6 +65,7 @@ export async function acceptAll(
   options: PodOptions,
 ): Promise<Accepted[]> {
   const accepted: Accepted[] = [];
+  removeLeftovers(session.parts.roots);
   try {
     for (const file of manifest.pods)
       accepted.push(

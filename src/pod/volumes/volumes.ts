@@ -1,5 +1,5 @@
 /** A pod's volumes: set up before its containers, torn down after them. */
-import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { MountFlag, mount } from "../../linux/mount.ts";
 import { mountPointsBelow, unmountBelow } from "../../linux/mountinfo.ts";
@@ -81,11 +81,10 @@ function mountMemory(path: string, sizeBytes: bigint | undefined): void {
   mount({ source: "tmpfs", target: path, type: "tmpfs", flags: MountFlag.noSuid | MountFlag.noDev, data });
 }
 
-/** Unmounts and removes everything below the pod's folder, but for nothing behind a mount. @throws ErrnoException */
-export function tearDownVolumes(paths: PodPaths): void {
-  if (!existsSync(paths.folder)) return;
-  unmountBelow(paths.folder);
-  const left = mountPointsBelow(paths.folder);
+/** Takes away everything that is mounted below the pod's folder. @throws ErrnoException */
+export function unmountVolumes({ folder }: PodPaths): void {
+  if (!existsSync(folder)) return;
+  unmountBelow(folder);
+  const left = mountPointsBelow(folder);
   if (left.length > 0) throw new Error(`still mounted: ${left.join(", ")}`);
-  rmSync(paths.folder, { recursive: true, force: true });
 }

@@ -149,13 +149,19 @@ describe.each(podDaemons())("%s", (kind) => {
     await expectNothingLeft();
   }, 60_000);
 
-  test.each(["pod.afterSandbox", "pod.afterCreate", "pod.afterStart"])(
+  test.each([
+    "pod.beforeRecord",
+    "pod.afterSandbox",
+    "pod.afterCreate",
+    "pod.afterStart",
+    "pod.beforeRemoval",
+  ])(
     "killed at %s: the next run converges",
     async (point) => {
       process.env["BUNKERD_FAILPOINTS"] = `${point}=kill`;
       const text = podText("cut", { app: "echo ran" });
       const cut = await node
-        .pod(["run", "-f", "-"], text)
+        .pod(["run", "--rm", "-f", "-"], text)
         .finally(() => delete process.env["BUNKERD_FAILPOINTS"]);
       expect(cut.code).not.toBe(0);
       const again = await node.pod(["run", "--rm", "-f", "-"], text);
