@@ -39,8 +39,8 @@ function implementation({
       await (await calls()).updateRuntimeConfig(runtimeConfig?.networkConfig?.podCidr ?? "");
       return {};
     },
-    async updatePodSandboxResources(request) {
-      await (await calls()).updatePodSandboxResources(request);
+    async updatePodSandboxResources(request, context) {
+      await (await calls()).updatePodSandboxResources(request, context.signal);
       return {};
     },
     checkpointContainer: async ({ containerId }) => (await calls()).checkpointContainer(containerId),

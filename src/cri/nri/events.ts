@@ -1,6 +1,6 @@
 /** When plugins are told what; without a plugin nothing is made up to be told. */
 import { realpathSync } from "node:fs";
-import type { LinuxContainerResources } from "#gen/runtime/v1/api_pb.ts";
+import type { LinuxContainerResources, UpdatePodSandboxResourcesRequest } from "#gen/runtime/v1/api_pb.ts";
 import type { ContainerOption } from "../../client/new-container.ts";
 import { packSpec, unpackSpec } from "../../client/spec.ts";
 import { lookUpMount } from "../../linux/mountinfo.ts";
@@ -26,6 +26,31 @@ export async function tellPodRuns(cri: Cri, sandbox: Sandbox, signal: AbortSigna
   if (nri === undefined) return;
   await step("NRI RunPodSandbox failed", async () =>
     nri.runPodSandbox(await podMessage(cri, sandbox), signal),
+  );
+}
+
+/** New limits of the whole pod. @throws what a plugin says: they are not kept */
+export async function askForPodUpdate(
+  cri: Cri,
+  sandbox: Sandbox,
+  { overhead, resources }: Pick<UpdatePodSandboxResourcesRequest, "overhead" | "resources">,
+  signal: AbortSignal,
+): Promise<void> {
+  const nri = active(cri);
+  if (nri === undefined) return;
+  await step("NRI sandbox update failed", async () =>
+    nri.updatePodSandbox(
+      await podMessage(cri, sandbox),
+      overhead && fromCri(overhead),
+      resources && fromCri(resources),
+      signal,
+    ),
+  );
+}
+
+export async function tellPodUpdated(cri: Cri, sandbox: Sandbox): Promise<void> {
+  await quietly(cri, "post-update notification", async (nri) =>
+    nri.postUpdatePodSandbox(await podMessage(cri, sandbox)),
   );
 }
 

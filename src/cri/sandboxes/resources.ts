@@ -12,6 +12,7 @@ import {
 import { isError } from "../../model/errors.ts";
 import { controllerOf } from "../controllers.ts";
 import { type Cri, scopeOf } from "../cri.ts";
+import { askForPodUpdate, tellPodUpdated } from "../nri/events.ts";
 import { step } from "../records.ts";
 import { parseExact } from "../spec/json.ts";
 import { fromGo, goText, toGo } from "../store/go-json.ts";
@@ -21,11 +22,15 @@ import type { SandboxStatus } from "../store/sandbox.ts";
 const EXTENSION = "updated-resources";
 const TYPE_URL = "io.containerd.cri.v1/UpdatedResources";
 
+/** @throws what a plugin of NRI says; the limits are not kept then */
 export async function updatePodSandboxResources(
   cri: Cri,
-  { podSandboxId, overhead, resources }: UpdatePodSandboxResourcesRequest,
+  request: UpdatePodSandboxResourcesRequest,
+  signal: AbortSignal,
 ): Promise<void> {
+  const { podSandboxId, overhead, resources } = request;
   const sandbox = await step("failed to find sandbox", () => cri.sandboxes.get(podSandboxId));
+  await askForPodUpdate(cri, sandbox, request, signal);
   const { id, sandboxer } = sandbox;
   const record = await step(`failed to get sandbox ${id} from sandbox store`, () =>
     cri.stores.sandboxes.get(scopeOf(), id),
@@ -38,6 +43,7 @@ export async function updatePodSandboxResources(
   await step("failed to update sandbox controller", () =>
     controllerOf(cri, sandboxer).update(scopeOf(), id, record, ["extensions"]),
   );
+  await tellPodUpdated(cri, sandbox);
 }
 
 /** What an earlier daemon was told; nothing if nobody told it. */

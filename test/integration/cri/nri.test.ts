@@ -2,11 +2,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Container, Event, type PodSandbox } from "#gen/nri/pkg/api/v1alpha1/api_pb.ts";
+import {
+  type Container,
+  Event,
+  type PodSandbox,
+  type UpdatePodSandboxRequest,
+} from "#gen/nri/pkg/api/v1alpha1/api_pb.ts";
 import { BunkerdError } from "../../../src/model/errors.ts";
 import { until } from "../../support/containers.ts";
 import {
   type CriDaemon,
+  type CriOptions,
+  exited,
   logOf,
   podConfig,
   podLeftovers,
@@ -32,18 +39,22 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
   let folder: string;
   const socket = (): string => join(folder, "nri.sock");
 
-  beforeAll(async () => {
-    folder = temporaryFolder();
+  const start = async (more: CriOptions = {}): Promise<CriDaemon> => {
     const keys = {
       socket_path: socket(),
       plugin_path: join(folder, "plugins"),
       plugin_config_path: join(folder, "conf"),
     };
     const nri = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
-    cri = await startCri(kind, { nri: ["disable = false", ...nri].join("\n") });
+    const started = await startCri(kind, { ...more, nri: ["disable = false", ...nri].join("\n") });
     // A daemon that nobody asks for pods has no NRI either.
-    await cri.runtime.listPodSandbox({});
+    await started.runtime.listPodSandbox({});
     await until("NRI listens", async () => existsSync(socket()));
+    return started;
+  };
+  beforeAll(async () => {
+    folder = temporaryFolder();
+    cri = await start();
   });
   afterAll(async () => {
     await cri[Symbol.asyncDispose]();
@@ -204,6 +215,108 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
       /NRI RunPodSandbox failed: .*not on my watch/,
     );
     expect((await runtime.listPodSandbox({})).items).toEqual([]);
+    expect(podLeftovers(cri.daemon)).toEqual([]);
+  });
+
+  // containerd 2.1 has no such call.
+  if (kind === "bunkerd") {
+    test("a plugin is asked about new limits of a pod before they are kept, and told afterwards", async () => {
+      const { runtime } = cri;
+      const asked: UpdatePodSandboxRequest[] = [];
+      let refuse = false;
+      using plugin = await enroll({
+        name: "sizer",
+        index: "10",
+        handlers: {
+          updatePodSandbox: (request) => {
+            asked.push(request);
+            if (refuse) throw new BunkerdError("PermissionDenied", "not on my watch");
+            return {};
+          },
+          postUpdatePodSandbox: () => Promise.reject(new BunkerdError("Internal", "told too late")),
+        },
+      });
+      const linux = { resources: { cpuShares: 77n } };
+      const { podSandboxId } = await runtime.runPodSandbox({ config: podConfig(cri.daemon, { linux }) });
+      const shares = async (): Promise<unknown> =>
+        JSON.parse((await runtime.podSandboxStatus({ podSandboxId, verbose: true })).info["info"] ?? "{}")
+          .resources?.linux?.cpu_shares;
+      const update = (cpuShares: bigint) =>
+        runtime.updatePodSandboxResources({
+          podSandboxId,
+          overhead: { memoryLimitInBytes: 1n << 20n },
+          resources: { cpuShares, hugepageLimits: [{ pageSize: "2MB", limit: 5n }], unified: { a: "b" } },
+        });
+      await update(512n);
+      expect(asked).toMatchObject([
+        {
+          pod: { id: podSandboxId, linux: { podResources: { cpu: { shares: { value: 77n } } } } },
+          overheadLinuxResources: { memory: { limit: { value: 1n << 20n } } },
+          linuxResources: {
+            cpu: { shares: { value: 512n } },
+            hugepageLimits: [{ pageSize: "2MB", limit: 5n }],
+            unified: { a: "b" },
+          },
+        },
+      ]);
+      expect(await shares()).toBe(512);
+      refuse = true;
+      expect(await update(1024n).catch(String)).toMatch(/NRI sandbox update failed: not on my watch/);
+      expect(await shares()).toBe(512);
+      const updates = plugin.calls.filter((call) => call.includes("pdatePodSandbox"));
+      const [first, second] = ["updatePodSandbox", "postUpdatePodSandbox"].map(
+        (name) => `${name} ${podSandboxId}`,
+      );
+      expect(updates).toEqual([first, second, first] as string[]);
+      await runtime.removePodSandbox({ podSandboxId });
+    });
+  }
+
+  test("a plugin comes back to the daemon that was killed and started again: it is told what there is, and of its end", async () => {
+    const behaviour = { name: "faithful", index: "10" };
+    const plugin = await enroll(behaviour);
+    const config = podConfig(cri.daemon);
+    const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
+    const runs = await runContainer(cri, podSandboxId, config, script("runs", "sleep 1000"));
+    const ended = await runContainer(cri, podSandboxId, config, script("ended", "true"));
+    await exited(cri, ended);
+    const made = await cri.runtime.createContainer({
+      podSandboxId,
+      config: script("made", "true"),
+      sandboxConfig: config,
+    });
+    await until("the end is told", async () => plugin.calls.includes(`stopContainer ${ended}`));
+    await cri.daemon.kill();
+    cri.close();
+    await plugin.closed;
+
+    cri = await start({ folder: cri.daemon.folder });
+    using again = startPlugin(socket(), { anyVersion: true, ...behaviour });
+    await again.ready;
+    const [synchronized = "", ...more] = again.calls;
+    expect([synchronized.split(" ").sort(), more]).toEqual([
+      ["synchronize", podSandboxId, runs, made.containerId].sort(),
+      [],
+    ]);
+    const { runtime } = cri;
+    await runtime.startContainer({ containerId: made.containerId });
+    await exited(cri, made.containerId);
+    await until("its end is told", async () => again.calls.includes(`stopContainer ${made.containerId}`));
+    again.calls.splice(0);
+    await runtime.removeContainer({ containerId: ended });
+    await runtime.removeContainer({ containerId: made.containerId });
+    await runtime.stopPodSandbox({ podSandboxId });
+    await runtime.removePodSandbox({ podSandboxId });
+    const ends = [
+      // What had ended before it came is none of its business.
+      `removeContainer ${made.containerId}`,
+      `stopContainer ${runs}`,
+      `stopPodSandbox ${podSandboxId}`,
+      `removeContainer ${runs}`,
+      `removePodSandbox ${podSandboxId}`,
+    ];
+    // containerd tells the ends of the containers alone.
+    expect(again.calls).toEqual(ends.filter((call) => kind === "bunkerd" || !call.includes("PodSandbox")));
     expect(podLeftovers(cri.daemon)).toEqual([]);
   });
 });
