@@ -1,6 +1,7 @@
 /**
  * Compiles the daemon to one executable: `bun build/compile.ts OUTFILE REVISION`. Beside what `bun build --compile` does, protobuf
- * descriptors are decoded when they are first used instead of at the start: see `lazy-descriptors.ts`.
+ * descriptors are decoded when they are first used instead of at the start: see `lazy-descriptors.ts`. It is split at each `import()`, so that a
+ * command loads its own code only.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -42,17 +43,23 @@ const lazyDescriptors: BunPlugin = {
   },
 };
 
+/** How much later than usual code is compiled to machine code: a command is over before that would pay. `daemon/serve.ts` sets it back. */
+const COMMANDS_JIT_POLICY = 20;
+
 /** @throws AggregateError with what the bundler says */
 async function compile(outfile: string, revision: string): Promise<void> {
   await Bun.build({
     entrypoints: ["src/main.ts", "src/diff/worker.ts"].map((file) => join(REPOSITORY, file)),
     root: join(REPOSITORY, "src"),
     target: "bun",
+    format: "esm",
+    splitting: true,
     bytecode: true,
     minify: { syntax: true, whitespace: true, identifiers: false },
     define: { BUNKERD_REVISION: JSON.stringify(revision) },
     plugins: [lazyDescriptors],
-    compile: { outfile },
+    // What lies in the folder where it is started, `bunfig.toml` with its preloads and `.env`, is not the daemon's.
+    compile: { outfile, jitPolicy: COMMANDS_JIT_POLICY, autoloadBunfig: false, autoloadDotenv: false },
   });
 }
 

@@ -1,6 +1,6 @@
 import { runCli } from "./cli/cli.ts";
 
-// No top-level await: bytecode is compiled as CommonJS. No process.exit: what a command wrote into a pipe must arrive first.
+// No process.exit: what a command wrote into a pipe must arrive first.
 void runCli(process.argv.slice(2)).then((code) => {
   process.exitCode = code;
 });

@@ -32,6 +32,8 @@ export async function serve(config: Config, options: ServeOptions): Promise<void
     logger.info("starting bunkerd", { version, revision });
     await using daemon = await startDaemon(config, options);
     dump = () => daemon.state();
+    // The executable starts as commands want it (`build/compile.ts`), and so does the daemon; what it does from here on it does often.
+    Bun.unsafe.setJITPolicy(1);
     await notifyServiceManager("READY=1", logger);
     logger.info(`bunkerd successfully booted in ${((performance.now() - startedAt) / 1000).toFixed(6)}s`);
     const idle = releaseMemoryWhenIdle(logger);

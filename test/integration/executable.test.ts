@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import { ctr } from "../support/commands.ts";
 import { until } from "../support/containers.ts";
 import { accepts, bunkerdCommand, type Daemon } from "../support/daemons.ts";
-import { removeFolder, start, temporaryFolder } from "../support/processes.ts";
+import { removeFolder, run, start, temporaryFolder } from "../support/processes.ts";
 import { buildImage, tar } from "../support/tar.ts";
 
 const REPOSITORY = join(import.meta.dir, "../..");
@@ -51,4 +51,16 @@ test("it unpacks an image where its source is out of sight", async () => {
     child.kill("SIGKILL");
     await child.exited;
   }
+});
+
+test("it runs nothing that lies in the folder where it is started", async () => {
+  const here = join(folder, "here");
+  mkdirSync(here);
+  writeFileSync(join(here, "bunfig.toml"), 'preload = ["./preload.ts"]\n');
+  writeFileSync(join(here, "preload.ts"), 'process.stdout.write("preloaded\\n");\n');
+  writeFileSync(join(here, ".env"), "PATH=/nowhere\n");
+  const [program = ""] = bunkerdCommand();
+  const { code, stdout, stderr } = await run([program, "version"], { cwd: here });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(stdout).toMatch(/^bunkerd \S+ v\S+( [0-9a-f]+)?\n$/);
 });
