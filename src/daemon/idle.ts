@@ -1,17 +1,18 @@
 import type { Logger } from "../lib/log.ts";
 import { dropCleanFilePages } from "../linux/memory.ts";
 
-/** How often the daemon is looked at: soon after its start, then seldom. */
+/** How often the daemon is looked at: soon after its start, after work, and else. */
 const FIRST_INTERVAL_MS = 1000;
-const INTERVAL_MS = 5000;
+const BUSY_INTERVAL_MS = 2000;
+const IDLE_INTERVAL_MS = 5000;
+/** Between the steps of a release: the runtime's own collector follows the first. */
+const STEP_MS = 2000;
 /** Below this share of an interval on the processor the daemon is idle. */
 const IDLE_SHARE = 0.03;
 /** Growth since the last time that is worth a collection after work. */
 const WORTHWHILE_BYTES = 4 << 20;
 /** Growth that is worth one without: less is code that was dropped and is needed after all. */
-const CREPT_BYTES = 24 << 20;
-/** Collections after work: some garbage comes free only behind other. */
-const IN_A_ROW = 3;
+const CREPT_BYTES = 32 << 20;
 
 export interface IdleRelease {
   close(): void;
@@ -26,26 +27,34 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let busyMs = processorMs();
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
-  let left = 0;
+  let stepsLeft = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
     const now = processorMs();
     const idle = now - busyMs < intervalMs * IDLE_SHARE;
     busyMs = now;
-    hasWorked ||= !idle;
-    if (idle && process.memoryUsage.rss() > floorBytes + (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES))
-      left = IN_A_ROW;
-    if (idle && left > 0) {
-      Bun.gc(true);
-      const droppedKb = dropCleanFilePages();
-      floorBytes = process.memoryUsage.rss();
-      busyMs = processorMs();
-      intervalMs = INTERVAL_MS;
+    if (!idle) {
+      hasWorked = true;
+      stepsLeft = 0;
+      intervalMs = BUSY_INTERVAL_MS;
+    } else if (stepsLeft > 0) takeStep();
+    else {
+      const grown = process.memoryUsage.rss() - floorBytes;
+      if (grown > (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES)) stepsLeft = STEPS.length;
       hasWorked = false;
-      left--;
-      logger.debug("released memory", { droppedKb, residentKb: floorBytes >> 10 });
+      intervalMs = IDLE_INTERVAL_MS;
+      if (stepsLeft > 0) takeStep();
     }
     wait();
+  };
+  const takeStep = (): void => {
+    STEPS[STEPS.length - stepsLeft]?.();
+    stepsLeft--;
+    busyMs = processorMs();
+    intervalMs = stepsLeft > 0 ? STEP_MS : IDLE_INTERVAL_MS;
+    if (stepsLeft > 0) return;
+    floorBytes = process.memoryUsage.rss();
+    logger.debug("released memory", { residentKb: floorBytes >> 10 });
   };
   const wait = (): void => {
     timer = setTimeout(look, intervalMs);
@@ -53,6 +62,15 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   };
   wait();
   return { close: () => clearTimeout(timer) };
+}
+
+/** One after another, a while apart: code pages last, since the rest runs code, and twice: the runtime's collector runs in between. */
+const STEPS: readonly (() => void)[] = [releaseHeap, dropCleanFilePages, dropCleanFilePages];
+
+/** Garbage, and compiled code: the bytecode that it came from is in the executable. */
+function releaseHeap(): void {
+  Bun.shrink();
+  Bun.gc(true);
 }
 
 /** What all threads have used so far. */

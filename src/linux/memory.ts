@@ -1,6 +1,7 @@
 /** madvise(2) on the process's own mappings. */
 import { dlopen, FFIType } from "bun:ffi";
 import { readFileSync } from "node:fs";
+import { appendedPages } from "./appended.ts";
 
 const MADV_DONTNEED = 4;
 
@@ -35,21 +36,31 @@ export function droppableMappings(smaps: string): Mapping[] {
   return found;
 }
 
-/**
- * Gives back the code that only the start has run: tens of megabytes of the runtime are touched once and never again. What is
- * needed after all comes back by minor faults. Answers the KiB that were resident in what was dropped.
- */
-export function dropCleanFilePages(): number {
-  const libc = dlopen("libc.so.6", {
+let madvise: ((start: bigint, sizeBytes: bigint, advice: number) => number) | undefined;
+
+function openMadvise() {
+  const { symbols } = dlopen("libc.so.6", {
     madvise: { args: [FFIType.u64, FFIType.u64, FFIType.i32], returns: FFIType.i32 },
   });
-  try {
-    let droppedKb = 0;
-    for (const { start, end, residentKb } of droppableMappings(readFileSync("/proc/self/smaps", "utf8"))) {
-      if (libc.symbols.madvise(start, end - start, MADV_DONTNEED) === 0) droppedKb += residentKb;
-    }
-    return droppedKb;
-  } finally {
-    libc.close();
+  return symbols.madvise;
+}
+
+/**
+ * Gives back the code that only the start has run: tens of megabytes of the runtime and of this program are touched once and never
+ * again. What is needed after all comes back by minor faults, sixteen pages at a time: so nothing else runs once the first is
+ * dropped. Answers the KiB that were resident in what was dropped.
+ */
+export function dropCleanFilePages(): number {
+  madvise ??= openMadvise();
+  const drop = madvise;
+  const appended = appendedPages();
+  const mappings = droppableMappings(readFileSync("/proc/self/smaps", "utf8"));
+  let droppedKb = 0;
+  for (const { start, end } of appended) {
+    if (drop(BigInt(start), BigInt(end - start), MADV_DONTNEED) === 0) droppedKb += (end - start) >> 10;
   }
+  for (const { start, end, residentKb } of mappings) {
+    if (drop(start, end - start, MADV_DONTNEED) === 0) droppedKb += residentKb;
+  }
+  return droppedKb;
 }
