@@ -53,10 +53,14 @@ export function filePages({ start }: Range, pagemap: Uint8Array): Range[] {
   return runs;
 }
 
+/** Of this process's program; null if nothing is appended to it. */
+let ownRange: Range | null | undefined;
+
 /** Of this process: the pages of what is appended to its program that it could drop without loss. */
 export function appendedPages(): Range[] {
-  const range = withFile("/proc/self/exe", appendedRange);
-  if (range === undefined) return [];
+  if (ownRange === undefined) ownRange = withFile("/proc/self/exe", appendedRange) ?? null;
+  const range = ownRange;
+  if (range === null) return [];
   const entries = (address: number): number => (address / PAGE_BYTES) * PAGEMAP_ENTRY_BYTES;
   return withFile("/proc/self/pagemap", (read) => {
     const { buffer } = read(entries(range.start), entries(range.end - range.start));
