@@ -6,7 +6,7 @@ const TRIES = 100;
 const RETRY_MS = 10;
 
 /**
- * Kills the processes of a shim's start that a daemon's death cut off, until there is none: nothing tells how to reach that
+ * Kills the processes of a shim's start that a daemon's death or a caller's cut off, until there is none: nothing tells how to reach that
  * shim, and it has no container yet. Shims are started in their bundle and stay there. Answers how many there were.
  */
 export async function killAbandonedStart({ path }: Bundle): Promise<number> {

@@ -13,6 +13,7 @@ import type { EventPublisher } from "../model/events.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
 import type { Scope } from "../model/scope.ts";
 import type { Exit } from "../model/tasks.ts";
+import { killAbandonedStart } from "./abandoned.ts";
 import { type Bootstrap, parseBootstrap, readBootstrap, writeBootstrap } from "./bootstrap.ts";
 import { type Bundle, type BundleFolders, deleteBundle, SPEC_FILE } from "./bundle.ts";
 import { removeEmptyCgroups } from "./cgroup.ts";
@@ -115,6 +116,7 @@ export class Shims {
       bootstrap = parseBootstrap(answer);
     } catch (error) {
       void log.close();
+      await this.#abandon(bundle);
       throw within("start failed", error);
     }
     return await this.#register(bundle, bootstrap, log);
@@ -297,6 +299,17 @@ export class Shims {
       logger.warn("failed to clean up by the shim's program", { error: messageOf(error) });
       return undefined;
     }
+  }
+
+  /** A start that was cut off may have made its shim already, which nobody would ever reach. */
+  async #abandon(bundle: Bundle): Promise<void> {
+    const processes = await killAbandonedStart(bundle);
+    if (processes === 0) return;
+    const logger = this.#loggerOf(bundle);
+    logger.info("killed what a start left that was cut off", { processes });
+    await removeDeadSocket(this.#unsaid(bundle)).catch((error: unknown) =>
+      logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
+    );
   }
 
   /** Where runc's shim listens, of one that could not answer it any more: `pkg/shim/util_unix.go`, `CreateSocketAddress`. */

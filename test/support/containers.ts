@@ -121,7 +121,7 @@ const IDS = [
 ];
 
 /** containerd's `pkg/shim/util_unix.go`, `SocketAddress`. */
-function socketOf(address: string, namespace: string, id: string): string {
+export function socketOf(address: string, namespace: string, id: string): string {
   const name = createHash("sha256")
     .update(join(address, namespace, id))
     .digest("hex");

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
 import { ContainerEventType } from "#gen/runtime/v1/api_pb.ts";
-import { until } from "../../support/containers.ts";
+import { shimsOf, socketOf, until } from "../../support/containers.ts";
 import {
   type CriDaemon,
   exited,
@@ -17,6 +17,7 @@ import {
   script,
   startCri,
 } from "../../support/cri.ts";
+import { containerdProgram } from "../../support/daemons.ts";
 import { inNamespace } from "../../support/grpc.ts";
 import { enterHostNetwork } from "../../support/netns.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
@@ -42,6 +43,15 @@ function writeSlowNetwork(folder: string): void {
   writeFileSync(join(folder, "template"), JSON.stringify(template));
 }
 
+/** A shim that takes as long as a test wants it to until it tells where it listens. */
+function writeLateShim(folder: string, real: string): string {
+  const path = join(folder, "containerd-shim-late-v1");
+  const start = `${real} "$@" > ${folder}/answer || exit; touch ${folder}/started; while [ -e ${folder}/hold ]; do sleep 0.02; done; cat ${folder}/answer`;
+  const text = `#!/bin/sh\nfor last; do :; done\n[ "$last" = start ] || exec ${real} "$@"\n${start}\n`;
+  writeFileSync(path, text, { mode: 0o755 });
+  return path;
+}
+
 const table = () => `bin_dir = "${network}/bin"
 conf_dir = "${network}/net.d"
 conf_template = "${network}/template"
@@ -55,7 +65,11 @@ afterAll(() => host[Symbol.dispose]());
 beforeEach(async () => {
   network = temporaryFolder();
   writeSlowNetwork(network);
-  cri = await startCri("bunkerd", { network: table() });
+  const late = writeLateShim(network, await containerdProgram("2.1", "containerd-shim-runc-v2"));
+  cri = await startCri("bunkerd", {
+    network: table(),
+    handlers: { late: `runtime_type = "${late}"` },
+  });
 });
 afterEach(async () => {
   await cri[Symbol.asyncDispose]();
@@ -107,6 +121,29 @@ test("a call that is given up is undone; who repeats it meanwhile gets a pod of 
   expect(list.map(({ sandboxId }) => sandboxId)).toEqual([podSandboxId]);
   await removePods(runtime);
   expect(podLeftovers(cri.daemon)).toEqual([]);
+});
+
+test("a call that is given up while its shim starts leaves no shim", async () => {
+  const { runtime } = cri;
+  hold();
+  const left = new AbortController();
+  const call = runtime
+    .runPodSandbox({ config: podConfig(cri.daemon), runtimeHandler: "late" }, { signal: left.signal })
+    .catch((error: unknown) => error);
+  // It has started, and has not told yet where it listens.
+  const shims = () => shimsOf("k8s.io").filter(({ address }) => address === cri.daemon.socket);
+  await until("the shim", () => existsSync(join(network, "started")));
+  const [shim] = shims();
+  expect(shim).toBeDefined();
+  left.abort();
+  expect(await call).toBeInstanceOf(ConnectError);
+  go();
+  const socket = socketOf(cri.daemon.socket, "k8s.io", shim?.id ?? "");
+  await until(
+    () => `nothing is left: ${JSON.stringify([shims(), podLeftovers(cri.daemon)])}`,
+    () => shims().length === 0 && !existsSync(socket) && podLeftovers(cri.daemon).length === 0,
+  );
+  expect((await runtime.listPodSandbox({})).items).toEqual([]);
 });
 
 test("a pod whose network fails is undone, and its name is free again", async () => {
