@@ -22,7 +22,8 @@ export function printMigrated(options: GlobalOptions): void {
 /** Prints every problem, one a line; true if the daemon would do all that the configuration asks, or warns. */
 export function checkConfig(options: GlobalOptions): boolean {
   const { files, problems } = loadConfig(loadOptionsOf(options));
-  const isError = (kind: (typeof problems)[number]["kind"]): boolean => isFatal(kind) || kind === "unknown";
+  const isError = (kind: (typeof problems)[number]["kind"]): boolean =>
+    isFatal(kind) || kind === "unknown" || kind === "fault";
   for (const { kind, message } of problems) {
     process.stdout.write(`${isError(kind) ? "error" : "warning"}: ${message.replaceAll("\n", " ")}\n`);
   }

@@ -1,5 +1,6 @@
 import { BunkerdError } from "../model/errors.ts";
 import { CRI_IMAGES, CRI_RUNTIME, CRI_STREAMING } from "./cri.ts";
+import { type CriFaults, criFaults } from "./cri-faults.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
 import { NRI } from "./nri.ts";
 import {
@@ -117,6 +118,7 @@ export interface CriConfig {
   readonly streaming: ValueOf<typeof CRI_STREAMING>;
   /** How long undoing a failed call may take (`io.containerd.timeout.cri.defercleanup`). */
   readonly cleanupTimeoutMs: number;
+  readonly faults: CriFaults;
 }
 
 /** One entry of `runtimes`: what a RuntimeClass's handler names. */
@@ -247,12 +249,30 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     nri: plugin("io.containerd.nri.v1.nri", NRI),
     pods: plugin("io.bunkerd.node.v1.pods", PODS),
     cri: {
-      images: plugin("io.containerd.cri.v1.images", CRI_IMAGES),
-      runtime: plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),
+      ...criConfig(
+        plugin("io.containerd.cri.v1.images", CRI_IMAGES),
+        plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),
+        // A disabled plugin's keys are nobody's business.
+        (id, problem) => disabledPlugins.has(id) || report(problem),
+      ),
       streaming: plugin("io.containerd.grpc.v1.cri", CRI_STREAMING),
       cleanupTimeoutMs: root.timeouts["io.containerd.timeout.cri.defercleanup"] ?? 60_000,
     },
   };
+}
+
+function criConfig(
+  images: CriConfig["images"],
+  runtime: CriConfig["runtime"],
+  report: (plugin: string, problem: Problem) => void,
+): Pick<CriConfig, "images" | "runtime" | "faults"> {
+  const faults = criFaults(images, runtime);
+  for (const [name, fault] of Object.entries(faults)) {
+    const id = `io.containerd.cri.v1.${name}`;
+    const place = `plugins."${id}"`;
+    report(id, { kind: "fault", place, message: `${place}: ${fault}` });
+  }
+  return { images, runtime, faults };
 }
 
 function shimConfig(read: ValueOf<typeof SHIM_MANAGER>): Pick<RuntimeConfig, "shimEnv" | "socketDir"> {

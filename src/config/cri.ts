@@ -2,6 +2,7 @@
 import {
   any,
   boolean,
+  deprecated,
   duration,
   type Field,
   integer,
@@ -51,11 +52,13 @@ const auth = table({ username: string(), password: string(), auth: string(), ide
 
 const unpulled = <T>(field: Field<T>): Field<T> => unbuilt("cri images", field);
 
+const HOSTS = "use config_path and a hosts.toml";
+
 const registry = table({
   config_path: string(),
-  mirrors: unpulled(map(table({ endpoint: strings() }))),
-  configs: map(table({ auth, tls: removed("use config_path and a hosts.toml") })),
-  auths: unpulled(map(auth)),
+  mirrors: deprecated(HOSTS, map(table({ endpoint: strings() }))),
+  configs: deprecated(HOSTS, map(table({ auth, tls: removed(HOSTS) }))),
+  auths: deprecated("use the pods' imagePullSecrets", map(auth)),
   headers: map(strings()),
 });
 

@@ -17,9 +17,9 @@ import {
 
 /**
  * What is wrong with a key. `type` and `value` are errors always; `unknown` is one for `config check` and a warning at
- * start; the others are warnings.
+ * start, as is `fault`, for which a plugin does not run; the others are warnings.
  */
-export type ProblemKind = "type" | "value" | "unknown" | "removed" | "unbuilt" | "deprecated";
+export type ProblemKind = "type" | "value" | "unknown" | "fault" | "removed" | "unbuilt" | "deprecated";
 
 export interface Problem {
   readonly kind: ProblemKind;
@@ -57,6 +57,10 @@ function decodeNode(node: Node | undefined, field: Field, outer: Context): unkno
     const place = placeOf(originOf(node) ?? UNKNOWN_ORIGIN);
     context.report({ kind: "removed", place, message: `${place}: ignored: ${field.hint ?? ""}` });
     return undefined;
+  }
+  if (field.deprecated !== undefined && !(isTable(node) ? node.size === 0 : isEmpty(node.value))) {
+    const place = placeOf(originOf(node) ?? UNKNOWN_ORIGIN);
+    context.report({ kind: "deprecated", place, message: `${place}: deprecated: ${field.deprecated}` });
   }
   if (isTable(node)) {
     if (field.type === "table") return decodeTable(node, field, context);

@@ -190,6 +190,7 @@ describe("problems", () => {
     ["oom_score = 1001", "value", "oom_score: 1001 is above the maximum 1000"],
     ["oom_score = 9223372036854775807", "value", "is above the maximum 1000"],
     ["disabled_plugins = [1]", "type", "disabled_plugins: expected an array of strings, found array"],
+    ["[grpc]\naddress = [{}]", "type", "grpc.address: expected a string, found array"],
     ["debug = 1", "type", "debug: expected a table, found integer 1"],
     ["[debug]\nlevel = 'wran'", "value", 'debug.level: unknown value "wran", expected one of trace, debug'],
     ["[root]\nx = 1", "type", "root.x: expected a string, found table"],
@@ -239,6 +240,38 @@ describe("problems", () => {
         'version = 3\n[plugins."io.containerd.gc.v1.scheduler"]\nstartup_delay = "100ms"\nschedule_delay = 0',
       ).problems,
     ).toEqual([]);
+  });
+
+  test("a setting of old has its effect and a warning; an empty one has none", () => {
+    const registry = "[plugins.'io.containerd.grpc.v1.cri'.registry";
+    const { config, problems } = load(
+      `version = 2\n${registry}.mirrors.'*']\nendpoint = ['http://m']\n${registry}.configs]\n`,
+    );
+    expect(config.cri.images.registry.mirrors).toEqual({ "*": { endpoint: ["http://m"] } });
+    expect(kinds(problems)).toEqual(["deprecated"]);
+    expect(problems[0]?.message).toEndWith(": deprecated: use config_path and a hosts.toml");
+  });
+
+  test.each([
+    ["containerd]\ndefault_runtime_name = 'x'", "runtime", 'default_runtime_name = "x"'],
+    ["containerd]\ndefault_runtime_name = ''", "runtime", "is empty"],
+    ["cni]\nbin_dir = '/a'\nbin_dirs = ['/b']", "runtime", "cannot be set at the same time"],
+    [
+      "registry]\nconfig_path = '/a'\n[CRI.registry.mirrors.x]\nendpoint = ['y']",
+      "images",
+      "`mirrors` cannot",
+    ],
+    ["registry.auths.'http://']\nusername = 'a'", "images", 'failed to parse registry url "http://"'],
+  ])("CRI that cannot be as %p says", (text, plugin, message) => {
+    const id = `io.containerd.cri.v1.${plugin}`;
+    const lines = `[CRI.${text}`.replaceAll("CRI", `plugins."${id}"`);
+    const { config, problems } = load(`version = 3\n${lines}`);
+    const faults = problems.filter(({ kind }) => kind === "fault");
+    expect(faults.map((fault) => fault.message)).toEqual([expect.stringContaining(message)]);
+    expect(faults[0]?.message).toStartWith(`plugins."${id}": invalid `);
+    expect(Object.keys(config.cri.faults)).toEqual([plugin]);
+    const disabled = load(`version = 3\ndisabled_plugins = ["${id}"]\n${lines}`);
+    expect(disabled.problems).toEqual([]);
   });
 
   test("a disabled plugin's keys are not looked at", () => {

@@ -168,7 +168,8 @@ function moveTtrpc(
 ): void {
   const ttrpc = takeSettings(root, "ttrpc", ["address", "uid", "gid"]);
   const grpcAddress = grpc.get("address");
-  if (!ttrpc.has("address") && grpcAddress !== undefined) {
+  // An address that is no text is told of where it stands.
+  if (!ttrpc.has("address") && typeof grpcAddress?.value === "string") {
     ttrpc.set("address", derive(grpcAddress, `${grpcAddress.value}.ttrpc`));
     for (const name of ["uid", "gid"]) {
       const setting = grpc.get(name);

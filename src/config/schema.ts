@@ -30,6 +30,8 @@ export interface Field<T = unknown> {
   readonly unbuilt?: string;
   /** Of a removed key: what to do instead. */
   readonly hint?: string;
+  /** Of a key that has its effect, and that newer versions of containerd drop: what to do instead. */
+  readonly deprecated?: string;
 }
 
 export type ValueOf<F> = F extends Field<infer T> ? T : never;
@@ -102,4 +104,9 @@ export function removed(hint = "containerd dropped it"): Field<undefined> {
 /** Marks a field as read by a part that is not built yet. */
 export function unbuilt<T>(part: string, field: Field<T>): Field<T> {
   return { ...field, unbuilt: part };
+}
+
+/** Marks a field that works as it always did, with a warning. */
+export function deprecated<T>(instead: string, field: Field<T>): Field<T> {
+  return { ...field, deprecated: instead };
 }

@@ -9,7 +9,7 @@ import type { Clock } from "../lib/clock.ts";
 import { lazily } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Metadata } from "../metadata/metadata.ts";
-import { messageOf } from "../model/errors.ts";
+import { BunkerdError, messageOf } from "../model/errors.ts";
 import type { SandboxController } from "../model/sandboxes.ts";
 import type { TaskStore } from "../model/tasks.ts";
 import { sandboxControllerService } from "../services/sandboxes.ts";
@@ -46,11 +46,19 @@ export async function startCri(given: CriParts): Promise<CriServices> {
   const { parts, exchange, metadata, runtime, transfers, version, stack } = given;
   const { tasks, sandboxes } = runtime;
   const part = (type: string, id: string) => ({ type, id });
-  const images = await parts.start(part(PluginType.cri, "images"), { metadata, transfers }, (needed) => ({
-    ...needed.metadata,
-    transfers: needed.transfers,
-  }));
-  const running = await parts.start(part(PluginType.cri, "runtime"), { tasks }, (needed) => needed.tasks);
+  const { faults } = given.config.cri;
+  const images = await parts.startOptional(
+    part(PluginType.cri, "images"),
+    { metadata, transfers },
+    (needed) => {
+      assertFaultless(faults.images);
+      return { ...needed.metadata, transfers: needed.transfers };
+    },
+  );
+  const running = await parts.startOptional(part(PluginType.cri, "runtime"), { tasks }, (needed) => {
+    assertFaultless(faults.runtime);
+    return needed.tasks;
+  });
   const cri = await parts.start(
     part(PluginType.podSandbox, "podsandbox"),
     { images, running, exchange, sandboxes },
@@ -82,6 +90,11 @@ export async function startCri(given: CriParts): Promise<CriServices> {
       void cri?.opened?.then((opened) => opened?.stopWaiting());
     },
   };
+}
+
+/** Without the plugin there is no CRI; what is wrong has been told with the configuration's other problems. */
+function assertFaultless(fault: string | undefined): void {
+  if (fault !== undefined) throw new BunkerdError("InvalidArgument", fault);
 }
 
 interface CriNeeds {

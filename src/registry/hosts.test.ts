@@ -2,7 +2,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { isLoopback, isMirror, registryHosts } from "./hosts.ts";
+import { type HostsOptions, isLoopback, isMirror, registryHosts } from "./hosts.ts";
+import type { Mirrors } from "./mirrors.ts";
 
 const root = mkdtempSync(join(tmpdir(), "bunkerd-hosts-"));
 afterAll(() => rmSync(root, { recursive: true }));
@@ -159,4 +160,57 @@ test("loopback and mirrors", () => {
   const [hub] = registryHosts("docker.io", {});
   expect(hub !== undefined && isMirror(hub, "docker.io")).toBe(false);
   expect(hub !== undefined && isMirror(hub, "quay.io")).toBe(true);
+});
+
+describe("mirrors of CRI's configuration of old", () => {
+  const asked = (name: string, mirrors: Mirrors, more: HostsOptions = {}) =>
+    registryHosts(name, { mirrors, ...more }).map(({ scheme, host, path }) => `${scheme}://${host}${path}`);
+  const of = (...endpoint: string[]) => ({ endpoint });
+
+  test("its own endpoints or those of *, then the host itself", () => {
+    const mirrors = { "a.example": of("http://m.example:5000", "https://n.example"), "*": of("o.example") };
+    expect(asked("a.example", mirrors)).toEqual([
+      "http://m.example:5000/v2",
+      "https://n.example/v2",
+      "https://a.example/v2",
+    ]);
+    expect(asked("b.example", mirrors)).toEqual(["https://o.example/v2", "https://b.example/v2"]);
+    expect(asked("docker.io", mirrors)).toEqual(["https://o.example/v2", "https://registry-1.docker.io/v2"]);
+    expect(asked("b.example", { "a.example": of("m") })).toEqual(["https://b.example/v2"]);
+    expect(asked("a.example", { "a.example": of(), "*": of("o.example") })).toEqual(["https://a.example/v2"]);
+    expect(asked("constructor", mirrors)).toEqual(["https://o.example/v2", "https://constructor/v2"]);
+  });
+
+  test("an endpoint that is the host itself is the last; a path is the whole root; loopback is plain", () => {
+    expect(asked("a.example", { "*": of("http://a.example", "127.0.0.1:5000/proxy/") })).toEqual([
+      "http://a.example/v2",
+      "http://127.0.0.1:5000/proxy",
+    ]);
+    expect(asked("a.example", { "*": of("https://m.example/") })[0]).toBe("https://m.example");
+  });
+
+  test("nothing is pushed to them", () => {
+    const [mirror, own] = registryHosts("a.example", { mirrors: { "*": of("m.example") } });
+    expect([mirror?.capabilities.has("push"), own?.capabilities.has("push")]).toEqual([false, true]);
+    expect(mirror?.origin).toBe("mirrors of a.example in config.toml");
+  });
+
+  test("what is no URL is named with its place", () => {
+    for (const odd of ["ftp://x", "http://", "http://u:p@x", "http://x/?q"])
+      expect(() => asked("a", { "*": of(odd) })).toThrow(
+        /registry\.mirrors\."\*"\.endpoint: .*expected http/,
+      );
+  });
+
+  test("of several folders the first that has the host decides", () => {
+    const [first, second] = [
+      certs("x.example", { "hosts.toml": 'server = "https://one.example"' }),
+      certs("y.example", { "hosts.toml": 'server = "https://two.example"' }),
+    ];
+    const hostsDirectory = ["/no/such", first, second];
+    expect(asked("y.example", { "*": of("m.example") }, { hostsDirectory })).toEqual([
+      "https://two.example/v2",
+    ]);
+    expect(asked("z.example", { "*": of("m.example") }, { hostsDirectory })[0]).toBe("https://m.example/v2");
+  });
 });

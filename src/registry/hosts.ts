@@ -5,6 +5,7 @@ import { isTable, type Node, type Table, type TomlValue } from "../config/tree.t
 import { parseDuration } from "../lib/duration.ts";
 import { BunkerdError, isError, messageOf, quote } from "../model/errors.ts";
 import { MAX_HOSTS } from "./limits.ts";
+import { type Mirrors, mirrorEntries } from "./mirrors.ts";
 
 /*
  * Which hosts are asked for a name: `hosts.toml` or certificates in a folder for the host, in the order and by the rules of containerd
@@ -38,7 +39,7 @@ export interface TlsFiles {
   readonly skipVerify?: boolean | undefined;
 }
 
-interface HostEntry {
+export interface HostEntry {
   readonly url?: { readonly scheme: "http" | "https"; readonly host: string; readonly path: string };
   readonly capabilities: ReadonlySet<Capability>;
   readonly headers: readonly (readonly [string, string])[];
@@ -50,15 +51,29 @@ const ALL: ReadonlySet<Capability> = new Set(["pull", "resolve", "push", "referr
 const HUB = "docker.io";
 const HUB_HOST = "registry-1.docker.io";
 
+export interface HostsOptions {
+  /** `certs.d`, or several, of which the first decides that has a folder for the host. */
+  readonly hostsDirectory?: string | readonly string[] | undefined;
+  /** Where no folder is for the host. */
+  readonly mirrors?: Mirrors | undefined;
+  readonly defaultScheme?: string | undefined;
+}
+
 /** @throws InvalidArgument naming the file and key, what the file system says */
-export function registryHosts(
-  name: string,
-  options: { readonly hostsDirectory?: string | undefined; readonly defaultScheme?: string | undefined },
-): RegistryHost[] {
-  const folder = options.hostsDirectory ? folderOf(options.hostsDirectory, name) : undefined;
-  const { entries, origin } =
-    folder === undefined ? { entries: [EMPTY], origin: `default for ${name}` } : readFolder(folder);
+export function registryHosts(name: string, options: HostsOptions): RegistryHost[] {
+  const { entries, origin } = entriesFor(name, options);
   return entries.map((entry) => complete(entry, name, options.defaultScheme ?? "", origin));
+}
+
+function entriesFor(name: string, { hostsDirectory = [], mirrors = {} }: HostsOptions) {
+  for (const root of [hostsDirectory].flat().filter((path) => path !== "")) {
+    const folder = folderOf(root, name);
+    if (folder !== undefined) return readFolder(folder);
+  }
+  const mirrored = mirrorEntries(mirrors, name);
+  if (mirrored === undefined) return { entries: [EMPTY], origin: `default for ${name}` };
+  const entries = mirrored.map((entry) => (entry === "own" ? EMPTY : entry));
+  return { entries, origin: `mirrors of ${name} in config.toml` };
 }
 
 const EMPTY: HostEntry = { capabilities: ALL, headers: [], tls: {} };

@@ -2,13 +2,16 @@ import type { Logger } from "../lib/log.ts";
 import { parseReference } from "../model/references.ts";
 import type { CredentialSource, Resolver } from "../model/remotes.ts";
 import { createFetcher } from "./fetcher.ts";
+import type { Mirrors } from "./mirrors.ts";
 import { createPusher } from "./pusher.ts";
 import { Session } from "./requests.ts";
 import { type Repository, resolve } from "./resolve.ts";
 
 export interface ResolverOptions {
-  /** `certs.d`: a folder a host with its `hosts.toml` or certificates, read anew for each session. Absent or empty: defaults for every host. */
-  readonly hostsDirectory?: string | undefined;
+  /** `certs.d`: a folder a host with its `hosts.toml` or certificates, read anew for each session. Absent or empty: defaults for every host. Of several the first that has the host. */
+  readonly hostsDirectory?: string | readonly string[] | undefined;
+  /** Asked before a host for which there is no such folder. */
+  readonly mirrors?: Mirrors | undefined;
   /** `http` or `https` for hosts that no file names; absent: https, for loopback hosts with a port plain http with https tried first. */
   readonly defaultScheme?: string | undefined;
   readonly credentials?: CredentialSource | undefined;

@@ -5,9 +5,11 @@ import {
   type PullImageRequest,
   PullImageRequestSchema,
 } from "#gen/runtime/v1/api_pb.ts";
+import { authHost } from "../../config/cri-faults.ts";
 import { fail, quote, within } from "../../model/errors.ts";
 import { normalizeImageName } from "../../model/image-names.ts";
 import { hostPlatform, onlyPlatform } from "../../model/platforms.ts";
+import type { Credentials } from "../../model/remotes.ts";
 import type { Scope } from "../../model/scope.ts";
 import type { ImagesContext } from "./context.ts";
 import { credentials, credentialsOf } from "./credentials.ts";
@@ -63,7 +65,8 @@ async function pull(context: ImagesContext, scope: Scope, { name, snapshotter, a
       stallTimeoutMs,
       discardsLayers,
       resolver: {
-        hostsDirectory: registry.config_path,
+        hostsDirectory: registry.config_path.split(":"),
+        mirrors: registry.mirrors,
         headers: registry.headers,
         credentials: credentialsOf(auth, configuredCredentials(context)),
       },
@@ -77,11 +80,13 @@ async function pull(context: ImagesContext, scope: Scope, { name, snapshotter, a
   return { id: description.id, target: image.target };
 }
 
-/** Of `registry.configs`, by host. */
-function configuredCredentials({ config }: ImagesContext) {
-  const found = Object.entries(config.images.registry.configs).flatMap(([host, { auth }]) => {
-    const { username, password, identitytoken: identityToken } = auth;
-    const known = credentials({ username, password, auth: auth.auth, identityToken });
+/** Of `registry.configs`, and of `registry.auths`, which stand over them, by host. */
+function configuredCredentials({ config }: ImagesContext): ReadonlyMap<string, Credentials> {
+  const { configs, auths } = config.images.registry;
+  const fields = new Map(Object.entries(configs).map(([host, { auth }]) => [host, auth]));
+  for (const [endpoint, auth] of Object.entries(auths)) fields.set(authHost(endpoint) ?? endpoint, auth);
+  const found = [...fields].flatMap(([host, { username, password, auth, identitytoken: identityToken }]) => {
+    const known = credentials({ username, password, auth, identityToken });
     return known === undefined ? [] : [[host, known] as const];
   });
   return new Map(found);
