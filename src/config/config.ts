@@ -248,31 +248,31 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     proxyPlugins: root.proxy_plugins,
     nri: plugin("io.containerd.nri.v1.nri", NRI),
     pods: plugin("io.bunkerd.node.v1.pods", PODS),
-    cri: {
-      ...criConfig(
-        plugin("io.containerd.cri.v1.images", CRI_IMAGES),
-        plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME),
-        // A disabled plugin's keys are nobody's business.
-        (id, problem) => disabledPlugins.has(id) || report(problem),
-      ),
-      streaming: plugin("io.containerd.grpc.v1.cri", CRI_STREAMING),
-      cleanupTimeoutMs: root.timeouts["io.containerd.timeout.cri.defercleanup"] ?? 60_000,
-    },
+    // A disabled plugin's keys are nobody's business.
+    cri: criConfig(plugin, root.timeouts, (id, problem) => disabledPlugins.has(id) || report(problem)),
   };
 }
 
+type ReadPlugin = <F extends Field>(id: string, field: F) => ValueOf<F>;
+
 function criConfig(
-  images: CriConfig["images"],
-  runtime: CriConfig["runtime"],
+  plugin: ReadPlugin,
+  timeouts: Readonly<Record<string, number>>,
   report: (plugin: string, problem: Problem) => void,
-): Pick<CriConfig, "images" | "runtime" | "faults"> {
+): CriConfig {
+  const images = plugin("io.containerd.cri.v1.images", CRI_IMAGES);
+  const runtime = plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME);
   const faults = criFaults(images, runtime);
   for (const [name, fault] of Object.entries(faults)) {
     const id = `io.containerd.cri.v1.${name}`;
     const place = `plugins."${id}"`;
     report(id, { kind: "fault", place, message: `${place}: ${fault}` });
   }
-  return { images, runtime, faults };
+  return {
+    ...{ images, runtime, faults },
+    streaming: plugin("io.containerd.grpc.v1.cri", CRI_STREAMING),
+    cleanupTimeoutMs: timeouts["io.containerd.timeout.cri.defercleanup"] ?? 60_000,
+  };
 }
 
 function shimConfig(read: ValueOf<typeof SHIM_MANAGER>): Pick<RuntimeConfig, "shimEnv" | "socketDir"> {
