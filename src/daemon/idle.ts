@@ -11,8 +11,12 @@ const STEP_MS = 2000;
 const IDLE_SHARE = 0.03;
 /** Growth since the last time that is worth a collection after work. */
 const WORTHWHILE_BYTES = 4 << 20;
-/** Growth that is worth one without: less is code that was dropped and is needed after all. */
+/** Growth that is worth one without. */
 const CREPT_BYTES = 32 << 20;
+/** Growth that is worth dropping code again: some was needed after all, but not all of what came back with it. */
+const RETURNED_BYTES = 8 << 20;
+/** How long that is put off, each time twice as long: what always comes back is left alone. */
+const FIRST_DROP_AFTER_MS = 5000;
 
 export interface IdleRelease {
   close(): void;
@@ -28,6 +32,8 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
   let stepsLeft = 0;
+  let dropAt = 0;
+  let dropAfterMs = FIRST_DROP_AFTER_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
     const now = processorMs();
@@ -44,8 +50,15 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
       hasWorked = false;
       intervalMs = IDLE_INTERVAL_MS;
       if (stepsLeft > 0) takeStep();
+      else if (grown > RETURNED_BYTES && performance.now() > dropAt) dropAgain();
     }
     wait();
+  };
+  const dropAgain = (): void => {
+    dropCleanFilePages();
+    dropAt = performance.now() + dropAfterMs;
+    dropAfterMs *= 2;
+    busyMs = processorMs();
   };
   const takeStep = (): void => {
     STEPS[STEPS.length - stepsLeft]?.();
@@ -53,6 +66,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     busyMs = processorMs();
     intervalMs = stepsLeft > 0 ? STEP_MS : IDLE_INTERVAL_MS;
     if (stepsLeft > 0) return;
+    dropAfterMs = FIRST_DROP_AFTER_MS;
     floorBytes = process.memoryUsage.rss();
     logger.debug("released memory", { residentKb: floorBytes >> 10 });
   };
