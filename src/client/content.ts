@@ -66,19 +66,30 @@ export function remoteContent(remote: Remote): ContentStore {
 
 function remoteReader(remote: Remote, scope: Scope, digest: string, sizeBytes: number): BlobReader {
   const rpc = remote.service(Content);
+  const read = async (target: Uint8Array, position: number): Promise<number> => {
+    const wanted = Math.min(target.length, sizeBytes - position);
+    if (wanted <= 0) return 0;
+    const request = { digest, offset: BigInt(position), size: BigInt(wanted) };
+    let count = 0;
+    for await (const { data } of remote.messages(rpc.read(request, callOptions(scope)))) {
+      target.set(data.subarray(0, wanted - count), count);
+      count += data.length;
+    }
+    if (count < wanted) throw fail("DataLoss", `blob ${digest} ends at byte ${position + count}`);
+    return wanted;
+  };
   return {
     sizeBytes,
-    async read(target, position) {
-      const wanted = Math.min(target.length, sizeBytes - position);
-      if (wanted <= 0) return 0;
-      const request = { digest, offset: BigInt(position), size: BigInt(wanted) };
-      let count = 0;
-      for await (const { data } of remote.messages(rpc.read(request, callOptions(scope)))) {
-        target.set(data.subarray(0, wanted - count), count);
-        count += data.length;
+    read,
+    async fill(targets, position) {
+      const whole = Buffer.allocUnsafe(targets.reduce((size, { length }) => size + length, 0));
+      const count = await read(whole, position);
+      if (count < whole.length) throw fail("DataLoss", `blob ${digest} ends at byte ${position + count}`);
+      let at = 0;
+      for (const target of targets) {
+        target.set(whole.subarray(at, at + target.length));
+        at += target.length;
       }
-      if (count < wanted) throw fail("DataLoss", `blob ${digest} ends at byte ${position + count}`);
-      return wanted;
     },
     async close() {},
   };

@@ -1,6 +1,6 @@
-import { afterEach, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { appendFileSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { codeOf } from "../../test/support/content-suite.ts";
@@ -26,7 +26,7 @@ test("who opens an ingest that is being removed waits for the end of it", async 
   const first = await blobs.openIngest(blobs.lockIngest("r"), 0n);
   await first.write(bytes);
   await first.close();
-  for (let n = 0; n < 3000; n++) writeFileSync(join(folderOf("r"), `f${n}`), "");
+  for (let n = 0; n < 1000; n++) writeFileSync(join(folderOf("r"), `f${n}`), "");
   const removal = blobs.removeIngest("r");
   const second = await blobs.openIngest(blobs.lockIngest("r"), 0n);
   await removal;
@@ -70,4 +70,50 @@ test("hostile refs stay within the folder of ingests", async () => {
   }
   expect(readdirSync(root)).toEqual(["ingest"]);
   expect(readdirSync(join(root, "ingest")).every((name) => /^[0-9a-f]{64}$/.test(name))).toBe(true);
+});
+
+describe("fill", () => {
+  const large = Buffer.from(Array.from({ length: 3_000_000 }, (_, at) => (at * 7) % 253));
+  const sum = `sha256:${createHash("sha256").update(large).digest("hex")}`;
+  const pathOf = (): string => join(root, "blobs", ...sum.split(":"));
+  const targetsOf = (size: number, each: number): Uint8Array[] =>
+    Array.from(
+      { length: Math.ceil(size / each) },
+      (_, at) => new Uint8Array(Math.min(each, size - at * each)),
+    );
+
+  beforeEach(async () => {
+    const writer = await blobs.openIngest(blobs.lockIngest("l"), 0n);
+    await writer.write(large);
+    await writer.commit(BigInt(large.length), sum);
+    await writer.close();
+  });
+
+  test("what is in memory is there at once", async () => {
+    const reader = await blobs.open(sum);
+    const targets = targetsOf(1_000_000, 300_000);
+    expect(reader.fill(targets, 12_345)).toBeUndefined();
+    expect(Buffer.compare(Buffer.concat(targets), large.subarray(12_345, 1_012_345))).toBe(0);
+    await reader.close();
+  });
+
+  test("more targets than one call takes, and a file that is on disk only", async () => {
+    // Its clean pages leave the page cache: dd(1), "nocache".
+    expect(Bun.spawnSync(["dd", `if=${pathOf()}`, "iflag=nocache", "count=0", "status=none"]).exitCode).toBe(
+      0,
+    );
+    const reader = await blobs.open(sum);
+    const targets = targetsOf(large.length, 1000);
+    await reader.fill(targets, 0);
+    expect(Buffer.compare(Buffer.concat(targets), large)).toBe(0);
+    await reader.close();
+  });
+
+  test("a file that has become shorter is DataLoss", async () => {
+    const reader = await blobs.open(sum);
+    truncateSync(pathOf(), 2_000_000);
+    const filled = reader.fill(targetsOf(1_500_000, 100_000), 1_000_000);
+    expect(await codeOf(Promise.resolve(filled))).toBe("DataLoss");
+    await reader.close();
+  });
 });

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Clock } from "../lib/clock.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import type { Logger } from "../lib/log.ts";
+import { readCached } from "../linux/cached-read.ts";
 import type {
   BlobReader,
   BlobRemoval,
@@ -22,6 +23,9 @@ import { IngestWriter } from "./writer.ts";
 /*
  * Blobs and ingests in containerd's layout (`plugins/content/local`): `blobs/<algorithm>/<sum>` and `ingest/<SHA-256 of the ref>/`.
  */
+
+/** readv(2): IOV_MAX. */
+const MAX_VECTOR = 1024;
 
 export interface BlobStoreDependencies {
   /** `<root>/io.containerd.content.v1.content`; made if need be. */
@@ -288,6 +292,30 @@ class FileReader implements BlobReader {
     }
   }
 
+  fill(targets: readonly Uint8Array[], position: number): Promise<void> | undefined {
+    const wanted = sizeOf(targets);
+    if (readCached(this.#file.fd, targets, position) === wanted) return undefined;
+    return this.#fill(targets, position, wanted);
+  }
+
+  async #fill(targets: readonly Uint8Array[], position: number, wanted: number): Promise<void> {
+    let rest = targets;
+    for (let done = 0; done < wanted; ) {
+      const count = await this.#readv(rest, position + done);
+      done += count;
+      if (count === 0) throw fail("DataLoss", `blob ends at byte ${position + done} of ${this.sizeBytes}`);
+      rest = behind(rest, count);
+    }
+  }
+
+  async #readv(targets: readonly Uint8Array[], position: number): Promise<number> {
+    try {
+      return (await this.#file.readv(targets.slice(0, MAX_VECTOR), position)).bytesRead;
+    } catch (error) {
+      throw contentFailure(`read blob ${this.#digest}`, error);
+    }
+  }
+
   async close(): Promise<void> {
     await this.#file.close();
   }
@@ -301,4 +329,18 @@ function shown(ref: string): string {
 
 function timeOf(nanoseconds: bigint): string {
   return new Date(Number(nanoseconds / 1_000_000n)).toISOString();
+}
+
+function sizeOf(targets: readonly Uint8Array[]): number {
+  return targets.reduce((size, { length }) => size + length, 0);
+}
+
+/** What is left of `targets` behind their first `bytes`. */
+function behind(targets: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
+  let left = bytes;
+  for (const [index, target] of targets.entries()) {
+    if (left < target.length) return [target.subarray(left), ...targets.slice(index + 1)];
+    left -= target.length;
+  }
+  return [];
 }

@@ -8,6 +8,11 @@ export interface BlobReader {
   readonly sizeBytes: number;
   /** Reads from `position` into `target`, as much as fits and is there; answers how many bytes. @throws DataLoss */
   read(target: Uint8Array, position: number): Promise<number>;
+  /**
+   * Fills `targets`, none of them empty, one after another from `position` on; at once, without a promise, if that waits for no disk.
+   * @throws DataLoss if the blob is shorter than it should be
+   */
+  fill(targets: readonly Uint8Array[], position: number): Promise<void> | undefined;
   close(): Promise<void>;
 }
 

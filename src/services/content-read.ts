@@ -1,26 +1,34 @@
 import type { ReadContentRequest } from "#gen/containerd/services/content/v1/content_pb.ts";
 import type { BlobReader } from "../model/content.ts";
-import { BunkerdError, fail } from "../model/errors.ts";
+import { BunkerdError } from "../model/errors.ts";
+import { FramedMessage } from "../transport/grpc/framed-message.ts";
 
 /** Bytes in one message of Read: containerd's. */
 const CHUNK_BYTES = 1 << 20;
-/** Tag and varint of `offset`, tag and length of `data`, at their longest. */
-const HEADER_BYTES = 1 + 10 + 1 + 5;
 
-/** A piece of the answer: the bytes of the blob are at the end of `buffer`, behind `headroomBytes` to write into. */
-interface Chunk {
-  readonly buffer: Uint8Array;
-  readonly headroomBytes: number;
+interface Piece {
+  readonly position: number;
+  readonly sizeBytes: number;
   /** Where the piece begins, counted from the first byte of the answer. */
   readonly offset: number;
 }
 
-/** The range of a blob in messages that are encoded already: the bytes are read to where they are sent from. */
+/** The range of a blob in messages that are encoded already: the bytes are read to where they are sent from. Closes `reader`. */
 export async function* readEncoded(
   reader: BlobReader,
   request: ReadContentRequest,
-): AsyncGenerator<Uint8Array> {
-  for await (const chunk of readChunks(reader, request, HEADER_BYTES)) yield encode(chunk);
+): AsyncGenerator<FramedMessage> {
+  try {
+    for (const { position, sizeBytes, offset } of piecesOf(reader.sizeBytes, request)) {
+      const header = headerOf(offset, sizeBytes);
+      const message = new FramedMessage(header.length + sizeBytes);
+      message.from(0)[0]?.set(header);
+      await reader.fill(message.from(header.length), position);
+      yield message;
+    }
+  } finally {
+    await reader.close();
+  }
 }
 
 /** The same as fields. */
@@ -28,39 +36,23 @@ export async function* readFields(
   reader: BlobReader,
   request: ReadContentRequest,
 ): AsyncGenerator<{ offset: bigint; data: Uint8Array }> {
-  for await (const { buffer, offset } of readChunks(reader, request, 0)) {
-    yield { offset: BigInt(offset), data: buffer };
+  try {
+    for (const { position, sizeBytes, offset } of piecesOf(reader.sizeBytes, request)) {
+      const memory = Buffer.allocUnsafeSlow(sizeBytes);
+      const data = new Uint8Array(memory.buffer, memory.byteOffset, memory.length);
+      await reader.fill([data], position);
+      yield { offset: BigInt(offset), data };
+    }
+  } finally {
+    await reader.close();
   }
 }
 
-/**
- * Reads one piece ahead of the one that is being sent, and closes `reader`.
- * @throws OutOfRange if the range begins behind the end, worded as containerd's
- */
-async function* readChunks(
-  reader: BlobReader,
-  request: ReadContentRequest,
-  headroomBytes: number,
-): AsyncGenerator<Chunk> {
-  let ahead: Promise<Uint8Array> | undefined;
-  try {
-    const { start, end } = rangeOf(reader.sizeBytes, request);
-    const readAt = (position: number): Promise<Uint8Array> | undefined => {
-      if (position >= end) return undefined;
-      const promise = readPiece(reader, position, Math.min(CHUNK_BYTES, end - position), headroomBytes);
-      // Its failure is thrown when its turn comes; until then it is no unhandled rejection.
-      promise.catch(() => undefined);
-      return promise;
-    };
-    ahead = readAt(start);
-    for (let position = start; ahead !== undefined; position += CHUNK_BYTES) {
-      const buffer: Uint8Array = await ahead;
-      ahead = readAt(position + CHUNK_BYTES);
-      yield { buffer, headroomBytes, offset: position - start };
-    }
-  } finally {
-    await ahead?.catch(() => undefined);
-    await reader.close();
+/** @throws OutOfRange if the range begins behind the end, worded as containerd's */
+function* piecesOf(blobBytes: number, request: ReadContentRequest): Generator<Piece, void> {
+  const { start, end } = rangeOf(blobBytes, request);
+  for (let position = start; position < end; position += CHUNK_BYTES) {
+    yield { position, sizeBytes: Math.min(CHUNK_BYTES, end - position), offset: position - start };
   }
 }
 
@@ -73,30 +65,12 @@ function rangeOf(sizeBytes: number, { offset, size }: ReadContentRequest): { sta
   return { start: Number(start), end: Number(end) };
 }
 
-async function readPiece(
-  reader: BlobReader,
-  position: number,
-  sizeBytes: number,
-  headroomBytes: number,
-): Promise<Uint8Array> {
-  const memory = Buffer.allocUnsafeSlow(headroomBytes + sizeBytes);
-  const buffer = new Uint8Array(memory.buffer, memory.byteOffset, memory.length);
-  for (let done = 0; done < sizeBytes; ) {
-    const count = await reader.read(buffer.subarray(headroomBytes + done), position + done);
-    if (count === 0) throw fail("DataLoss", `blob ends at byte ${position + done} of ${reader.sizeBytes}`);
-    done += count;
-  }
-  return buffer;
-}
-
-/** ReadContentResponse: `offset` (1, int64), which is left out when 0, and `data` (2, bytes). */
-function encode({ buffer, headroomBytes, offset }: Chunk): Uint8Array {
+/** ReadContentResponse up to its data: `offset` (1, int64), which is left out when 0, and tag and length of `data` (2, bytes). */
+function headerOf(offset: number, sizeBytes: number): number[] {
   const header: number[] = [];
   if (offset > 0) header.push(0x08, ...varint(offset));
-  header.push(0x12, ...varint(buffer.length - headroomBytes));
-  const start = headroomBytes - header.length;
-  buffer.set(header, start);
-  return buffer.subarray(start);
+  header.push(0x12, ...varint(sizeBytes));
+  return header;
 }
 
 function varint(value: number): number[] {

@@ -11,6 +11,7 @@ import {
 import { inProcessClient, scoped } from "../../test/support/in-process.ts";
 import { type TestMetadata, temporaryMetadata } from "../../test/support/metadata.ts";
 import { openFiles } from "../../test/support/open-files.ts";
+import type { FramedMessage } from "../transport/grpc/framed-message.ts";
 import { contentService } from "./content.ts";
 
 const options = scoped("default");
@@ -42,7 +43,9 @@ async function codeOf(promise: Promise<unknown>): Promise<string | undefined> {
 }
 
 /** The messages of Read as gRPC gets them. */
-function encodedRead(request: MessageInitShape<typeof ReadContentRequestSchema>): AsyncIterable<Uint8Array> {
+function encodedRead(
+  request: MessageInitShape<typeof ReadContentRequestSchema>,
+): AsyncIterable<FramedMessage> {
   const context = createHandlerContext({
     service: Content,
     method: Content.method.read,
@@ -53,7 +56,7 @@ function encodedRead(request: MessageInitShape<typeof ReadContentRequestSchema>)
   });
   const read = contentService(metadata).encoded?.read;
   if (read === undefined) throw new Error("Read has no encoded answers");
-  return read(create(ReadContentRequestSchema, request), context) as AsyncIterable<Uint8Array>;
+  return read(create(ReadContentRequestSchema, request), context) as AsyncIterable<FramedMessage>;
 }
 
 /** More than two messages of Read, and no two bytes alike that would hide a wrong order. */
@@ -76,7 +79,7 @@ describe("Content.Read", () => {
     const encoded = await Array.fromAsync(
       encodedRead({ digest: digestOf(large), offset: 1n, size: 2_400_000n }),
     );
-    const answers = encoded.map((bytes) => fromBinary(ReadContentResponseSchema, bytes));
+    const answers = encoded.map((message) => fromBinary(ReadContentResponseSchema, message.joined()));
     expect(answers.map(({ offset }) => offset)).toEqual([0n, 1n << 20n, 2n << 20n]);
     const all = Buffer.concat(answers.map(({ data }) => data));
     expect(Buffer.compare(all, large.subarray(1, 2_400_001))).toBe(0);
@@ -85,8 +88,8 @@ describe("Content.Read", () => {
   test("a reader that stops leaves no file open", async () => {
     await write({ action: COMMIT, ref: "r", data: large });
     const before = openFiles();
-    for await (const bytes of encodedRead({ digest: digestOf(large) })) {
-      expect(bytes.length).toBeGreaterThan(1 << 20);
+    for await (const message of encodedRead({ digest: digestOf(large) })) {
+      expect(message.length).toBeGreaterThan(1 << 20);
       expect(openFiles()).toBe(before + 1);
       break;
     }

@@ -6,6 +6,7 @@ import type {
 } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Logger } from "../lib/log.ts";
+import type { FramedMessage } from "./grpc/framed-message.ts";
 import type { TransportLimits } from "./limits.ts";
 
 /** Answers the bytes of one response message. Only gRPC uses it; Connect calls the implementation of the same name. */
@@ -14,11 +15,13 @@ export type EncodedUnary<Request> = (
   context: HandlerContext,
 ) => Uint8Array | Promise<Uint8Array>;
 
+export type EncodedMessage = Uint8Array | FramedMessage;
+
 /** Yields the bytes of one response message each. */
 export type EncodedServerStream<Request> = (
   request: Request,
   context: HandlerContext,
-) => Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+) => Iterable<EncodedMessage> | AsyncIterable<EncodedMessage>;
 
 export type EncodedImpl<S extends DescService> = {
   [Method in keyof S["method"]]?: S["method"][Method] extends DescMethodUnary<infer I>

@@ -12,6 +12,7 @@ import { universalRequest, writeResponse } from "../../src/transport/connect/nod
 import type { EngineHandlers, Http2Engine } from "../../src/transport/engine.ts";
 import { isGrpc } from "../../src/transport/grpc/content-type.ts";
 import { PREFIX_BYTES } from "../../src/transport/grpc/envelope.ts";
+import type { FramedMessage } from "../../src/transport/grpc/framed-message.ts";
 import type { GrpcStream, HeaderList, StreamReceiver } from "../../src/transport/grpc/stream.ts";
 
 /** The runtime's `node:http2` behind the engine's interface: a second implementation that the conformance tests hold beside ours. */
@@ -143,6 +144,10 @@ class NodeHttp2Stream implements GrpcStream {
     framed.set(message, PREFIX_BYTES);
     this.#stream.write(framed);
     return this.#stream.writableLength < this.#maxUnsentBytes;
+  }
+
+  writeFramed(message: FramedMessage): boolean {
+    return this.writeMessage(message.joined(), false);
   }
 
   async drained(): Promise<void> {

@@ -92,7 +92,7 @@ export abstract class Call implements StreamReceiver {
   }
 
   /** @throws ResourceExhausted, worded as grpc-go's `server.go`, `sendResponse` */
-  protected checkSize(message: Uint8Array): void {
+  protected checkSize(message: { readonly length: number }): void {
     const { maxSendBytes } = this.server.limits;
     if (message.length <= maxSendBytes) return;
     throw new BunkerdError(

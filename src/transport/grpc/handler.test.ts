@@ -7,6 +7,7 @@ import { Health, HealthCheckRequestSchema } from "#gen/grpc/health/v1/health_pb.
 import { silentLogger } from "../../lib/log.ts";
 import type { TransportLimits } from "../limits.ts";
 import { bind, type ObservedCall, type ServiceBinding } from "../registry.ts";
+import type { FramedMessage } from "./framed-message.ts";
 import { createGrpcHandler } from "./handler.ts";
 import { type GrpcStream, type HeaderList, ResetCode, type StreamReceiver } from "./stream.ts";
 
@@ -55,6 +56,11 @@ class PlayedStream implements GrpcStream {
 
   writeMessage(message: Uint8Array): boolean {
     this.log.push(`message ${message.length}`);
+    return this.room;
+  }
+
+  writeFramed(message: FramedMessage): boolean {
+    this.log.push(`framed ${message.length}`);
     return this.room;
   }
 

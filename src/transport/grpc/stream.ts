@@ -1,3 +1,5 @@
+import type { FramedMessage } from "./framed-message.ts";
+
 /**
  * What `grpc/` needs of HTTP/2: one request stream, already known to be gRPC. Implemented by the engine (`transport/http2`)
  * and over `node:http2` (`test/support/node-http2.ts`); both pass `test/conformance/grpc`.
@@ -57,6 +59,8 @@ export interface GrpcStream {
    * False if more than the send limit waits for the peer: await `drained()` before the next one.
    */
   writeMessage(message: Uint8Array, compressed: boolean): boolean;
+  /** The same for a message that is laid out to be sent from where it lies; it is the stream's from now on. */
+  writeFramed(message: FramedMessage): boolean;
   /** Resolves when less than the send limit waits, or the stream is gone. */
   drained(): Promise<void>;
   /**

@@ -3,9 +3,13 @@ import { Call, type CallServer, type CallSettings } from "./call.ts";
 import { extraMessage, noMessage, truncated } from "./cardinality.ts";
 import { compress, decompress } from "./compression.ts";
 import { EnvelopeDecoder, type EnvelopeSink } from "./envelope.ts";
+import { FramedMessage } from "./framed-message.ts";
 import { decodeRequest, type ServerStreamingMethod, type StreamingMethod } from "./methods.ts";
 import { RequestQueue } from "./requests.ts";
 import type { GrpcStream } from "./stream.ts";
+
+/** What a call may write in one turn of the event loop. */
+const MAX_TURN_BYTES = 1 << 20;
 
 type AnswerIterator = AsyncIterator<unknown> | Iterator<unknown>;
 
@@ -16,6 +20,8 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
   /** A broken request decides the answer, even if the implementation did not look at it. */
   protected requestError: unknown;
   #answers: AnswerIterator | undefined;
+  /** Bytes written since other events had their turn. */
+  #turnBytes = 0;
 
   constructor(stream: GrpcStream, method: StreamingMethod, server: CallServer, settings: CallSettings) {
     super(stream, method, server, settings);
@@ -88,27 +94,35 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
   }
 
   #send(value: unknown): Promise<void> | undefined {
-    const message = this.#streaming.encode(value);
+    const message = value instanceof FramedMessage ? value : this.#streaming.encode(value);
     this.checkSize(message);
     this.sendHeaders();
-    if (this.compresses) return this.#sendCompressed(message);
-    return this.#written(this.stream.writeMessage(message, false));
+    const framed = message instanceof FramedMessage;
+    if (this.compresses) return this.#sendCompressed(framed ? message.joined() : message);
+    const room = framed ? this.stream.writeFramed(message) : this.stream.writeMessage(message, false);
+    return room ? this.#turn(message.length) : this.#drained();
   }
 
   async #sendCompressed(message: Uint8Array): Promise<void> {
     const compressed = await compress(message);
     if (this.ended) return;
-    await this.#written(this.stream.writeMessage(compressed ?? message, compressed !== undefined));
+    const room = this.stream.writeMessage(compressed ?? message, compressed !== undefined);
+    if (!room) await this.#drained();
   }
 
-  #written(room: boolean): Promise<void> | undefined {
-    return room ? undefined : this.#drained();
+  /** An implementation that never waits and a client that takes all must not keep the others from their turn. */
+  #turn(bytes: number): Promise<void> | undefined {
+    this.#turnBytes += bytes;
+    if (this.#turnBytes < MAX_TURN_BYTES) return undefined;
+    this.#turnBytes = 0;
+    return new Promise((resolve) => setImmediate(resolve));
   }
 
   async #drained(): Promise<void> {
     this.blocked = true;
     await this.stream.drained();
     this.blocked = false;
+    this.#turnBytes = 0;
   }
 }
 

@@ -88,7 +88,7 @@ export class Connection implements FrameSink {
     this.#options = options;
     this.#limits = limits;
     this.#logger = handlers.logger;
-    this.#output = new Output(socket);
+    this.#output = new Output(socket, () => this.#drained());
     this.#pings = new PingPolicy(limits);
     this.#sender = new Sender(this.#output, this.#pings);
     this.#receiveWindow = new ReceiveWindow(limits, this, now);
@@ -124,7 +124,6 @@ export class Connection implements FrameSink {
   start(received: Buffer): void {
     const socket = this.#socket;
     socket.on("data", (chunk: Buffer) => this.#received(chunk));
-    socket.on("drain", () => this.#drained());
     socket.on("end", () => this.#peerEnded());
     socket.on("close", () => this.#closed());
     socket.on("error", (error) => this.#logger.trace("http2 connection failed", { error }));
@@ -339,7 +338,6 @@ export class Connection implements FrameSink {
   }
 
   #drained(): void {
-    this.#output.drained();
     if (this.#ended) return;
     this.#inTurn = true;
     this.#sender.pump();

@@ -1,4 +1,6 @@
 import type { Socket } from "node:net";
+import { sendNow } from "../../linux/socket.ts";
+import type { FramedMessage } from "../grpc/framed-message.ts";
 import { Flag, FRAME_HEADER_BYTES, FrameType, putFrameHeader, putUint32 } from "./frames.ts";
 import { EMPTY_TABLE_UPDATE } from "./hpack/encoder.ts";
 
@@ -18,47 +20,59 @@ function giveBuffer(buffer: Uint8Array): void {
   if (spare.length < MAX_SPARE_BUFFERS) spare.push(buffer);
 }
 
+/** What a full socket is given by the runtime's own write, which then tells when there is room. */
+const WAKE_BYTES = 512;
+
+/** A part of a framed message that has left its queue and not yet this connection. */
+interface Held {
+  readonly message: FramedMessage;
+  at: number;
+  readonly end: number;
+}
+
 /**
  * The frames of one connection on their way out: collected until `flush`, then written at once. A buffer is only held between the
- * first frame and the flush, so an idle connection has none.
+ * first frame and the flush, so an idle connection has none. The kernel is given what it has room for; the rest waits in the
+ * socket's queue, or where it lies if it is a framed message's.
  */
 export class Output {
   readonly #socket: Socket;
+  readonly #drained: () => void;
   #buffer: Uint8Array | undefined;
   #at = 0;
   /** The buffer that the socket still reads from; ours again when it has drained. */
   #lent: Uint8Array | undefined;
+  #held: Held | undefined;
+  /** The message that `#held` is of is sent with it. */
+  #finishing: FramedMessage | undefined;
   #blocked = false;
   #closed = false;
+  readonly #written = (): void => this.#queueWritten();
   /** The largest DATA frame that the peer takes. */
   maxFrameBytes = 1 << 14;
   /** The next header block must say that we use no dynamic table: the peer has made its own smaller. */
   tableUpdateDue = false;
 
-  constructor(socket: Socket) {
+  /** @param drained called when `blocked` has become false */
+  constructor(socket: Socket, drained: () => void) {
     this.#socket = socket;
+    this.#drained = drained;
   }
 
-  /** True from a write that the socket could not take whole until its "drain": only what cannot wait should be added. */
+  /** True from a write that the socket could not take whole until it has: only what cannot wait should be added. */
   get blocked(): boolean {
     return this.#blocked;
   }
 
   /** Bytes that the kernel has not taken. */
   get backlogBytes(): number {
-    return this.#at + this.#socket.writableLength;
+    const held = this.#held === undefined ? 0 : this.#held.end - this.#held.at;
+    return this.#at + this.#socket.writableLength + held;
   }
 
   /** True if a flush would write something. */
   get pending(): boolean {
     return this.#at > 0;
-  }
-
-  /** The socket says that it took everything. */
-  drained(): void {
-    this.#blocked = false;
-    if (this.#lent !== undefined) giveBuffer(this.#lent);
-    this.#lent = undefined;
   }
 
   flush(): void {
@@ -71,17 +85,85 @@ export class Output {
       giveBuffer(buffer);
       return;
     }
-    const accepted = this.#socket.write(buffer.subarray(0, bytes));
-    if (this.#socket.writableLength === 0) giveBuffer(buffer);
-    else if (!accepted && !this.#blocked) this.#lent = buffer;
-    if (!accepted) this.#blocked = true;
+    this.#queueHeld();
+    const wasBlocked = this.#blocked;
+    const sent = wasBlocked ? 0 : this.#send(buffer, 0, bytes);
+    if (sent < bytes) this.#queue(buffer.subarray(sent, bytes));
+    if (!this.#blocked) giveBuffer(buffer);
+    else if (!wasBlocked) this.#lent = buffer;
   }
 
-  /** Nothing more will leave; buffers are let go. */
+  /** Nothing more will leave than what is on its way; buffers are let go. */
   close(): void {
+    if (!this.#closed && !this.#socket.destroyed) this.#queueHeld();
     this.#closed = true;
     this.flush();
     this.#lent = undefined;
+    this.#held = undefined;
+  }
+
+  /**
+   * Sends `message.buffer` from `from` to `to`, whole frames with their headers. Not to be called while `blocked`; it may be
+   * afterwards, and `finish` must be called when all of the message was sent so.
+   */
+  lend(message: FramedMessage, from: number, to: number): void {
+    this.flush();
+    if (this.#closed || this.#socket.destroyed) return;
+    this.#held = { message, at: from, end: to };
+    this.#pushHeld();
+  }
+
+  /** All of the message was given: its memory is free as soon as it has left. */
+  finish(message: FramedMessage): void {
+    if (this.#held?.message === message) this.#finishing = message;
+    else message.release();
+  }
+
+  #pushHeld(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    const { message, end } = held;
+    while (!this.#blocked) {
+      held.at += this.#send(message.buffer, held.at, end);
+      if (held.at === end) {
+        this.#held = undefined;
+        if (this.#finishing === message) message.release();
+        this.#finishing = undefined;
+        return;
+      }
+      const wake = descriptorOf(this.#socket) === undefined ? end : Math.min(held.at + WAKE_BYTES, end);
+      this.#queue(message.buffer.slice(held.at, wake));
+      held.at = wake;
+    }
+  }
+
+  /** Something must follow what is held: it goes the slow way. The socket refers to its memory, so nobody else gets that. */
+  #queueHeld(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    this.#finishing = undefined;
+    this.#queue(held.message.buffer.subarray(held.at, held.end));
+  }
+
+  /** Answers how much the kernel took; 0 if it must be asked by the socket. */
+  #send(buffer: Uint8Array, from: number, to: number): number {
+    const fd = descriptorOf(this.#socket);
+    return fd === undefined ? 0 : sendNow(fd, buffer, from, to);
+  }
+
+  #queue(bytes: Uint8Array): void {
+    this.#socket.write(bytes, this.#written);
+    if (this.#socket.writableLength > 0) this.#blocked = true;
+  }
+
+  #queueWritten(): void {
+    if (!this.#blocked || this.#socket.writableLength > 0) return;
+    this.#blocked = false;
+    if (this.#lent !== undefined) giveBuffer(this.#lent);
+    this.#lent = undefined;
+    if (!this.#closed && !this.#socket.destroyed) this.#pushHeld();
+    if (!this.#blocked) this.#drained();
   }
 
   /** A frame of a few bytes or a header block that fits one frame. */
@@ -154,4 +236,11 @@ function putBytes(target: Uint8Array, at: number, bytes: Uint8Array): void {
     return;
   }
   for (let i = 0; i < length; i++) target[at + i] = bytes[i] ?? 0;
+}
+
+/** The descriptor that the runtime has for the socket; undefined if it is closed, or if what goes through it is not what is sent. */
+function descriptorOf(socket: Socket): number | undefined {
+  if ("encrypted" in socket) return undefined;
+  const fd = (socket as { _handle?: { fd?: number } | null })._handle?.fd;
+  return fd !== undefined && fd >= 0 ? fd : undefined;
 }

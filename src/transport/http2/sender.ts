@@ -1,9 +1,14 @@
+import { FramedMessage, GAP_BYTES, STRETCH_BYTES } from "../grpc/framed-message.ts";
 import { ConnectionError, ErrorCode } from "./errors.ts";
-import { DEFAULT_WINDOW_BYTES, MAX_WINDOW_BYTES } from "./frames.ts";
+import { DEFAULT_WINDOW_BYTES, Flag, FrameType, MAX_WINDOW_BYTES, putFrameHeader } from "./frames.ts";
 import type { Output } from "./output.ts";
 
 /** Bytes of the prefix of a gRPC message. */
 const PREFIX_BYTES = 5;
+
+/** What a stream sends of a framed message before it is another's turn, and before the peer's windows are looked at again. */
+const TURN_BYTES = 64 << 10;
+const ALONE_TURN_BYTES = 512 << 10;
 
 /** The sending half of a stream: what waits for the peer's windows, and what the peer allows. */
 export interface SendState {
@@ -11,7 +16,7 @@ export interface SendState {
   /** May be negative: RFC 9113 section 6.9.2. */
   sendWindow: number;
   /** Chunks that wait; `firstOffset` bytes of the first have left. */
-  waiting: Uint8Array[] | undefined;
+  waiting: (Uint8Array | FramedMessage)[] | undefined;
   firstOffset: number;
   unsentBytes: number;
   /** Stands in the queue of streams that may send. */
@@ -45,6 +50,8 @@ export class Sender {
   /** The peer's SETTINGS_INITIAL_WINDOW_SIZE. */
   #initialWindow = DEFAULT_WINDOW_BYTES;
   #unsentBytes = 0;
+  readonly #append = (bytes: Uint8Array, from: number, to: number): void =>
+    this.#output.append(bytes, from, to);
 
   constructor(output: Output, sent: SentListener) {
     this.#output = output;
@@ -76,12 +83,19 @@ export class Sender {
     const prefix = Buffer.allocUnsafe(PREFIX_BYTES);
     prefix[0] = compressed ? 1 : 0;
     prefix.writeUInt32BE(message.length, 1);
-    this.#wait(stream, prefix);
+    this.#wait(stream, prefix, PREFIX_BYTES);
     this.data(stream, message);
   }
 
+  /** The same, from where it lies. */
+  framed(stream: SendState, message: FramedMessage): void {
+    this.#wait(stream, message, message.bodyBytes);
+    this.#enqueue(stream);
+    this.pump();
+  }
+
   data(stream: SendState, bytes: Uint8Array): void {
-    if (bytes.length > 0) this.#wait(stream, bytes);
+    if (bytes.length > 0) this.#wait(stream, bytes, bytes.length);
     this.#enqueue(stream);
     this.pump();
   }
@@ -175,11 +189,11 @@ export class Sender {
     this.#sent.sent();
   }
 
-  #wait(stream: SendState, bytes: Uint8Array): void {
+  #wait(stream: SendState, bytes: Uint8Array | FramedMessage, length: number): void {
     stream.waiting ??= [];
     stream.waiting.push(bytes);
-    stream.unsentBytes += bytes.length;
-    this.#unsentBytes += bytes.length;
+    stream.unsentBytes += length;
+    this.#unsentBytes += length;
   }
 
   #enqueue(stream: SendState): void {
@@ -188,13 +202,48 @@ export class Sender {
     this.#queue.push(stream);
   }
 
-  /** One DATA frame, as long as it may be; it takes from as many chunks as it needs. */
+  /** One DATA frame, as long as it may be; it takes from as many chunks as it needs. Several of a framed message. */
   #sendFrame(stream: SendState): void {
-    const length = Math.min(stream.unsentBytes, stream.sendWindow, this.#window, this.#output.maxFrameBytes);
+    const first = stream.waiting?.[0];
+    if (first instanceof FramedMessage && this.#sendStretches(stream, first)) return;
+    const most = Math.min(stream.unsentBytes, stream.sendWindow, this.#window, this.#output.maxFrameBytes);
+    // The next frame of a framed message is to begin where a stretch does.
+    const toStretch = STRETCH_BYTES - (stream.firstOffset % STRETCH_BYTES);
+    const length = first instanceof FramedMessage ? Math.min(most, toStretch) : most;
     if (length <= 0) return;
     const last = length === stream.unsentBytes && stream.ending === "data";
     this.#output.beginData(stream.id, length, last);
     this.#copy(stream, length);
+    this.#left(stream, length, last);
+  }
+
+  /** Sends what may leave of a framed message where it lies. False if no whole frame may, or the last one ended within a stretch. */
+  #sendStretches(stream: SendState, message: FramedMessage): boolean {
+    const from = stream.firstOffset;
+    if (from % STRETCH_BYTES !== 0) return false;
+    const turn = this.#first === this.#queue.length ? ALONE_TURN_BYTES : TURN_BYTES;
+    let to = Math.min(message.bodyBytes, from + Math.min(stream.sendWindow, this.#window, turn));
+    if (to < message.bodyBytes) to -= to % STRETCH_BYTES;
+    if (to <= from) return false;
+    const last = to - from === stream.unsentBytes && stream.ending === "data";
+    for (let at = from; at < to; at += STRETCH_BYTES) {
+      const length = Math.min(STRETCH_BYTES, to - at);
+      const flags = last && at + length === to ? Flag.endStream : 0;
+      const index = message.indexOf(at) - GAP_BYTES;
+      putFrameHeader(message.buffer, index, length, FrameType.data, flags, stream.id);
+    }
+    this.#output.lend(message, message.indexOf(from) - GAP_BYTES, message.indexOf(to - 1) + 1);
+    stream.firstOffset = to;
+    if (to === message.bodyBytes) {
+      this.#output.finish(message);
+      stream.waiting?.shift();
+      stream.firstOffset = 0;
+    }
+    this.#left(stream, to - from, last);
+    return true;
+  }
+
+  #left(stream: SendState, length: number, last: boolean): void {
     this.#spend(stream, length);
     stream.unsentBytes -= length;
     this.#unsentBytes -= length;
@@ -212,12 +261,15 @@ export class Sender {
       const chunk = waiting[taken];
       if (chunk === undefined) throw new Error("send queue is shorter than it counts");
       const from = stream.firstOffset;
-      const to = Math.min(chunk.length, from + left);
-      this.#output.append(chunk, from, to);
+      const size = chunk instanceof FramedMessage ? chunk.bodyBytes : chunk.length;
+      const to = Math.min(size, from + left);
+      if (chunk instanceof FramedMessage) chunk.eachStretch(from, to, this.#append);
+      else this.#output.append(chunk, from, to);
       left -= to - from;
       stream.firstOffset = to;
-      if (to < chunk.length) break;
+      if (to < size) break;
       stream.firstOffset = 0;
+      if (chunk instanceof FramedMessage) this.#output.finish(chunk);
       taken += 1;
     }
     if (taken === waiting.length) waiting.length = 0;

@@ -1,3 +1,4 @@
+import type { FramedMessage } from "../grpc/framed-message.ts";
 import type { GrpcStream, HeaderList, StreamReceiver } from "../grpc/stream.ts";
 import { headerBlockOf, trailerBlockOf } from "./answer-blocks.ts";
 import { ErrorCode } from "./errors.ts";
@@ -38,7 +39,7 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
   #drainWaiters: (() => void)[] | undefined;
 
   sendWindow: number;
-  waiting: Uint8Array[] | undefined;
+  waiting: (Uint8Array | FramedMessage)[] | undefined;
   firstOffset = 0;
   unsentBytes = 0;
   queued = false;
@@ -104,6 +105,13 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
   writeMessage(message: Uint8Array, compressed: boolean): boolean {
     if (this.closed || this.#answered) return true;
     this.#owner.sender.message(this, message, compressed);
+    this.#owner.wrote();
+    return this.unsentBytes < this.#owner.maxUnsentBytes;
+  }
+
+  writeFramed(message: FramedMessage): boolean {
+    if (this.closed || this.#answered) return true;
+    this.#owner.sender.framed(this, message);
     this.#owner.wrote();
     return this.unsentBytes < this.#owner.maxUnsentBytes;
   }

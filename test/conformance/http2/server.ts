@@ -4,6 +4,7 @@ import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { type Logger, silentLogger } from "../../../src/lib/log.ts";
 import { OK_TRAILERS, RESPONSE_HEADERS } from "../../../src/transport/grpc/answers.ts";
+import { FramedMessage } from "../../../src/transport/grpc/framed-message.ts";
 import type { GrpcStream } from "../../../src/transport/grpc/stream.ts";
 import { Http2Server } from "../../../src/transport/http2/engine.ts";
 import type { Http2Limits } from "../../../src/transport/http2/limits.ts";
@@ -26,7 +27,7 @@ export interface EngineServer extends AsyncDisposable {
 
 /**
  * gRPC paths: `/echo` answers the request's first message; `/hold` reads and never answers; `/paused` pauses at once; `/spread/N/SIZE`
- * writes N messages of SIZE bytes as fast as it may; `/throw` is a broken handler. Others: the body, or as many bytes as the last `x-size` says, or with
+ * writes N messages of SIZE bytes as fast as it may, `/framed/N/SIZE` those of {@link patternOf} where they lie; `/throw` is a broken handler. Others: the body, or as many bytes as the last `x-size` says, or with
  * `x-early` 413 at once.
  */
 export async function startEngine(changed: Partial<Http2Limits> = {}): Promise<EngineServer> {
@@ -97,6 +98,7 @@ function handle(
   if (what === "throw") throw new Error("broken handler");
   if (what === "paused") stream.pause();
   if (what === "spread") void spread(stream, Number(count), Number(size), server);
+  if (what === "framed") void framed(stream, Number(count), Number(size), server);
   const chunks: Uint8Array[] = [];
   let heldBytes = 0;
   stream.receive({
@@ -130,4 +132,31 @@ async function spread(
     if (!stream.writeMessage(message, false)) await stream.drained();
   }
   stream.end(OK_TRAILERS);
+}
+
+async function framed(
+  stream: GrpcStream,
+  count: number,
+  size: number,
+  server: { written: number },
+): Promise<void> {
+  stream.sendHeaders(RESPONSE_HEADERS);
+  for (let index = 0; index < count; index++) {
+    const message = new FramedMessage(size);
+    let at = 0;
+    for (const part of message.from(0)) {
+      part.set(patternOf(index, size).subarray(at, at + part.length));
+      at += part.length;
+    }
+    server.written += 1;
+    if (!stream.writeFramed(message)) await stream.drained();
+  }
+  stream.end(OK_TRAILERS);
+}
+
+/** Bytes of which no stretch is like its neighbour, nor like that of another message. */
+export function patternOf(index: number, size: number): Buffer {
+  const pattern = Buffer.alloc(size);
+  for (let at = 0; at + 4 <= size; at += 4) pattern.writeUInt32BE((index << 24) + at, at);
+  return pattern;
 }

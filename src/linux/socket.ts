@@ -1,0 +1,24 @@
+/** send(2) without waiting, on sockets that the runtime owns: its own write copies what the kernel has no room for. */
+import { dlopen, FFIType, ptr } from "bun:ffi";
+
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+
+function openLibc() {
+  return dlopen("libc.so.6", {
+    send: { args: [FFIType.i32, FFIType.ptr, FFIType.u64, FFIType.i32], returns: FFIType.i64_fast },
+  }).symbols;
+}
+
+let libc: ReturnType<typeof openLibc> | undefined;
+
+/**
+ * Gives the kernel what it has room for of `bytes` from `from` to `to`, and answers how much. 0 if it took nothing: because it is full,
+ * or the connection has failed, which the runtime's own write then finds.
+ */
+export function sendNow(fd: number, bytes: Uint8Array, from: number, to: number): number {
+  if (from >= to) return 0;
+  libc ??= openLibc();
+  const sent = Number(libc.send(fd, ptr(bytes, from), to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
+  return Math.max(sent, 0);
+}
