@@ -1,6 +1,6 @@
 import { NamespaceMode, type PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import type { CriConfig, RuntimeHandlerConfig } from "../config/config.ts";
-import { BunkerdError, quote } from "../model/errors.ts";
+import { BunkerdError, fail, quote } from "../model/errors.ts";
 
 /** Says that a pod's workload is not trusted: `true`. */
 const UNTRUSTED_ANNOTATION = "io.kubernetes.cri.untrusted-workload";
@@ -30,6 +30,16 @@ export function handlerOf(
   if (found === undefined)
     throw new BunkerdError("Unknown", `no runtime for ${quote(handler)} is configured`);
   return found;
+}
+
+/**
+ * Stdio by streams of the sandbox's shim (`io_type = "streaming"`) is not built. Runc's shim has none: the reference's words.
+ * @throws Unknown, Unimplemented
+ */
+export function assertFifos({ io_type }: RuntimeHandlerConfig, shimAddress: string): void {
+  if (io_type !== "streaming") return;
+  if (shimAddress === "") throw new BunkerdError("Unknown", "address can not be empty for io stream");
+  throw fail("Unimplemented", `stdio by streams of ${quote(shimAddress)}`);
 }
 
 function wantsHost(pod: PodSandboxConfig): boolean {

@@ -37,7 +37,7 @@ import {
 import { containerPaths, sandboxPaths } from "../paths.ts";
 import { step, underLease, undoRecord, withCompletedSpec, withNewSnapshot } from "../records.ts";
 import { Rollback } from "../rollback.ts";
-import { handlerOf } from "../runtimes.ts";
+import { assertFifos, handlerOf } from "../runtimes.ts";
 import { removeFolder } from "../sandboxes/files.ts";
 import { newId } from "../sandboxes/run.ts";
 import { mappingLabels } from "../sandboxes/user-namespace.ts";
@@ -150,12 +150,12 @@ async function make(draft: Draft, id: string, rollback: Rollback): Promise<void>
   rollback.add("SELinux label", async () => cri.host.selinux?.release(planned.metadata.processLabel));
   await assertSpecOptions(planned.input);
   enter(draft, "stdio");
-  const io = await step("failed to create container io", () =>
-    ContainerIo.create(
-      { id, root: paths.state, tty: config.tty, stdin: config.stdin, stdinOnce: config.stdinOnce },
-      cri,
-    ),
-  );
+  const io = await step("failed to create container io", () => {
+    const { config: podConfig, runtimeHandler } = sandbox.metadata;
+    assertFifos(handlerOf(cri.config, podConfig, runtimeHandler), sandbox.endpoint.address);
+    const { tty, stdin, stdinOnce } = config;
+    return ContainerIo.create({ id, root: paths.state, tty, stdin, stdinOnce }, cri);
+  });
   rollback.add("container io", () => io.close());
   enter(draft, "record");
   const container = await holdingPlugins(cri, async () => {

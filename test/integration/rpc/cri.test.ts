@@ -37,7 +37,10 @@ const folder = temporaryFolder();
 const template = join(folder, "cni.template");
 afterAll(() => removeFolder(folder));
 
-const { same, ours } = compareCri(prepare, { bridge: `conf_template = "${template}"` });
+const { same, ours } = compareCri(prepare, {
+  bridge: `conf_template = "${template}"`,
+  handlers: { streams: 'io_type = "streaming"' },
+});
 
 const LONG = "x".repeat(5000);
 /** Texts where an id or a name is wanted. */
@@ -364,6 +367,21 @@ for (const [name, more] of Object.entries(ODD_PODS)) {
 }
 same("a pod of a handler by path", /./, (scene) => ran(scene, {}, "../runc"));
 same("a pod of a handler that every object has", /./, (scene) => ran(scene, {}, "constructor"));
+
+same(
+  "a container whose stdio is to go by streams that runc's shim does not have",
+  /Unknown.*io stream/,
+  async (scene) => {
+    const config = podConfig(scene.daemon);
+    const { podSandboxId } = await scene.runtime.runPodSandbox({ config, runtimeHandler: "streams" });
+    try {
+      const made = { podSandboxId, sandboxConfig: config, config: script("streams", "true") };
+      return await scene.runtime.createContainer(made);
+    } finally {
+      await scene.runtime.removePodSandbox({ podSandboxId });
+    }
+  },
+);
 
 same("a pod without a request's fields", /./, ({ runtime }) => runtime.runPodSandbox({}));
 same("a container without a configuration", /./, (scene) =>
