@@ -20,6 +20,32 @@ const HYDRATORS: Readonly<Record<string, { name: string; parameters: string; han
   service: { name: "serviceDesc", parameters: "file, path, ...paths", handle: "lazyService(file, path, " },
 };
 
+/** Parts of the library for which others stand in, by file: the text, and the text instead. */
+const REPLACED: Readonly<Record<string, readonly [string, string]>> = {
+  "codegenv2/file.js": [
+    "fromBinary(FileDescriptorProtoSchema, base64Decode(b64))",
+    "readFileDescriptor(b64) ?? fromBinary(FileDescriptorProtoSchema, base64Decode(b64))",
+  ],
+  "protobuf/dist/esm/registry.js": [
+    "function addFields(message, reg, mapEntries) {",
+    `function addFields(message, reg, mapEntries) { lazyMembers(message, (each) => resolved_addFields(each, reg, mapEntries)); }
+function resolved_addFields(message, reg, mapEntries) {`,
+  ],
+};
+
+/** The library's file with its part replaced. @throws Error if it is not there */
+export function withReplaced(source: string, path: string): string {
+  const [, [part, instead] = ["", ""]] =
+    Object.entries(REPLACED).find(([file]) => path.endsWith(`/${file}`)) ?? [];
+  if (part === "") return source;
+  if (!source.includes(part)) throw new Error(`${path} has no "${part}"`);
+  return [
+    `import { readFileDescriptor } from ${JSON.stringify(join(import.meta.dir, "file-descriptors.ts"))};`,
+    `import { lazyMembers } from ${LAZY};`,
+    source.replace(part, () => instead),
+  ].join("\n");
+}
+
 /** The library's file with its function renamed, and one of the old name that answers a handle. @throws Error if it is not there */
 export function withHandles(source: string, file: string): string {
   const hydrator = HYDRATORS[file];
@@ -38,7 +64,10 @@ const lazyDescriptors: BunPlugin = {
   setup(build) {
     build.onLoad({ filter: /\/codegenv2\/(?:boot|file|message|enum|extension|service)\.js$/ }, ({ path }) => {
       const file = /([a-z]+)\.js$/.exec(path)?.[1] ?? "";
-      return { contents: withHandles(readFileSync(path, "utf8"), file), loader: "js" };
+      return { contents: withHandles(withReplaced(readFileSync(path, "utf8"), path), file), loader: "js" };
+    });
+    build.onLoad({ filter: /\/protobuf\/dist\/esm\/registry\.js$/ }, ({ path }) => {
+      return { contents: withReplaced(readFileSync(path, "utf8"), path), loader: "js" };
     });
   },
 };

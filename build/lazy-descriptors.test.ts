@@ -2,9 +2,14 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { file_google_protobuf_any } from "@bufbuild/protobuf/wkt";
-import { withHandles } from "./compile.ts";
-import { lazyDescriptor, lazyFile, lazyService } from "./lazy-descriptors.ts";
+import {
+  type FileDescriptorProto,
+  FileDescriptorProtoSchema,
+  file_google_protobuf_any,
+} from "@bufbuild/protobuf/wkt";
+import { withHandles, withReplaced } from "./compile.ts";
+import { readFileDescriptor } from "./file-descriptors.ts";
+import { lazyDescriptor, lazyFile, lazyMembers, lazyService } from "./lazy-descriptors.ts";
 
 const GEN = join(import.meta.dir, "../gen");
 
@@ -88,4 +93,77 @@ describe("descriptors by handle", () => {
     }
     expect(() => withHandles("export function other() {}", "file")).toThrow("file.js has no");
   });
+
+  test("parts of the library are replaced, and one that is not there is told", async () => {
+    const folder = join(GEN, "../node_modules/@bufbuild/protobuf/dist/esm");
+    for (const [file, called] of [
+      ["codegenv2/file.js", "readFileDescriptor(b64) ??"],
+      ["registry.js", "{ lazyMembers(message,"],
+    ] as const) {
+      const path = join(folder, file);
+      expect(withReplaced(await Bun.file(path).text(), path)).toContain(called);
+      expect(() => withReplaced("", path)).toThrow(`${path} has no`);
+    }
+    expect(withReplaced("as it is", join(folder, "create.js"))).toBe("as it is");
+  });
+});
+
+describe("files by hand", () => {
+  /** With what unset fields read as, which no comparison looks at. */
+  function withDefaults(value: unknown): unknown {
+    if (Array.isArray(value)) return value.map(withDefaults);
+    if (typeof value !== "object" || value === null) return value;
+    const own = Object.entries(value).map(([key, inner]) => [key, withDefaults(inner)] as const);
+    return { own: Object.fromEntries(own), defaults: { ...Object.getPrototypeOf(value) } };
+  }
+
+  test("every generated file is read as the library reads it, and written the same", async () => {
+    let files = 0;
+    for (const name of generated) {
+      const encoded = /fileDesc\("([^"]+)"/.exec(await Bun.file(join(GEN, name)).text())?.[1] ?? "";
+      const bytes = Buffer.from(encoded, "base64");
+      const wanted = fromBinary(FileDescriptorProtoSchema, bytes);
+      const read = readFileDescriptor(encoded) as FileDescriptorProto;
+      expect(withDefaults(read)).toEqual(withDefaults(wanted));
+      expect(toBinary(FileDescriptorProtoSchema, read)).toEqual(toBinary(FileDescriptorProtoSchema, wanted));
+      files += 1;
+    }
+    expect(files).toBeGreaterThan(40);
+  });
+
+  test.each([
+    ["a field that is not known", { publicDependency: [1] }],
+    ["one further in", { messageType: [{ name: "M", field: [{ name: "f", defaultValue: "1" }] }] }],
+  ])("%s is the library's", (_name, init) => {
+    const bytes = toBinary(FileDescriptorProtoSchema, create(FileDescriptorProtoSchema, init));
+    expect(readFileDescriptor(Buffer.from(bytes).toString("base64"))).toBeUndefined();
+  });
+});
+
+test("a message's members are put in at the first look, those of messages in it at theirs", () => {
+  const message = (...nestedMessages: object[]) => ({
+    fields: [] as string[],
+    field: {},
+    oneofs: [],
+    members: [] as string[],
+    nestedMessages: nestedMessages as never[],
+  });
+  const inner = message();
+  const outer = message(inner);
+  const added: object[] = [];
+  const add = (each: object): void => {
+    added.push(each);
+    (each as typeof inner).fields.push("a");
+    (each as typeof inner).members.push("b");
+    if (each === outer) lazyMembers(inner, add);
+  };
+  lazyMembers(outer, add);
+  const copy = Object.defineProperties({}, Object.getOwnPropertyDescriptors(outer)) as typeof outer;
+  expect(added).toEqual([]);
+  expect(copy.members).toEqual(["b"]);
+  expect(added).toEqual([outer]);
+  expect(outer.fields).toEqual(["a"]);
+  expect(copy.fields).toBe(outer.fields);
+  expect(inner.fields).toEqual(["a"]);
+  expect(added).toEqual([outer, inner]);
 });

@@ -58,6 +58,46 @@ function become(handle: object): boolean {
   return true;
 }
 
+const MEMBERS = ["fields", "field", "oneofs", "members"] as const;
+
+/** Message descriptors whose members are put in at the first look. */
+const withoutMembers = new WeakSet<object>();
+
+interface Message {
+  readonly nestedMessages: readonly Message[];
+}
+
+/**
+ * Puts off `add`, which fills in the fields of a message and calls this for the messages in it: of a file's messages a program uses few.
+ * A copy of the descriptor (every handle becomes one) asks the original.
+ */
+export function lazyMembers(message: Message, add: (message: Message) => void): void {
+  for (const nested of message.nestedMessages) lazyMembers(nested, add);
+  if (withoutMembers.has(message)) return;
+  withoutMembers.add(message);
+  const own = Object.fromEntries(MEMBERS.map((key) => [key, Reflect.get(message, key) as unknown]));
+  let filled = false;
+  for (const key of MEMBERS) {
+    Object.defineProperty(message, key, {
+      configurable: true,
+      enumerable: true,
+      get(this: object) {
+        if (!filled) {
+          filled = true;
+          for (const each of MEMBERS) setMember(message, each, own[each]);
+          add(message);
+        }
+        setMember(this, key, own[key]);
+        return own[key];
+      },
+    });
+  }
+}
+
+function setMember(descriptor: object, key: string, value: unknown): void {
+  Object.defineProperty(descriptor, key, { configurable: true, enumerable: true, writable: true, value });
+}
+
 /** Full names of the services in a FileDescriptorProto. */
 function serviceNames(file: Uint8Array): string[] {
   let scope = "";

@@ -8,13 +8,18 @@ import type { PodParts } from "./parts.ts";
 import { phaseOf } from "./phase.ts";
 import { removePod } from "./remove.ts";
 import { freeUserNamespace, type UserNamespace } from "./spec/user-namespace.ts";
+import type { ObservedPod } from "./status.ts";
 import { type Claim, claimPod, createPod, type StoredPod, storedPods, withdrawDeletion } from "./store.ts";
 
 export interface Accepted {
   readonly stored: StoredPod;
   /** To be released when the pod is run no longer. */
   readonly claim: Claim;
+  /** Of a pod that nobody can have seen before: nothing. Undefined: the runtime is to be asked. */
+  readonly known: ObservedPod | undefined;
 }
+
+const NOTHING_THERE: ObservedPod = { sandboxes: [], containers: [], ips: [] };
 
 /**
  * Takes a pod on. One of the same name and spec that still runs is carried on with, whoever began it; another is ended and removed first.
@@ -42,12 +47,12 @@ export async function acceptPod(
     const [kept, ...rest] = earlier;
     const others = kept !== undefined && carriesOn(kept, file, manifest) ? rest : earlier;
     for (const { pod } of others) await removePod(parts, pod);
-    const uid =
-      others === rest && kept !== undefined ? kept.pod.metadata.uid : (file.metadata.uid ?? randomUUID());
+    const given = others === rest && kept !== undefined ? kept.pod.metadata.uid : file.metadata.uid;
+    const uid = given ?? randomUUID();
     const stored = storedOf(parts, manifest, file, { namespace, uid, source }, kept?.stored);
     createPod(parts.roots, stored);
     withdrawDeletion(parts.roots, stored.pod.metadata);
-    return { stored, claim };
+    return { stored, claim, known: given === undefined ? NOTHING_THERE : undefined };
   } catch (error) {
     claim.release();
     throw error;

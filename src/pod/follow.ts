@@ -20,15 +20,19 @@ export class LogFollower {
   /** Begins with containers that have begun, lets those end that have ended. */
   update({ containers }: ObservedPod): void {
     for (const { id, name, state, logPath } of containers) {
-      if (!this.#seen.has(id) && logPath !== "" && state !== "created") {
-        this.#seen.add(id);
-        const ended = new Promise<void>((resolve) => this.#ended.set(id, resolve));
-        const reader = this.#read(name, logPath, ended);
-        this.#readers.add(reader);
-        void reader.finally(() => this.#readers.delete(reader));
-      }
+      if (logPath !== "" && state !== "created") this.follow(id, name, logPath);
       if (state === "exited") this.#ended.get(id)?.();
     }
+  }
+
+  /** Begins with a container, which may not have begun itself. */
+  follow(id: string, name: string, logPath: string): void {
+    if (this.#seen.has(id)) return;
+    this.#seen.add(id);
+    const ended = new Promise<void>((resolve) => this.#ended.set(id, resolve));
+    const reader = this.#read(name, logPath, ended);
+    this.#readers.add(reader);
+    void reader.finally(() => this.#readers.delete(reader));
   }
 
   /** Nobody wants to hear more. */

@@ -1,6 +1,11 @@
 /** Step 1 of a container: its image. `pkg/kubelet/images/image_manager.go`. */
 import { create } from "@bufbuild/protobuf";
-import { type AuthConfig, AuthConfigSchema, type PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
+import {
+  type AuthConfig,
+  AuthConfigSchema,
+  type Image,
+  type PodSandboxConfig,
+} from "#gen/runtime/v1/api_pb.ts";
 import type { CriClient } from "../client/cri.ts";
 import { formatDuration } from "../lib/duration.ts";
 import { isError, messageOf } from "../model/errors.ts";
@@ -20,6 +25,16 @@ export interface ImageRequest {
   readonly sandbox: PodSandboxConfig;
   readonly auths: readonly AuthConfig[];
   readonly signal: AbortSignal;
+  /** What the runtime was asked of the image a moment ago. */
+  readonly asked?: Promise<Image | undefined> | undefined;
+}
+
+/** An image that the runtime has. */
+export interface PresentImage {
+  /** What containers are made from. */
+  readonly ref: string;
+  /** Undefined: the runtime does not tell of it by its reference. */
+  readonly image: Image | undefined;
 }
 
 export interface ImageParts {
@@ -55,8 +70,27 @@ export function defaultPolicy(image: string): PullPolicy {
   return /:latest$/.test(withDefaultTag(image)) ? "Always" : "IfNotPresent";
 }
 
-/** The reference that containers are made from. @throws PodError */
-export async function ensureImage(parts: ImageParts, request: ImageRequest): Promise<string> {
+/** Asks for an image that {@link ensureImage} will want to know of; undefined if it will not. A failure is for {@link ensureImage}. */
+export function askForImage(
+  { cri }: ImageParts,
+  wanted: string,
+  policy: PullPolicy | undefined,
+): Promise<Image | undefined> | undefined {
+  let image: string;
+  try {
+    image = withDefaultTag(wanted);
+  } catch (error) {
+    if (error instanceof PodError) return undefined;
+    throw error;
+  }
+  if ((policy ?? defaultPolicy(wanted)) === "Always") return undefined;
+  const asked = cri.imageStatus(image);
+  asked.catch(() => undefined);
+  return asked;
+}
+
+/** Pulls the image unless it is there and need not be. @throws PodError */
+export async function ensureImage(parts: ImageParts, request: ImageRequest): Promise<PresentImage> {
   const { pod, container, image: wanted } = request;
   const quoted = JSON.stringify(wanted);
   const tell = (type: "Normal" | "Warning", reason: string, message: string): void =>
@@ -70,11 +104,11 @@ export async function ensureImage(parts: ImageParts, request: ImageRequest): Pro
   }
   const policy = request.policy ?? defaultPolicy(wanted);
   if (policy !== "Always") {
-    const present = await inspect(parts, image, tell);
+    const present = await inspect(parts, image, request.asked, tell);
     if (present !== undefined) {
       const told = `Container image ${quoted} already present on machine and can be accessed by the pod`;
       tell("Normal", "Pulled", told);
-      return present;
+      return { ref: present.id, image: present };
     }
     if (policy === "Never") {
       const message = `Container image ${quoted} is not present with pull policy of Never`;
@@ -87,9 +121,14 @@ export async function ensureImage(parts: ImageParts, request: ImageRequest): Pro
 
 type Tell = (type: "Normal" | "Warning", reason: string, message: string) => void;
 
-async function inspect({ cri }: ImageParts, image: string, tell: Tell): Promise<string | undefined> {
+async function inspect(
+  { cri }: ImageParts,
+  image: string,
+  asked: ImageRequest["asked"],
+  tell: Tell,
+): Promise<Image | undefined> {
   try {
-    return (await cri.imageStatus(image))?.id;
+    return await (asked?.catch(() => cri.imageStatus(image)) ?? cri.imageStatus(image));
   } catch (error) {
     const message = `Failed to inspect image ${JSON.stringify(image)}: ${messageOf(error)}`;
     tell("Warning", "InspectFailed", message);
@@ -100,7 +139,12 @@ async function inspect({ cri }: ImageParts, image: string, tell: Tell): Promise<
 /** What the last pull of a key said, to be repeated while it is held back. */
 const lastFailures = new WeakMap<Backoff, Map<string, string>>();
 
-async function pull(parts: ImageParts, request: ImageRequest, image: string, tell: Tell): Promise<string> {
+async function pull(
+  parts: ImageParts,
+  request: ImageRequest,
+  image: string,
+  tell: Tell,
+): Promise<PresentImage> {
   const { cri, pullBackoff } = parts;
   const key = `${request.pod.metadata.uid}_${image}`;
   const failures = lastFailures.get(pullBackoff) ?? new Map<string, string>();
@@ -115,10 +159,10 @@ async function pull(parts: ImageParts, request: ImageRequest, image: string, tel
   try {
     const ref = await pullWithAny(cri, request, image);
     const took = formatDuration(Math.trunc(performance.now() - startedAt));
-    const size = (await cri.imageStatus(ref))?.size ?? 0n;
+    const pulled = await cri.imageStatus(ref);
     const done = `Successfully pulled image ${JSON.stringify(image)} in ${took} (${took} including waiting).`;
-    tell("Normal", "Pulled", `${done} Image size: ${size} bytes.`);
-    return ref;
+    tell("Normal", "Pulled", `${done} Image size: ${pulled?.size ?? 0n} bytes.`);
+    return { ref, image: pulled };
   } catch (error) {
     if (request.signal.aborted) throw error;
     const code = isError(error) ? error.code : "Unknown";

@@ -43,12 +43,19 @@ export function liveState({ unit, observed, sync, reason }: PodState, probes: Pr
 }
 
 /** Nothing happens once the pod is removed. */
-export function saveLive({ folder }: PodPaths, live: LiveState): void {
+/** Writes a pod's state whenever it has changed. */
+export function liveSaver({ folder }: PodPaths): (live: LiveState) => void {
   const path = join(folder, "state.json");
-  ifThere(() => {
-    writeFileSync(`${path}.tmp`, JSON.stringify(live), { mode: 0o600 });
-    renameSync(`${path}.tmp`, path);
-  });
+  let saved = "";
+  return (live) => {
+    const text = JSON.stringify(live);
+    if (text === saved) return;
+    ifThere(() => {
+      writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
+      renameSync(`${path}.tmp`, path);
+      saved = text;
+    });
+  };
 }
 
 export function readLive({ folder }: PodPaths): LiveState {

@@ -268,11 +268,16 @@ export class NodeMode {
   async #run(slot: Slot, wanted: WantedPod): Promise<void> {
     const { parts } = this.#session;
     const { namespace, source } = wanted;
-    const { stored, claim } = await acceptPod(parts, wanted.manifest, wanted.file, { namespace, source });
+    const { stored, claim, known } = await acceptPod(parts, wanted.manifest, wanted.file, {
+      namespace,
+      source,
+    });
     const unit = unitOf(parts.roots, stored);
     const { uid } = stored.pod.metadata;
-    const worker = this.#session.worker(unit, ({ observed }) => void this.#observed.set(uid, observed));
-    const ended = this.#keep(worker, `${namespace}/${wanted.file.metadata.name}`).finally(() => {
+    const worker = this.#session.worker(unit, {
+      onState: ({ observed }) => void this.#observed.set(uid, observed),
+    });
+    const ended = this.#keep(worker, `${namespace}/${wanted.file.metadata.name}`, known).finally(() => {
       this.#session.release(unit);
       this.#observed.delete(uid);
     });
@@ -280,11 +285,11 @@ export class NodeMode {
   }
 
   /** A runtime that does not answer for a while does not end the pod. */
-  async #keep(worker: PodWorker, key: string): Promise<void> {
+  async #keep(worker: PodWorker, key: string, known: ObservedPod | undefined): Promise<void> {
     const { signal } = this.#closed;
-    for (;;) {
+    for (let first = known; ; first = undefined) {
       try {
-        await worker.run();
+        await worker.run(first);
         return;
       } catch (error) {
         if (signal.aborted) return;

@@ -42,9 +42,12 @@ export class ForegroundPod {
       (container, line) => output.line(unit.pod, container, line),
       (error) => output.failure(unit.pod, messageOf(error)),
     );
-    this.#worker = session.worker(unit, (state) => {
-      this.#state = state;
-      this.#logs.update(state.observed);
+    this.#worker = session.worker(unit, {
+      onStarting: (id, name, logPath) => this.#logs.follow(id, name, logPath),
+      onState: (state) => {
+        this.#state = state;
+        this.#logs.update(state.observed);
+      },
     });
   }
 
@@ -59,7 +62,7 @@ export class ForegroundPod {
   async run(): Promise<Finished> {
     const unwatch = this.#watchDeletion();
     try {
-      const state = await this.#worker.run();
+      const state = await this.#worker.run(this.#accepted.known);
       this.#logs.update(state.observed);
       await this.#logs.finish();
       const failed = firstFailure(this.pod.spec, state.observed);

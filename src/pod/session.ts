@@ -3,7 +3,7 @@ import { type CriClient, criClient } from "../client/cri.ts";
 import { type Logger, silentLogger } from "../lib/log.ts";
 import { Backoff } from "./backoff.ts";
 import { type EventSink, recorderTo } from "./events.ts";
-import { keepEvent, liveState, saveLive } from "./live.ts";
+import { keepEvent, liveSaver, liveState } from "./live.ts";
 import { observeNode } from "./machine.ts";
 import {
   type InternalContainerLifecycle,
@@ -15,7 +15,7 @@ import {
 import type { Roots } from "./paths.ts";
 import { Prober } from "./probes/prober.ts";
 import type { PodUnit } from "./unit.ts";
-import { type PodState, PodWorker, watchPods } from "./worker.ts";
+import { PodWorker, type WorkerEvents, watchPods } from "./worker.ts";
 
 const INITIAL_BACKOFF_MS = 10_000;
 const DEFAULT_MAX_RESTART_MS = 300_000;
@@ -83,13 +83,17 @@ export class PodSession {
   }
 
   /** A worker that hears of the runtime's events and whose containers are probed; its {@link PodWorker.run} is the caller's. */
-  worker(unit: PodUnit, onState: (state: PodState) => void): PodWorker {
+  worker(unit: PodUnit, events: WorkerEvents): PodWorker {
     this.#watching ??= watchPods(this.parts, (uid) => this.nudge(uid), this.#ended.signal);
     const { uid } = unit.pod.metadata;
-    const worker = new PodWorker(this.parts, unit, (state) => {
-      this.#prober.update(state.unit, state.observed);
-      saveLive(unit.paths, liveState(state, this.#prober));
-      onState(state);
+    const save = liveSaver(unit.paths);
+    const worker = new PodWorker(this.parts, unit, {
+      ...events,
+      onState: (state) => {
+        this.#prober.update(state.unit, state.observed);
+        save(liveState(state, this.#prober));
+        events.onState(state);
+      },
     });
     this.#workers.set(uid, worker);
     return worker;

@@ -1,13 +1,14 @@
 /** One container from its image to its post-start hook: `kuberuntime_container.go`, `startContainer`. */
 import { mkdirSync, readdirSync } from "node:fs";
-import type { ImageSpec, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
+import { join } from "node:path";
+import type { Image, ImageSpec, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { messageOf } from "../model/errors.ts";
 import type { Container, EphemeralContainer } from "./api/container.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { PodError, type PodErrorReason } from "./errors.ts";
 import { runHook } from "./hooks.ts";
-import { ensureImage } from "./images.ts";
+import { ensureImage, type PresentImage } from "./images.ts";
 import { killContainer } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { containerConfig } from "./spec/container-config.ts";
@@ -30,7 +31,13 @@ export interface StartContext {
   readonly images: ReadonlyMap<string, ImageSpec>;
   readonly recursiveReadOnly: boolean;
   readonly signal: AbortSignal;
+  /** What was asked for the container that starts first. */
+  readonly asked: { readonly container: string; readonly image: Promise<Image | undefined> } | undefined;
+  readonly onStarting: OnStarting;
 }
+
+/** Told of a container before it writes its first line. @param logPath absolute */
+export type OnStarting = (id: string, name: string, logPath: string) => void;
 
 /**
  * Pulls, creates, starts and runs the hook, telling each step before it begins. A hook that fails kills the container.
@@ -44,12 +51,13 @@ export async function startContainer(
   onStep: (step: StartStep) => void,
 ): Promise<string> {
   onStep("pull");
-  const imageRef = await pullImage(parts, unit, context, container);
+  const image = await pullImage(parts, unit, context, container);
   context.signal.throwIfAborted();
   onStep("create");
-  const id = await create(parts, unit, context, container, imageRef);
+  const { id, logPath } = await create(parts, unit, context, container, image);
   failpoint("pod.afterCreate");
   onStep("start");
+  context.onStarting(id, container.name, join(context.sandbox.logDirectory, logPath));
   const tell = failing(parts, unit, container);
   await tell("RunContainerError", () => parts.cri.startContainer(id));
   parts.record(unit.pod, container.name, "Normal", "Started", "Container started");
@@ -81,9 +89,9 @@ function failing({ record }: PodParts, { pod }: PodUnit, container: AnyContainer
 async function pullImage(
   parts: PodParts,
   unit: PodUnit,
-  { sandbox, signal }: StartContext,
+  { sandbox, signal, asked }: StartContext,
   container: AnyContainer,
-): Promise<string> {
+): Promise<PresentImage> {
   const { pod } = unit;
   return failing(
     parts,
@@ -98,6 +106,7 @@ async function pullImage(
       sandbox,
       auths: pullAuths(unit, parts.record),
       signal,
+      asked: asked?.container === container.name ? asked.image : undefined,
     }),
   );
 }
@@ -107,12 +116,12 @@ async function create(
   unit: PodUnit,
   context: StartContext,
   container: AnyContainer,
-  imageRef: string,
-): Promise<string> {
+  image: PresentImage,
+): Promise<{ id: string; logPath: string }> {
   const { cri, lifecycle, record } = parts;
   const tell = failing(parts, unit, container);
   const config = await tell("CreateContainerConfigError", () =>
-    configOf(parts, unit, context, container, imageRef),
+    configOf(parts, unit, context, container, image),
   );
   await tell("PreCreateHookError", () => lifecycle.preCreateContainer(unit.pod, container, config));
   const id = await tell("CreateContainerError", () =>
@@ -120,22 +129,21 @@ async function create(
   );
   await tell("PreStartHookError", () => lifecycle.preStartContainer(unit.pod, container, id));
   record(unit.pod, container.name, "Normal", "Created", "Container created");
-  return id;
+  return { id, logPath: config.logPath };
 }
 
-async function configOf(
-  { cri, node }: PodParts,
+function configOf(
+  { node }: PodParts,
   { pod, references, paths, userNamespace }: PodUnit,
   context: StartContext,
   container: AnyContainer,
-  imageRef: string,
+  { ref: imageRef, image }: PresentImage,
 ) {
   const { status, podIps, volumes, images, recursiveReadOnly } = context;
   const last = latest(status, container.name);
   const logs = paths.containerLogs(container.name);
   const restartCount = last === undefined ? nextLogNumber(logs) : last.facts.restartCount + 1;
   const env = environment({ pod, node, references, podIps }, container);
-  const image = await cri.imageStatus(imageRef);
   const imageUser: ImageUser =
     image?.uid === undefined && image?.username
       ? { uid: undefined, username: image.username }

@@ -9,13 +9,13 @@ import type { PodSpec } from "./api/pod.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { limitPodCgroup } from "./cgroup.ts";
 import { PodError, type PodErrorReason } from "./errors.ts";
-import { ensureImage } from "./images.ts";
+import { askForImage, ensureImage } from "./images.ts";
 import { killContainer, killPod } from "./kill.ts";
 import type { ContainerType, PodParts } from "./parts.ts";
 import { hostsFile, podHostname } from "./spec/hosts.ts";
 import { sandboxConfig } from "./spec/sandbox-config.ts";
 import { podText } from "./spec/security.ts";
-import { type StartContext, type StartStep, startContainer } from "./start-container.ts";
+import { type OnStarting, type StartContext, type StartStep, startContainer } from "./start-container.ts";
 import { ipsOf, latest, type ObservedPod } from "./status.ts";
 import { type PodUnit, pullAuths } from "./unit.ts";
 import { setUpVolumes, type VolumePaths } from "./volumes/volumes.ts";
@@ -69,6 +69,7 @@ export async function syncPod(
   unit: PodUnit,
   status: ObservedPod,
   signal: AbortSignal,
+  onStarting: OnStarting = () => undefined,
 ): Promise<PodSyncResult> {
   const results = new Results();
   const actions = computeActions(unit.pod, status, parts.probes);
@@ -78,9 +79,10 @@ export async function syncPod(
   if (actions.killPod && !actions.createSandbox) return finish();
   signal.throwIfAborted();
   if (nothingToStart(actions)) return finish();
-  const context = await prepare(parts, unit, status, actions, results, signal);
-  if (context === undefined) return finish();
-  await startAll(parts, unit, context, actions, results);
+  const asked = askForFirst(parts, unit, actions);
+  const prepared = await prepare(parts, unit, status, actions, results, signal);
+  if (prepared === undefined) return finish();
+  await startAll(parts, unit, { ...prepared, asked, onStarting }, actions, results);
   return finish();
 }
 
@@ -91,6 +93,20 @@ function nothingToStart({
   containersToStart,
 }: PodActions): boolean {
   return !createSandbox && ephemeralToStart.length + initToStart.length + containersToStart.length === 0;
+}
+
+/** The image of the container that starts first is looked for while its sandbox is made. */
+function askForFirst(
+  parts: PodParts,
+  { pod: { spec } }: PodUnit,
+  actions: PodActions,
+): StartContext["asked"] {
+  const [init] = actions.initToStart;
+  const [ordinary] = actions.containersToStart;
+  const first = init !== undefined ? spec.initContainers?.[init] : spec.containers[ordinary ?? -1];
+  if (!actions.createSandbox || first === undefined) return undefined;
+  const image = askForImage(parts, first.image, first.imagePullPolicy);
+  return image === undefined ? undefined : { container: first.name, image };
 }
 
 /** What ended gives back what was reserved for it, before anything starts in its place. */
@@ -164,7 +180,7 @@ async function prepare(
   actions: PodActions,
   results: Results,
   signal: AbortSignal,
-): Promise<StartContext | undefined> {
+): Promise<Omit<StartContext, "asked" | "onStarting"> | undefined> {
   const { pod, paths, userNamespace, references } = unit;
   const { node, record } = parts;
   let podIps = status.ips;
@@ -244,7 +260,7 @@ async function volumeImages(
         auths: pullAuths(unit, parts.record),
         signal,
       };
-      const ref = await ensureImage(parts, request);
+      const { ref } = await ensureImage(parts, request);
       images.set(name, create(ImageSpecSchema, { image: ref, userSpecifiedImage: image.reference }));
     } catch (error) {
       signal.throwIfAborted();

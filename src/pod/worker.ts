@@ -8,6 +8,7 @@ import { killPod } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
 import { type Phase, phaseOf } from "./phase.ts";
 import { pruneDead } from "./prune.ts";
+import type { OnStarting } from "./start-container.ts";
 import { type ObservedPod, observePod } from "./status.ts";
 import { type PodSyncResult, syncPod } from "./sync.ts";
 import type { PodUnit } from "./unit.ts";
@@ -26,14 +27,22 @@ export interface PodState {
 
 /** After a failure that has no time of its own to try again. */
 const RETRY_MS = 10_000;
-/** A look at the runtime without an event that asks for it. */
-const RELIST_MS = 5000;
+/** A look at the runtime without an event that asks for it, should one have been lost. */
+const RELIST_MS = 60_000;
+/** The same of a pod whose volumes must not grow beyond a limit: nobody tells of that. */
+const SIZES_MS = 5000;
 
 /** From one try to reach the runtime to the next. */
 const RECONNECT_MS = 500;
 /** Tries to reach it once the pod is to end. */
 const MAX_FAILURES_AT_END = 20;
 const EVICTION_GRACE_SECONDS = 1;
+
+/** Who follows a worker. */
+export interface WorkerEvents {
+  onState(state: PodState): void;
+  readonly onStarting?: OnStarting;
+}
 
 interface Stop {
   readonly graceSeconds: number | undefined;
@@ -43,18 +52,20 @@ interface Stop {
 export class PodWorker {
   unit: PodUnit;
   readonly #parts: PodParts;
-  readonly #onState: (state: PodState) => void;
+  readonly #events: WorkerEvents;
   readonly #wake = new EventEmitter();
   #nudged = false;
   #stop: Stop | undefined;
   #left = false;
   #abort = new AbortController();
   #sync: PodSyncResult | undefined;
+  /** What the last round has left, to be gone on with before anything else is waited for. */
+  #known: ObservedPod | undefined;
 
-  constructor(parts: PodParts, unit: PodUnit, onState: (state: PodState) => void = () => undefined) {
+  constructor(parts: PodParts, unit: PodUnit, events: WorkerEvents) {
     this.#parts = parts;
     this.unit = unit;
-    this.#onState = onState;
+    this.#events = events;
   }
 
   /** Something may have changed: a container's end, a probe's result. */
@@ -82,14 +93,18 @@ export class PodWorker {
     this.nudge();
   }
 
-  /** Until the pod has succeeded or failed, or has ended after {@link terminate}. @throws what the runtime answers to a look at the pod */
-  async run(): Promise<PodState> {
+  /**
+   * Until the pod has succeeded or failed, or has ended after {@link terminate}. @param known what the runtime has of it, if that was looked at
+   * @throws what the runtime answers to a look at the pod
+   */
+  async run(known?: ObservedPod): Promise<PodState> {
+    this.#known = known;
     let deadline: ReturnType<typeof setTimeout> | undefined;
     try {
       for (let failures = 0; ; ) {
         try {
-          this.#nudged = false;
-          const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
+          const observed = this.#known ?? (await this.#observe());
+          this.#known = undefined;
           deadline ??= this.#setDeadline(observed);
           const state = await this.#look(observed);
           if (state !== undefined) return state;
@@ -108,6 +123,12 @@ export class PodWorker {
     }
   }
 
+  /** Covers every change that was told before. */
+  #observe(): Promise<ObservedPod> {
+    this.#nudged = false;
+    return observePod(this.#parts.cri, this.unit.pod.metadata.uid);
+  }
+
   /** One look at the pod and what it asks for; its state if that was the last. */
   async #look(observed: ObservedPod): Promise<PodState | undefined> {
     this.#evictIfFull();
@@ -116,19 +137,20 @@ export class PodWorker {
     if (state === undefined) return undefined;
     if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
     if (this.#left) return state;
-    await this.#rest(state);
+    if (this.#known === undefined) await this.#rest(state);
     return undefined;
   }
 
   /** Undefined: the round was cut off. */
   async #round(observed: ObservedPod): Promise<PodState | undefined> {
     try {
-      const result = await syncPod(this.#parts, this.unit, observed, this.#abort.signal);
+      const { onStarting } = this.#events;
+      const result = await syncPod(this.#parts, this.unit, observed, this.#abort.signal, onStarting);
       if (result.results.length > 0 || this.#sync === undefined) this.#sync = result;
-      const { cri } = this.#parts;
       if (result.results.length === 0) return this.#tell(observed);
-      const after = await observePod(cri, this.unit.pod.metadata.uid);
-      await pruneDead(cri, this.unit.paths, after);
+      const after = await this.#observe();
+      await pruneDead(this.#parts.cri, this.unit.paths, after);
+      if (result.results.every(({ failure }) => failure === undefined)) this.#known = after;
       return this.#tell(after);
     } catch (error) {
       if (this.#abort.signal.aborted) return undefined;
@@ -139,7 +161,7 @@ export class PodWorker {
   #tell(observed: ObservedPod, reason = ""): PodState {
     const phase = phaseOf(this.unit.pod.spec, observed);
     const state: PodState = { unit: this.unit, observed, phase, sync: this.#sync, reason };
-    this.#onState(state);
+    this.#events.onState(state);
     return state;
   }
 
@@ -202,7 +224,7 @@ export class PodWorker {
       ({ failure }) => failure !== undefined && failure.reason !== "CrashLoopBackOff",
     );
     const times = [
-      Date.now() + (failed === true ? RETRY_MS : RELIST_MS),
+      Date.now() + (failed === true ? RETRY_MS : hasSizeLimits(this.unit.pod) ? SIZES_MS : RELIST_MS),
       ...(sync?.retryAtMs === undefined ? [] : [sync.retryAtMs]),
     ];
     const delayMs = Math.max(0, Math.min(...times) - Date.now());

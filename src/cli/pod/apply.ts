@@ -34,19 +34,21 @@ export async function applyPods(options: ApplyOptions): Promise<void> {
 }
 
 /** Until each ordinary container runs or has run. */
-async function started(session: PodSession, { stored }: Accepted, timeoutMs: number): Promise<void> {
+async function started(session: PodSession, { stored, known }: Accepted, timeoutMs: number): Promise<void> {
   const { name } = stored.pod.metadata;
   const unit = unitOf(session.parts.roots, stored);
   const begun = Promise.withResolvers<PodState>();
-  const worker = session.worker(unit, (state) => {
-    if (state.phase !== "Pending") begun.resolve(state);
+  const worker = session.worker(unit, {
+    onState: (state) => {
+      if (state.phase !== "Pending") begun.resolve(state);
+    },
   });
   const timer = setTimeout(
     () => begun.reject(fail("DeadlineExceeded", `pod ${quote(name)}: its containers have not begun in time`)),
     timeoutMs,
   );
   try {
-    const ended = worker.run();
+    const ended = worker.run(known);
     const state = await Promise.race([begun.promise, ended]);
     worker.leave();
     await ended;
