@@ -2,7 +2,9 @@ import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import type { ContainerOption, ContainerStores } from "../client/new-container.ts";
 import { packSpec } from "../client/spec.ts";
 import { withMounts } from "../diff/mounts.ts";
-import { fail, isError, within } from "../model/errors.ts";
+import { overlayLayers } from "../diff/overlay-options.ts";
+import type { Logger } from "../lib/log.ts";
+import { fail, isError, messageOf, within } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
 import { fromDescriptor } from "../model/oci.ts";
 import type { Scope } from "../model/scope.ts";
@@ -10,6 +12,8 @@ import type { SnapshotStore } from "../model/snapshots.ts";
 import type { CriStores } from "./cri.ts";
 import type { ImagesContext } from "./images/context.ts";
 import type { LocalImage } from "./images/local-images.ts";
+import { UnclearLayers } from "./spec/layer-files.ts";
+import type { Root } from "./spec/root-files.ts";
 import { systemError } from "./system-errors.ts";
 
 type Stores = ContainerStores & Pick<CriStores, "snapshots">;
@@ -21,27 +25,51 @@ export function snapshotterOf({ snapshots }: Pick<CriStores, "snapshots">, name:
   return store;
 }
 
+/** A lease that is being made. */
+export interface NewLease {
+  readonly id: string;
+  /** False if it was there before. */
+  readonly made: Promise<boolean>;
+}
+
 /**
- * Runs `make` under the lease that is called as its object. A pod's is there as long as the pod; one that is made here goes at the end. A
- * daemon that was killed meanwhile knows by the name whose lease it finds.
+ * Makes the lease that is called as its object, unless it is there: a pod's is there as long as the pod. A daemon that was killed meanwhile
+ * knows by the name whose lease it finds. Its write goes on while other things are prepared.
  */
-export async function underLease<T>(
-  { leases }: Pick<CriStores, "leases">,
-  scope: Scope,
-  id: string,
-  make: (leased: Scope) => Promise<T>,
-): Promise<T> {
-  const made = await leases.create(scope, { id }).then(
+export function takeLease({ leases }: Pick<CriStores, "leases">, scope: Scope, id: string): NewLease {
+  const made = leases.create(scope, { id }).then(
     () => true,
     (error: unknown) => {
       if (isError(error, "AlreadyExists")) return false;
       throw error;
     },
   );
+  // Told to who works under it.
+  made.catch(() => undefined);
+  return { id, made };
+}
+
+/** Runs `make` under the lease. */
+export async function underLease<T>(
+  scope: Scope,
+  { id, made }: NewLease,
+  make: (leased: Scope) => Promise<T>,
+): Promise<T> {
+  await made;
+  return await make({ ...scope, lease: id });
+}
+
+/** Removes the lease, if it was made here; nobody needs to wait for that. Of a failure nothing is left but the lease, which is logged. */
+export async function dropLease(
+  { leases }: Pick<CriStores, "leases">,
+  { namespace }: Scope,
+  { id, made }: NewLease,
+  logger: Logger,
+): Promise<void> {
   try {
-    return await make({ ...scope, lease: id });
-  } finally {
-    if (made) await ignoringNotFound(() => leases.delete({ namespace: scope.namespace }, id));
+    if (await made) await ignoringNotFound(() => leases.delete({ namespace }, id));
+  } catch (error) {
+    logger.error("failed to remove the lease of what was made", { id, error: messageOf(error) });
   }
 }
 
@@ -69,13 +97,42 @@ export function withNewSnapshot(
   };
 }
 
-/** Finishes the spec with what is only known from the root file system, which {@link withNewSnapshot} has made. */
-export function withCompletedSpec(complete: (root: string) => Promise<object>): ContainerOption<Stores> {
+/**
+ * Finishes the spec with what is only known from the root file system, which {@link withNewSnapshot} has made. It is mounted for that only if
+ * its layers do not tell as much.
+ */
+export function withCompletedSpec(complete: (root: Root) => Promise<object>): ContainerOption<Stores> {
   return async ({ stores, scope }, container) => {
     const snapshotter = snapshotterOf(stores, container.snapshotter);
     const mounts = withoutShiftedIds(await snapshotter.mounts(scope, container.snapshotKey));
-    container.spec = packSpec(await withMounts(mounts, "read", complete));
+    container.spec = packSpec(
+      (await fromLayers(mounts, complete)) ?? (await withMounts(mounts, "read", complete)),
+    );
   };
+}
+
+async function fromLayers(
+  mounts: readonly Mount[],
+  complete: (root: Root) => Promise<object>,
+): Promise<object | undefined> {
+  const layers = layersOf(mounts);
+  if (layers === undefined) return undefined;
+  try {
+    return await complete(layers);
+  } catch (error) {
+    if (error instanceof UnclearLayers) return undefined;
+    throw error;
+  }
+}
+
+/** Of a single overlay mount, nearest first; undefined if there are names in it that are not as they stand. */
+function layersOf([mount, ...more]: readonly Mount[]): readonly string[] | undefined {
+  if (mount === undefined || more.length > 0 || mount.type !== "overlay" || mount.target !== "")
+    return undefined;
+  const found = overlayLayers(mount.options);
+  const layers = found === undefined ? [] : [found.upper, ...found.lowers];
+  const isPlain = layers.every((layer) => layer.startsWith("/") && !layer.includes("\\"));
+  return layers.length > 1 && isPlain ? layers : undefined;
 }
 
 /** For who only reads: the files' own ids. Only the shim mounts a root file system with those of a user namespace. */

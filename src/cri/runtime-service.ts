@@ -4,6 +4,7 @@ import { joined } from "../lib/wire.ts";
 import { bind, type EncodedImpl, type ServiceBinding } from "../transport/registry.ts";
 import { batches } from "./batches.ts";
 import type { CriCalls } from "./calls.ts";
+import { KeptAnswer } from "./store/kept-bytes.ts";
 import type { Caller } from "./store/operations.ts";
 
 export interface RuntimeServiceDependencies {
@@ -127,9 +128,27 @@ function implementation({
 
 /** What the kubelet asks for all the time. */
 function encoded({ calls }: RuntimeServiceDependencies): EncodedImpl<typeof RuntimeService> {
+  const [pods, containers] = [new KeptAnswer(), new KeptAnswer()];
+  // Once the layer is loaded, a list is answered within its own turn.
+  let loaded: CriCalls | undefined;
+  const answer = (list: (calls: CriCalls) => Uint8Array): Uint8Array | Promise<Uint8Array> => {
+    if (loaded !== undefined) return list(loaded);
+    return calls().then((opened) => {
+      loaded = opened;
+      return list(opened);
+    });
+  };
   return {
-    listPodSandbox: async ({ filter }) => joined((await calls()).listPodSandboxEncoded(filter)),
-    listContainers: async ({ filter }) => joined((await calls()).listContainersEncoded(filter)),
+    listPodSandbox: ({ filter }) =>
+      answer((cri) => {
+        const fields = cri.listPodSandboxEncoded(filter);
+        return filter === undefined ? pods.get(fields) : joined(fields);
+      }),
+    listContainers: ({ filter }) =>
+      answer((cri) => {
+        const fields = cri.listContainersEncoded(filter);
+        return filter === undefined ? containers.get(fields) : joined(fields);
+      }),
     listContainerStats: async ({ filter }) => joined(await (await calls()).listContainerStatsEncoded(filter)),
     async *streamPodSandboxes({ filter }) {
       for (const batch of batches((await calls()).listPodSandboxEncoded(filter))) yield joined(batch);

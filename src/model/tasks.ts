@@ -25,6 +25,21 @@ export interface Exit {
   readonly exitedAt?: Timestamp | undefined;
 }
 
+/** What is known of a task before its container is. */
+export interface NewTask {
+  readonly containerId: string;
+  /** Name or path. */
+  readonly runtime: string;
+  readonly options: Any | undefined;
+  /** Those of the spec that tell a shim to which pod the container belongs. */
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+export interface PreparedTask {
+  /** Ends what was begun; of a task that has been created, and the second time, nothing. */
+  discard(): Promise<void>;
+}
+
 /**
  * Running containers of every namespace. A task belongs to the container record of its id, is made from its spec, and is what a
  * shim runs. Implemented by `runtime/`. Source of the rules: containerd `plugins/services/tasks/local.go`.
@@ -33,6 +48,11 @@ export interface Exit {
  * Unknown for what runc says. If the caller's signal aborts, only the caller is let go.
  */
 export interface TaskStore {
+  /**
+   * Begins what {@link create} of the same runtime and options needs, while the container is still being made: its bundle and its shim. What
+   * fails is thrown there. Undefined if nothing can be begun.
+   */
+  prepare(scope: Scope, task: NewTask): PreparedTask | undefined;
   /** Starts the shim and makes the container, whose process waits for {@link start}. The pid. @throws AlreadyExists, InvalidArgument */
   create(scope: Scope, request: CreateTaskRequest): Promise<number>;
   /** The pid. @throws FailedPrecondition if it is not in state created */

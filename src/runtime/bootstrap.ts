@@ -1,4 +1,5 @@
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { renameSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
 import { BootstrapResultSchema } from "#gen/containerd/runtime/bootstrap/v1/bootstrap_pb.ts";
@@ -67,14 +68,11 @@ function parseJson(text: string): Bootstrap | undefined {
 }
 
 /** Writes it so that any daemon can reach the shim again. */
-export async function writeBootstrap(
-  bundlePath: string,
-  { version, address, protocol }: Bootstrap,
-): Promise<void> {
+export function writeBootstrap(bundlePath: string, { version, address, protocol }: Bootstrap): void {
   const path = join(bundlePath, FILE);
   const hidden = join(bundlePath, `.${FILE}`);
-  await writeFile(hidden, JSON.stringify({ version, address, protocol }));
-  await rename(hidden, path);
+  writeFileSync(hidden, JSON.stringify({ version, address, protocol }));
+  renameSync(hidden, path);
 }
 
 /** What was written at the start of the shim, also by older daemons. @throws NotFound, and as {@link parseBootstrap} */
@@ -84,7 +82,7 @@ export async function readBootstrap(bundlePath: string): Promise<Bootstrap> {
   const address = await readIfThere(join(bundlePath, ADDRESS_FILE));
   if (address === undefined) throw fail("NotFound", `address of the shim in ${bundlePath}`);
   const bootstrap = parseBootstrap(address);
-  await writeBootstrap(bundlePath, bootstrap);
+  writeBootstrap(bundlePath, bootstrap);
   return bootstrap;
 }
 

@@ -1,4 +1,5 @@
-import { chmod, chown, mkdir, rename, rm, rmdir, symlink, writeFile } from "node:fs/promises";
+import { chmodSync, chownSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import { unmountBelow } from "../linux/mountinfo.ts";
@@ -40,7 +41,8 @@ export function rootfsOf(bundle: Bundle): string {
 
 /**
  * Makes the folders of a bundle and writes the spec, byte for byte. What an earlier task of the id left there is removed: no
- * shim that lives is known to have it. @throws InvalidArgument; what was made is removed again
+ * shim that lives is known to have it. Made at once, for a shim that waits for it costs more than a few calls to a file system in
+ * memory. @throws InvalidArgument; what was made is removed again
  */
 export async function createBundle(
   folders: BundleFolders,
@@ -54,19 +56,16 @@ export async function createBundle(
     throw within(`invalid task id ${id}`, error);
   }
   const bundle = bundleAt(folders, namespace, id);
-  const group = isSpec(spec) ? remappedGroup(parseSpec(spec.value)) : 0;
-  await mkdir(dirname(bundle.path), { recursive: true, mode: PASSABLE_MODE });
-  await mkdir(dirname(bundle.work), { recursive: true, mode: PASSABLE_MODE });
+  const group = groupOf(spec);
+  for (const path of [bundle.path, bundle.work])
+    mkdirSync(dirname(path), { recursive: true, mode: PASSABLE_MODE });
   await makeEmpty(bundle.path, PRIVATE_MODE, () => deleteBundle(bundle));
   try {
-    if (group !== 0) {
-      await chown(bundle.path, -1, group);
-      await chmod(bundle.path, GROUP_MODE);
-    }
-    await mkdir(rootfsOf(bundle), { mode: PASSABLE_MODE });
+    if (group !== 0) letIn(bundle, group);
+    mkdirSync(rootfsOf(bundle), { mode: PASSABLE_MODE });
     await makeEmpty(bundle.work, PASSABLE_MODE, () => rm(bundle.work, { recursive: true, force: true }));
-    await symlink(bundle.work, join(bundle.path, "work"));
-    if (spec !== undefined) await writeFile(join(bundle.path, SPEC_FILE), spec.value);
+    symlinkSync(bundle.work, join(bundle.path, "work"));
+    if (spec !== undefined) writeFileSync(join(bundle.path, SPEC_FILE), spec.value);
     return bundle;
   } catch (error) {
     await deleteBundle(bundle);
@@ -74,14 +73,30 @@ export async function createBundle(
   }
 }
 
+/** Puts the spec in the place of the one that the bundle was made with. @throws InvalidArgument, ErrnoException */
+export function rewriteSpec(bundle: Bundle, spec: Any): void {
+  const group = groupOf(spec);
+  if (group !== 0) letIn(bundle, group);
+  writeFileSync(join(bundle.path, SPEC_FILE), spec.value);
+}
+
+function groupOf(spec: Any | undefined): number {
+  return isSpec(spec) ? remappedGroup(parseSpec(spec.value)) : 0;
+}
+
+function letIn({ path }: Bundle, group: number): void {
+  chownSync(path, -1, group);
+  chmodSync(path, GROUP_MODE);
+}
+
 /** Makes a folder; one that is there is removed before. */
 async function makeEmpty(path: string, mode: number, remove: () => Promise<void>): Promise<void> {
   try {
-    await mkdir(path, { mode });
+    mkdirSync(path, { mode });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     await remove();
-    await mkdir(path, { mode });
+    mkdirSync(path, { mode });
   }
 }
 

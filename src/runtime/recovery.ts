@@ -18,6 +18,8 @@ export interface RecoveryDependencies {
   readonly logger: Logger;
 }
 
+/** The controller of pods of old. */
+const PAUSING = "podsandbox";
 /** A start waits no longer for a shim that does not answer; it is taken over all the same. */
 const GRACE_MS = 1000;
 
@@ -108,9 +110,8 @@ async function takeOver(
   }
   try {
     const status = await statusOf(shim, shims.timeouts.shimLoadMs, answered);
-    const sandbox = (): Promise<object> => sandboxes.get({ namespace: bundle.namespace }, bundle.id);
     if (status === undefined) {
-      if (await exists(sandbox)) return;
+      if (await isOwnSandbox(sandboxes, bundle)) return;
       logger.info("cleaning leaked shim process");
       await shims.discard(shim);
       return;
@@ -161,6 +162,16 @@ function hasChildren(pid: number): boolean {
     });
   } catch {
     return false;
+  }
+}
+
+/** True of a shim that runs a sandbox without a task; a pod's of old is nothing without its pause container's. */
+async function isOwnSandbox(sandboxes: SandboxStore, { namespace, id }: Bundle): Promise<boolean> {
+  try {
+    return (await sandboxes.get({ namespace }, id)).sandboxer !== PAUSING;
+  } catch (error) {
+    if (isError(error, "NotFound")) return false;
+    throw error;
   }
 }
 

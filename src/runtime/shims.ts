@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type Any, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
@@ -98,8 +99,8 @@ export class Shims {
   async start(scope: Scope, bundle: Bundle, options: StartOptions): Promise<Shim> {
     const sandbox = await this.#sandboxBootstrap(scope, options);
     if (sandbox !== undefined && sandbox.version >= SANDBOX_VERSION) {
-      await writeFile(join(bundle.path, SANDBOX_FILE), options.sandboxId, { mode: 0o600 });
-      return await this.#register(bundle, sandbox);
+      writeFileSync(join(bundle.path, SANDBOX_FILE), options.sandboxId, { mode: 0o600 });
+      return this.#register(bundle, sandbox);
     }
     const program = this.#resolve(options.runtime);
     // The log is opened first: a shim waits at its start for a reader.
@@ -112,19 +113,19 @@ export class Shims {
         this.#legacy,
         scope.signal,
       );
-      await writeFile(join(bundle.path, BINARY_FILE), program, { mode: 0o600 });
+      writeFileSync(join(bundle.path, BINARY_FILE), program, { mode: 0o600 });
       bootstrap = parseBootstrap(answer);
     } catch (error) {
       void log.close();
       await this.#abandon(bundle);
       throw within("start failed", error);
     }
-    return await this.#register(bundle, bootstrap, log);
+    return this.#register(bundle, bootstrap, log);
   }
 
   /** Reaches for the shim of a bundle that an earlier daemon left. @throws NotFound if nothing tells where it is */
   async adopt(bundle: Bundle): Promise<Shim> {
-    const shim = await this.#register(bundle, await readBootstrap(bundle.path));
+    const shim = this.#register(bundle, await readBootstrap(bundle.path));
     shim.adopted = true;
     return shim;
   }
@@ -232,14 +233,14 @@ export class Shims {
     }
   }
 
-  async #register(bundle: Bundle, bootstrap: Bootstrap, log?: ShimLog): Promise<Shim> {
+  #register(bundle: Bundle, bootstrap: Bootstrap, log?: ShimLog): Shim {
     const shim = new Shim(bundle, bootstrap, log ?? openShimLog(bundle.path, this.#loggerOf(bundle)));
     const shims = this.#shims.get(bundle.namespace) ?? new Map<string, Shim>();
     this.#shims.set(bundle.namespace, shims.set(bundle.id, shim));
     void shim.closed.then(() => {
       if (!shim.ended) void this.#died(shim);
     });
-    await writeBootstrap(bundle.path, bootstrap);
+    writeBootstrap(bundle.path, bootstrap);
     return shim;
   }
 

@@ -30,7 +30,7 @@ interface SpecMount {
   readonly gidMappings?: unknown;
 }
 
-const SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+export const SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
 /** False for what a runtime of its own may take instead of an OCI spec. */
 export function isSpec(spec: Any | undefined): spec is Any {

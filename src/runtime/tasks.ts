@@ -20,8 +20,9 @@ import type { ContainerStore } from "../model/containers.ts";
 import { BunkerdError, fail, isError, messageOf, quote, unquoted, within } from "../model/errors.ts";
 import { validateIdentifier } from "../model/ids.ts";
 import type { Scope } from "../model/scope.ts";
-import type { Exit, ProcessName, TaskStore } from "../model/tasks.ts";
-import { createBundle, deleteBundle } from "./bundle.ts";
+import type { Exit, NewTask, PreparedTask, ProcessName, TaskStore } from "../model/tasks.ts";
+import { type Bundle, createBundle, deleteBundle } from "./bundle.ts";
+import { Preparations } from "./preparations.ts";
 import { resolveRuntime } from "./runtime-path.ts";
 import { type CallLimits, isLost, type Shim } from "./shim.ts";
 import { askShim } from "./shim-command.ts";
@@ -40,10 +41,18 @@ const CHECKPOINT_OPTIONS: typeof CheckpointOptionsSchema.typeName = "containerd.
 /** Names, on a checkpoint's descriptor, a folder to restore from. */
 const RESTORE_FROM_PATH = "RestoreFromPath";
 
+interface TaskToCreate {
+  readonly spec: Any;
+  readonly request: CreateTaskRequest;
+  /** Empty for none. */
+  readonly checkpoint: string;
+}
+
 /** Tasks as shims run them: containerd's `plugins/services/tasks/local.go` and `core/runtime/v2/task_manager.go`. */
 export class Tasks implements TaskStore {
   readonly #containers: ContainerStore;
   readonly #shims: Shims;
+  readonly #preparations: Preparations;
   readonly #clock: Clock;
   readonly #logger: Logger;
   /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
@@ -53,48 +62,42 @@ export class Tasks implements TaskStore {
   constructor({ containers, shims, clock, logger }: TasksDependencies) {
     this.#containers = containers;
     this.#shims = shims;
+    this.#preparations = new Preparations(shims, logger);
     this.#clock = clock;
     this.#logger = logger;
+  }
+
+  prepare(scope: Scope, task: NewTask): PreparedTask | undefined {
+    return this.#preparations.begin(scope, task);
   }
 
   async create(scope: Scope, request: CreateTaskRequest): Promise<number> {
     const id = request.containerId;
     const container = await this.#containers.get(scope, id);
     const checkpoint = checkpointPath(container, request);
-    if (container.spec === undefined) throw fail("InvalidArgument", `container ${id} without a spec`);
+    const { spec } = container;
+    if (spec === undefined) throw fail("InvalidArgument", `container ${id} without a spec`);
     const key = `${scope.namespace}/${id}`;
-    if (this.#changing.has(key) || this.#shims.get(scope.namespace, id) !== undefined) {
+    const isPrepared = this.#preparations.has(scope.namespace, id);
+    if (this.#changing.has(key) || (!isPrepared && this.#shims.get(scope.namespace, id) !== undefined))
       throw fail("AlreadyExists", `task ${id}`);
-    }
     this.#changing.add(key);
     try {
-      return await this.#create(scope, container, request, checkpoint);
+      return await this.#create(scope, container, { spec, request, checkpoint });
     } finally {
       this.#changing.delete(key);
     }
   }
 
-  async #create(
-    scope: Scope,
-    container: Container,
-    request: CreateTaskRequest,
-    checkpoint: string,
-  ): Promise<number> {
+  async #create(scope: Scope, container: Container, task: TaskToCreate): Promise<number> {
+    const { spec, request, checkpoint } = task;
     const id = container.id;
     const options = hasValue(request.options) ? request.options : container.runtime?.options;
     const runtime = request.runtimePath || (container.runtime?.name ?? "");
-    await checkRuntime(runtime, container.spec, options, scope.signal);
-    const bundle = await createBundle(this.#shims.folders, scope.namespace, id, container.spec);
-    let shim: Shim;
-    try {
-      const { sandbox: sandboxId } = container;
-      const address = request.taskApiAddress;
-      const version = request.taskApiVersion;
-      shim = await this.#shims.start(scope, bundle, { runtime, options, sandboxId, address, version });
-    } catch (error) {
-      await deleteBundle(bundle);
-      throw within("failed to start shim", error);
-    }
+    await checkRuntime(runtime, spec, options, scope.signal);
+    const { bundle, shim } =
+      (await this.#preparations.take(scope.namespace, id, { runtime, options, spec })) ??
+      (await this.#startShim(scope, container, request, options));
     const { rootfs, stdin, stdout, stderr, terminal } = request;
     const mounts = rootfs.map(({ type, source, target, options: mountOptions }) => ({
       ...{ type, source, target },
@@ -118,6 +121,23 @@ export class Tasks implements TaskStore {
       if (isLost(error)) await shim.buried;
       else await this.#shims.discard(shim);
       throw within("failed to create shim task", error);
+    }
+  }
+
+  async #startShim(
+    scope: Scope,
+    { id, spec, runtime: known, sandbox: sandboxId }: Container,
+    { runtimePath, taskApiAddress: address, taskApiVersion: version }: CreateTaskRequest,
+    options: Any | undefined,
+  ): Promise<{ bundle: Bundle; shim: Shim }> {
+    const runtime = runtimePath || (known?.name ?? "");
+    const bundle = await createBundle(this.#shims.folders, scope.namespace, id, spec);
+    try {
+      const shim = await this.#shims.start(scope, bundle, { runtime, options, sandboxId, address, version });
+      return { bundle, shim };
+    } catch (error) {
+      await deleteBundle(bundle);
+      throw within("failed to start shim", error);
     }
   }
 

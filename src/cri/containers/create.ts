@@ -35,7 +35,16 @@ import {
   withPluginAdjustments,
 } from "../nri/events.ts";
 import { containerPaths, sandboxPaths } from "../paths.ts";
-import { step, underLease, undoRecord, withCompletedSpec, withNewSnapshot } from "../records.ts";
+import {
+  dropLease,
+  type NewLease,
+  step,
+  takeLease,
+  underLease,
+  undoRecord,
+  withCompletedSpec,
+  withNewSnapshot,
+} from "../records.ts";
 import { Rollback } from "../rollback.ts";
 import { assertFifos, handlerOf } from "../runtimes.ts";
 import { removeFolder } from "../sandboxes/files.ts";
@@ -96,6 +105,8 @@ function containerName(container: CriContainerMetadata, pod: PodSandboxMetadata)
 /** A container that is being made. */
 interface Draft {
   readonly cri: Cri;
+  readonly id: string;
+  readonly lease: NewLease;
   readonly sandbox: Sandbox;
   readonly sandboxPid: number;
   readonly config: ContainerConfig;
@@ -104,8 +115,8 @@ interface Draft {
   readonly operation: Operation;
 }
 
-async function create(draft: Draft): Promise<string> {
-  const { cri, name } = draft;
+async function create(request: Omit<Draft, "id" | "lease">): Promise<string> {
+  const { cri, name, operation } = request;
   const id = newId();
   const hint = "check if another CreateContainer request is in progress";
   await step(`failed to reserve container name ${quote(name)}; ${hint}`, () =>
@@ -113,13 +124,16 @@ async function create(draft: Draft): Promise<string> {
   );
   const rollback = new Rollback();
   rollback.add("container name", async () => cri.containerNames.release(id));
+  const lease = takeLease(cri.stores, scopeOf(operation.signal), id);
   try {
-    await make(draft, id, rollback);
+    await make({ ...request, id, lease }, rollback);
     return id;
   } catch (error) {
-    draft.operation.stage = "rollback";
+    operation.stage = "rollback";
     await rollback.run(cri.logger.with({ id, name }), cri.config.cleanupTimeoutMs);
     throw error;
+  } finally {
+    void dropLease(cri.stores, scopeOf(), lease, cri.logger);
   }
 }
 
@@ -129,8 +143,8 @@ function enter({ operation }: Draft, stage: string): void {
   failpoint(`cri.create.${stage}`);
 }
 
-async function make(draft: Draft, id: string, rollback: Rollback): Promise<void> {
-  const { cri, config, sandbox, operation } = draft;
+async function make(draft: Draft, rollback: Rollback): Promise<void> {
+  const { cri, id, config, sandbox, operation } = draft;
   enter(draft, "image");
   const wanted = config.image?.image ?? "";
   const image = await step(`failed to resolve image ${quote(wanted)}`, () =>
@@ -146,7 +160,7 @@ async function make(draft: Draft, id: string, rollback: Rollback): Promise<void>
     for (const path of [paths.root, paths.state]) mkdirSync(path, { recursive: true, mode: 0o755 });
   });
   enter(draft, "spec");
-  const planned = await plan(draft, id, image, paths.root);
+  const planned = await plan(draft, image, paths.root);
   rollback.add("SELinux label", async () => cri.host.selinux?.release(planned.metadata.processLabel));
   await assertSpecOptions(planned.input);
   enter(draft, "stdio");
@@ -197,8 +211,8 @@ interface Plan {
   readonly metadata: ContainerMetadata;
 }
 
-async function plan(draft: Draft, id: string, image: LocalImage, root: string): Promise<Plan> {
-  const { cri, sandbox, sandboxConfig, operation } = draft;
+async function plan(draft: Draft, image: LocalImage, root: string): Promise<Plan> {
+  const { cri, id, sandbox, sandboxConfig, operation } = draft;
   const { runtimeHandler } = sandbox.metadata;
   const runtime = await step("failed to get sandbox runtime", () =>
     handlerOf(cri.config, sandbox.metadata.config, runtimeHandler),
@@ -235,13 +249,12 @@ async function plan(draft: Draft, id: string, image: LocalImage, root: string): 
   const { spec, processLabel } = await step(`failed to generate container ${quote(id)} spec`, () =>
     containerSpec(input),
   );
-  const metadata = containerMetadata(draft, id, config, image, processLabel);
+  const metadata = containerMetadata(draft, config, image, processLabel);
   return { id, image, snapshotter, input, spec, volumes, metadata };
 }
 
 function containerMetadata(
-  { sandbox, sandboxConfig: { logDirectory }, name }: Draft,
-  id: string,
+  { id, sandbox, sandboxConfig: { logDirectory }, name }: Draft,
   config: ContainerConfig,
   image: LocalImage,
   processLabel: string,
@@ -296,7 +309,7 @@ export function targetContainer(cri: Cri, sandboxId: string, targetId: string): 
 
 /** Under a lease: the snapshot, what is copied from it, the finished spec, the record. Answers that spec. */
 async function makeRecord(
-  { cri, sandbox, operation }: Draft,
+  { cri, sandbox, operation, lease }: Draft,
   planned: Plan,
   rollback: Rollback,
 ): Promise<Spec> {
@@ -310,7 +323,7 @@ async function makeRecord(
   rollback.add("plugins", () => undoAdjustments(cri, sandbox, metadata));
   const users = config.linux?.securityContext?.namespaceOptions?.usernsOptions;
   const record = await step("failed to create containerd container", () =>
-    underLease(cri.stores, scope, id, (leased) =>
+    underLease(scope, lease, (leased) =>
       newContainer(cri.stores, leased, id, [
         withNewSnapshot(cri.imagesContext.transfers, snapshotter, image, mappingLabels(users)),
         withCopiedVolumes(volumes, cri.logger),

@@ -28,7 +28,7 @@ import { isDaemonStopping, waitFor } from "../waiting.ts";
 import { removeFolder, unmountShm, usesHostIpc } from "./files.ts";
 import { podSandboxInfo } from "./pod-info.ts";
 import { PodSandbox } from "./pod-table.ts";
-import { startPause } from "./start-pause.ts";
+import { prepareShim, startPause } from "./start-pause.ts";
 
 export interface PodControllerDependencies {
   readonly config: CriConfig;
@@ -58,12 +58,15 @@ export class PodSandboxController implements SandboxController {
     this.#dependencies = dependencies;
   }
 
-  async create(_scope: Scope, { sandbox }: NewSandbox): Promise<void> {
+  /** Nothing of the pod runs yet, but its shim is started: it comes up while the pause container is made. */
+  async create(scope: Scope, { sandbox }: NewSandbox): Promise<void> {
     const extension = sandbox.extensions[RECORD_EXTENSION];
     if (extension === undefined) {
       throw fail("NotFound", `failed to get sandbox ${quote(sandbox.sandboxId)} metadata`);
     }
-    this.#pods.set(sandbox.sandboxId, new PodSandbox(unpackSandboxMetadata(extension), sandbox.runtime));
+    const pod = new PodSandbox(unpackSandboxMetadata(extension), sandbox.runtime);
+    this.#pods.set(sandbox.sandboxId, pod);
+    pod.prepared = prepareShim(this.#dependencies, pod, scope);
   }
 
   async start(scope: Scope, id: string): Promise<ControllerStartResponse> {
@@ -127,6 +130,7 @@ export class PodSandboxController implements SandboxController {
     if (pod === undefined) return;
     const { folders, stores } = this.#dependencies;
     const { root, state } = sandboxPaths(folders, id);
+    await pod.prepared?.discard();
     removeFolder("sandbox root directory", root);
     removeFolder("volatile sandbox root directory", state);
     if (pod.hasContainer) {

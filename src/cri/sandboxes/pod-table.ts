@@ -1,4 +1,5 @@
 import type { Sandbox_Runtime } from "#gen/containerd/types/sandbox_pb.ts";
+import type { PreparedTask } from "../../model/tasks.ts";
 import type { SandboxMetadata } from "../store/metadata.ts";
 import type { SandboxState } from "../store/sandbox.ts";
 
@@ -13,6 +14,8 @@ export class PodSandbox {
   createdAt = 0n;
   exitedAt = 0n;
   exitStatus = 0;
+  /** Its shim, which runs before there is a container. */
+  prepared: PreparedTask | undefined;
   /** There is a container record of it. */
   hasContainer = false;
   /** Somebody waits for the end of its task. */

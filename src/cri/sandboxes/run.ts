@@ -15,12 +15,11 @@ import { failpoint } from "../../lib/failpoint.ts";
 import { createNetworkNamespace, networkNamespacePath, removeNetworkNamespace } from "../../linux/netns.ts";
 import { createUserNetworkNamespace } from "../../linux/user-netns.ts";
 import { BunkerdError, isError, messageOf, quote } from "../../model/errors.ts";
-import type { SandboxController } from "../../model/sandboxes.ts";
 import { controllerOf } from "../controllers.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { setUpNetwork, tearDownNetwork, usesHostNetwork } from "../network.ts";
 import { holdingPlugins, tellPodRuns } from "../nri/events.ts";
-import { step } from "../records.ts";
+import { ignoringNotFound, step } from "../records.ts";
 import { Rollback } from "../rollback.ts";
 import { handlerOf } from "../runtimes.ts";
 import { runtimeOptions } from "../spec/runtime-options.ts";
@@ -51,6 +50,9 @@ export async function runPodSandbox(
 function sandboxName({ name, namespace, uid, attempt }: PodSandboxMetadata): string {
   return [name, namespace, uid, attempt].join("_");
 }
+
+/** The controller of pods with a pause container. */
+const PAUSING = "podsandbox";
 
 /** 64 hexadecimal characters. */
 export function newId(): string {
@@ -95,25 +97,19 @@ interface Draft {
 }
 
 /** The next step begins, unless nobody wants the pod any more. */
-function enter({ operation }: Draft, stage: string): void {
+function enter({ operation }: Pick<Draft, "operation">, stage: string): void {
   operation.signal.throwIfAborted();
   operation.stage = stage;
   failpoint(`cri.run.${stage}`);
 }
 
 async function start(pod: Draft): Promise<void> {
-  const { cri, id, rollback } = pod;
-  enter(pod, "lease");
-  await step(`failed to create lease for sandbox name ${quote(pod.name)}`, () =>
-    cri.stores.leases.create(scopeOf(pod.operation.signal), { id }),
-  );
-  rollback.add("lease", (signal) => deleteLease(cri, id, signal));
-
+  const { cri, id } = pod;
   const config = pod.request.config as NonNullable<RunPodSandboxRequest["config"]>;
   const handler = await step(`unable to get OCI runtime for sandbox ${quote(id)}`, () =>
     handlerOf(cri.config, config, pod.request.runtimeHandler),
   );
-  const sandbox = new Sandbox(newMetadata(pod), handler.sandboxer || "podsandbox", {
+  const sandbox = new Sandbox(newMetadata(pod), handler.sandboxer || PAUSING, {
     state: "unknown",
     pid: 0,
     createdAt: cri.clock.now(),
@@ -121,11 +117,10 @@ async function start(pod: Draft): Promise<void> {
     exitStatus: 0,
   });
   pod.sandbox = sandbox;
-  enter(pod, "record");
   const record = newRecord(sandbox, handler);
-  await step("failed to save sandbox metadata", () => cri.stores.sandboxes.create(scopeOf(), record));
-  rollback.add("sandbox record", (signal) => cri.stores.sandboxes.delete(scopeOf(signal), id));
-
+  // It starts to work at once; others want their networks first.
+  if (sandbox.sandboxer === PAUSING) await createSandbox(pod, sandbox, record);
+  await keepRecord(pod, record);
   if (!usesHostNetwork(config)) await makeNetworkNamespace(pod, sandbox.metadata);
   await attachAndStart(pod, sandbox, record);
 
@@ -138,6 +133,25 @@ async function start(pod: Draft): Promise<void> {
   sendContainerEvent(cri, id, id, ContainerEventType.CONTAINER_CREATED_EVENT);
   watchSandbox(cri, sandbox);
   sendContainerEvent(cri, id, id, ContainerEventType.CONTAINER_STARTED_EVENT);
+}
+
+/** Lease and record, in one write. What is made after them is found again by them, whatever happens. */
+async function keepRecord(
+  { cri, id, name, rollback, operation }: Draft,
+  record: SandboxRecord,
+): Promise<void> {
+  enter({ operation }, "lease");
+  enter({ operation }, "record");
+  rollback.add("lease", (signal) => deleteLease(cri, id, signal));
+  rollback.add("sandbox record", (signal) =>
+    ignoringNotFound(() => cri.stores.sandboxes.delete(scopeOf(signal), id)),
+  );
+  await bothOf(
+    step(`failed to create lease for sandbox name ${quote(name)}`, () =>
+      cri.stores.leases.create(scopeOf(operation.signal), { id }),
+    ),
+    step("failed to save sandbox metadata", () => cri.stores.sandboxes.create(scopeOf(), record)),
+  );
 }
 
 function newMetadata({ cri, request, id, name }: Draft): SandboxMetadata {
@@ -199,12 +213,19 @@ async function makeNetworkNamespace(pod: Draft, { config, netnsPath }: SandboxMe
   }
 }
 
-async function saveMetadata(cri: Cri, sandbox: Sandbox, record: SandboxRecord): Promise<void> {
-  record.extensions[RECORD_EXTENSION] = packSandboxMetadata(sandbox.metadata);
-  await step(`unable to save sandbox ${quote(sandbox.id)} to sandbox store`, () =>
-    cri.stores.sandboxes.update(scopeOf(), record, ["extensions"]),
+async function saveRecord(
+  { cri, id }: Draft,
+  { metadata }: Sandbox,
+  record: SandboxRecord,
+  fields: readonly string[],
+): Promise<void> {
+  record.extensions[RECORD_EXTENSION] = packSandboxMetadata(metadata);
+  await step(`unable to save sandbox ${quote(id)} to sandbox store`, () =>
+    cri.stores.sandboxes.update(scopeOf(), record, fields),
   );
 }
+
+const STARTED_FIELDS = ["extensions", "spec", "labels"];
 
 /**
  * Networks and pause container, side by side where the container does not need to know of the networks to start: a pause container has
@@ -212,35 +233,48 @@ async function saveMetadata(cri: Cri, sandbox: Sandbox, record: SandboxRecord): 
  */
 async function attachAndStart(pod: Draft, sandbox: Sandbox, record: SandboxRecord): Promise<void> {
   const { cri, id } = pod;
-  const controller = controllerOf(cri, sandbox.sandboxer);
+  const pauses = sandbox.sandboxer === PAUSING;
   if (usesHostNetwork(sandbox.metadata.config)) {
-    await startController(pod, sandbox, record, controller);
+    if (!pauses) await createSandbox(pod, sandbox, record);
+    await startSandbox(pod, sandbox, record);
+    await saveRecord(pod, sandbox, record, STARTED_FIELDS);
     return;
   }
   enter(pod, "network");
-  const attached = attach(pod, sandbox);
-  if (sandbox.sandboxer === "podsandbox") {
-    const started = startController(pod, sandbox, record, controller);
-    await bothOf(attached, started);
+  undoAttachment(pod, sandbox);
+  if (pauses) {
+    const started = startSandbox(pod, sandbox, record);
+    // To start plugins blocks for milliseconds, which the disk may spend on the pause container's snapshot.
+    await bothOf(
+      nextTurn().then(() => attach(pod, sandbox)),
+      started,
+    );
   } else {
-    await attached;
-    await saveMetadata(cri, sandbox, record);
-    await startController(pod, sandbox, record, controller);
+    await attach(pod, sandbox);
+    await saveRecord(pod, sandbox, record, ["extensions"]);
+    await createSandbox(pod, sandbox, record);
+    await startSandbox(pod, sandbox, record);
   }
   enter(pod, "network result");
-  await saveMetadata(cri, sandbox, record);
-  await step(`unable to save sandbox ${quote(id)}`, () =>
-    controller.update(scopeOf(), id, record, ["extensions"]),
+  await bothOf(
+    saveRecord(pod, sandbox, record, STARTED_FIELDS),
+    step(`unable to save sandbox ${quote(id)}`, () =>
+      controllerOf(cri, sandbox.sandboxer).update(scopeOf(), id, record, ["extensions"]),
+    ),
   );
 }
 
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
 /** Waits for both also if one fails, so that what is undone is not still being done. @throws the first failure */
-async function bothOf(...promises: readonly Promise<void>[]): Promise<void> {
+async function bothOf(...promises: readonly Promise<unknown>[]): Promise<void> {
   const results = await Promise.allSettled(promises);
   for (const result of results) if (result.status === "rejected") throw result.reason;
 }
 
-async function attach({ cri, rollback, operation, id }: Draft, sandbox: Sandbox): Promise<void> {
+function undoAttachment({ cri, rollback, id }: Draft, sandbox: Sandbox): void {
   rollback.add("network", async (signal) => {
     try {
       await tearDownNetwork(cri, sandbox.metadata, signal);
@@ -250,30 +284,26 @@ async function attach({ cri, rollback, operation, id }: Draft, sandbox: Sandbox)
       cri.logger.warn("failed to tear down a network that was not set up", { id, error: messageOf(error) });
     }
   });
+}
+
+async function attach({ cri, operation, id }: Draft, sandbox: Sandbox): Promise<void> {
   const network = await step(`failed to setup network for sandbox ${quote(id)}`, () =>
     setUpNetwork(cri, sandbox.metadata, operation.signal),
   );
   sandbox.metadata = { ...sandbox.metadata, ...network };
 }
 
-async function startController(
-  pod: Draft,
+async function createSandbox(
+  { cri, id, rollback, operation }: Draft,
   sandbox: Sandbox,
   record: SandboxRecord,
-  controller: SandboxController,
 ): Promise<void> {
-  const { cri, id, rollback, operation } = pod;
   const { config, netnsPath } = sandbox.metadata;
-  const scope = scopeOf(operation.signal);
-  enter(pod, "create");
-  rollback.add("sandbox", async (signal) => {
-    await controller.stop(scopeOf(signal), id, 0).catch((error: unknown) => {
-      if (!isError(error, "NotFound")) throw error;
-    });
-    await controller.shutdown(scopeOf(signal), id);
-  });
+  enter({ operation }, "create");
+  const controller = controllerOf(cri, sandbox.sandboxer);
+  rollback.add("created sandbox", (signal) => controller.shutdown(scopeOf(signal), id));
   await step(`failed to create sandbox ${quote(id)}`, () =>
-    controller.create(scope, {
+    controller.create(scopeOf(operation.signal), {
       sandbox: record,
       rootfs: [],
       options: anyPack(PodSandboxConfigSchema, config),
@@ -281,8 +311,23 @@ async function startController(
       annotations: config.annotations,
     }),
   );
-  enter(pod, "start");
-  const started = await step(`failed to start sandbox ${quote(id)}`, () => controller.start(scope, id));
+}
+
+async function startSandbox(
+  { cri, id, rollback, operation }: Draft,
+  sandbox: Sandbox,
+  record: SandboxRecord,
+): Promise<void> {
+  const controller = controllerOf(cri, sandbox.sandboxer);
+  enter({ operation }, "start");
+  // Before the networks are taken from it; what has been shut down once is not there any more.
+  rollback.add("sandbox", async (signal) => {
+    await ignoringNotFound(() => controller.stop(scopeOf(signal), id, 0));
+    await controller.shutdown(scopeOf(signal), id);
+  });
+  const started = await step(`failed to start sandbox ${quote(id)}`, () =>
+    controller.start(scopeOf(operation.signal), id),
+  );
   sandbox.endpoint = { address: started.address, version: started.version };
   const processLabel = started.labels["selinux_label"] ?? "";
   rollback.add("SELinux label", async () => cri.host.selinux?.release(processLabel));
@@ -290,8 +335,4 @@ async function startController(
   sandbox.update({ pid: started.pid, createdAt: nanoseconds(started.createdAt) });
   record.labels = started.labels;
   if (started.spec !== undefined) record.spec = started.spec;
-  record.extensions[RECORD_EXTENSION] = packSandboxMetadata(sandbox.metadata);
-  await step(`unable to save sandbox ${quote(id)} to sandbox store`, () =>
-    cri.stores.sandboxes.update(scopeOf(), record, ["extensions", "spec", "labels"]),
-  );
 }

@@ -4,19 +4,23 @@ import type { Container } from "#gen/containerd/services/containers/v1/container
 import { CreateTaskRequestSchema } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
 import { NamespaceMode } from "#gen/runtime/v1/api_pb.ts";
 import { newContainer, withExtension, withLabels, withRuntime } from "../../client/new-container.ts";
+import type { CriConfig, RuntimeHandlerConfig } from "../../config/config.ts";
 import { failpoint } from "../../lib/failpoint.ts";
 import { bindOwnerOf } from "../../linux/netns.ts";
 import { quote } from "../../model/errors.ts";
 import type { Labels } from "../../model/labels.ts";
 import type { Scope } from "../../model/scope.ts";
 import { inheritedLabels } from "../../model/snapshots.ts";
+import type { PreparedTask } from "../../model/tasks.ts";
 import { scopeOf } from "../cri.ts";
 import { ensureImage } from "../images/pull.ts";
 import { type SandboxPaths, sandboxPaths } from "../paths.ts";
 import {
+  dropLease,
   ignoringNotFound,
   snapshotterOf,
   step,
+  takeLease,
   underLease,
   undoRecord,
   withCompletedSpec,
@@ -28,6 +32,7 @@ import { criLabels, SANDBOX_EXTENSION } from "../spec/labels.ts";
 import {
   assertSandboxOptions,
   completeSandboxSpec,
+  pauseAnnotations,
   type SandboxSpecInput,
   sandboxSpec,
 } from "../spec/sandbox-spec.ts";
@@ -46,6 +51,32 @@ export interface StartedPause {
 }
 
 const KILL = 9;
+
+/** Begins to start the pod's shim; undefined if that cannot be done before there is a container. */
+export function prepareShim(
+  { config, tasks }: PodControllerDependencies,
+  { id, metadata, runtime }: PodSandbox,
+  scope: Scope,
+): PreparedTask | undefined {
+  let handler: RuntimeHandlerConfig;
+  try {
+    handler = handlerOf(config, metadata.config, metadata.runtimeHandler);
+  } catch {
+    // Told when the pod is started.
+    return undefined;
+  }
+  const imageName = pauseImage(config);
+  return tasks.prepare(scope, {
+    containerId: id,
+    runtime: handler.runtime_path || handler.runtime_type,
+    options: runtime?.options,
+    annotations: pauseAnnotations({ id, config: metadata.config, imageName, runtime: handler }),
+  });
+}
+
+function pauseImage({ images }: CriConfig): string {
+  return images.pinned_images["sandbox"] ?? "";
+}
 
 /** Makes the pod's folders, its pause container and its files, and runs it. Undone step by step if it fails; what could not be is logged. */
 export async function startPause(
@@ -70,7 +101,8 @@ async function start(
 ): Promise<StartedPause> {
   const { config, folders, stores, imagesContext } = given;
   const { id, metadata } = pod;
-  const name = config.images.pinned_images["sandbox"] ?? "";
+  rollback.add("shim", async () => pod.prepared?.discard());
+  const name = pauseImage(config);
   const image = await step(`failed to get sandbox image ${quote(name)}`, () =>
     ensureImage(imagesContext, scope, name, metadata.config),
   );
@@ -111,8 +143,9 @@ async function start(
     await undoRecord(stores, scopeOf(signal), id, snapshotter);
     pod.hasContainer = false;
   });
+  const lease = takeLease(stores, scope, id);
   const record = await step("failed to create containerd container", () =>
-    underLease(stores, scope, id, (leased) =>
+    underLease(scope, lease, (leased) =>
       newContainer(stores, leased, id, [
         withNewSnapshot(given.imagesContext.transfers, snapshotter, image, snapshotLabels(pod)),
         withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
@@ -121,7 +154,7 @@ async function start(
         withRuntime(handler.runtime_type, pod.runtime?.options),
       ]),
     ),
-  );
+  ).finally(() => void dropLease(stores, scope, lease, given.logger));
   pod.hasContainer = true;
   pod.createdAt = nanoseconds(record.createdAt);
   failpoint("cri.sandbox.container");

@@ -20,6 +20,7 @@ import {
 } from "./namespaces.ts";
 import { applyProcess } from "./process.ts";
 import { applyResources, cgroupsPath, oomScore } from "./resources.ts";
+import type { Root } from "./root-files.ts";
 import {
   type ApparmorRequest,
   applyApparmor,
@@ -153,12 +154,12 @@ export async function assertSpecOptions(input: ContainerSpecInput): Promise<void
 
 /**
  * What needs the root file system, readable at `root` (read-only, or the snapshot's own mount): user and groups; and what comes
- * after them: AppArmor, seccomp, CDI. @throws Unknown
+ * after them: AppArmor, seccomp, CDI. @throws Unknown, UnclearLayers
  */
 export async function completeContainerSpec(
   spec: Spec,
   input: ContainerSpecInput,
-  root: string,
+  root: Root,
 ): Promise<Spec> {
   const { config, settings, host } = input;
   const complete = structuredClone(spec);

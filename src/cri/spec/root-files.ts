@@ -1,6 +1,7 @@
 import { constants, fstatSync, openSync, readSync } from "node:fs";
 import { closeDescriptor, openAt, readLinkAt } from "../../linux/at.ts";
 import { BunkerdError, quote } from "../../model/errors.ts";
+import { layerOf } from "./layer-files.ts";
 
 /** As many as linux follows (path_resolution(7)). */
 const MAX_LINKS = 40;
@@ -18,12 +19,19 @@ const {
   ...constants,
 };
 
+/** Where a container's files can be read: the folder that shows them, or the layers that an overlay would show, nearest first. */
+export type Root = string | readonly string[];
+
 /**
  * A regular file of a container's root as text; undefined if it is not there. `path` is relative. Symbolic links are followed as
  * the container would: nothing outside of `root` is ever opened.
- * @throws Unknown if it is no regular file, or larger than 10 MiB; ErrnoException
+ * @throws Unknown if it is no regular file, or larger than 10 MiB; ErrnoException; UnclearLayers if layers do not suffice
  */
-export function readInRoot(root: string, path: string): string | undefined {
+export function readInRoot(root: Root, path: string): string | undefined {
+  if (typeof root !== "string") {
+    const layer = layerOf(root, path);
+    return layer === undefined ? undefined : readInRoot(layer, path);
+  }
   const directories = [openSync(root, O_PATH | O_DIRECTORY)];
   try {
     const fd = openInRoot(directories, path);

@@ -14,6 +14,7 @@ import { mapIds, removeNamespace, setNamespace, userNamespaceMappings } from "./
 import { cleanPath } from "./paths.ts";
 import { addEnvironment } from "./process.ts";
 import { cgroupsPath, oomScore } from "./resources.ts";
+import type { Root } from "./root-files.ts";
 import { applySeccomp, chooseSeccomp, type SeccompRequest } from "./security.ts";
 import { assertSelinuxLevel, selinuxLabels } from "./selinux.ts";
 import type { RuntimeSettings, SpecSettings } from "./settings.ts";
@@ -48,6 +49,20 @@ export interface SandboxSpec {
 const SANDBOX_OOM_SCORE = -998n;
 const SANDBOX_CPU_SHARES = 2;
 
+/** What the runtime is told of the pod; known before anything of it is made. */
+export function pauseAnnotations({
+  id,
+  config,
+  imageName,
+  runtime,
+}: Pick<SandboxSpecInput, "id" | "config" | "imageName" | "runtime">): Record<string, string> {
+  return {
+    ...sandboxResourceAnnotations(config),
+    ...passedThrough(config.annotations, runtime.pod_annotations),
+    ...sandboxAnnotations(id, imageName, config),
+  };
+}
+
 /**
  * The spec of a pod's pause container (containerd `internal/cri/server/podsandbox/sandbox_run_linux.go`) but for its user:
  * {@link completeSandboxSpec}. @throws Unknown
@@ -69,11 +84,7 @@ export function sandboxSpec(input: SandboxSpecInput): SandboxSpec {
   spec.linux.sysctl = sysctls(input);
   spec.linux.resources.cpu = { shares: SANDBOX_CPU_SHARES };
   spec.process.oomScoreAdj = oomScore(SANDBOX_OOM_SCORE, settings.restrict_oom_score_adj, host);
-  spec.annotations = {
-    ...sandboxResourceAnnotations(config),
-    ...passedThrough(config.annotations, runtime.pod_annotations),
-    ...sandboxAnnotations(id, input.imageName, config),
-  };
+  spec.annotations = pauseAnnotations(input);
   const { processLabel, mountLabel } = selinuxLabels(host.selinux, context?.selinuxOptions, "");
   spec.linux.mountLabel = mountLabel;
   if (context?.privileged === true) {
@@ -97,8 +108,8 @@ export function assertSandboxOptions(input: SandboxSpecInput): void {
   }
 }
 
-/** Seccomp and the user, which `/etc/passwd` in the pause image's root file system at `root` may name. @throws Unknown */
-export async function completeSandboxSpec(spec: Spec, input: SandboxSpecInput, root: string): Promise<Spec> {
+/** Seccomp and the user, which `/etc/passwd` in the pause image's root file system at `root` may name. @throws Unknown, UnclearLayers */
+export async function completeSandboxSpec(spec: Spec, input: SandboxSpecInput, root: Root): Promise<Spec> {
   const complete = structuredClone(spec);
   const { settings, host } = input;
   await applySeccomp(complete, seccompRequest(input), settings.unset_seccomp_profile, host);

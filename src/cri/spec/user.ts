@@ -1,7 +1,8 @@
 import { type Int64Value, SupplementalGroupsPolicy } from "#gen/runtime/v1/api_pb.ts";
 import { BunkerdError, quote } from "../../model/errors.ts";
 import { systemError } from "../system-errors.ts";
-import { readInRoot } from "./root-files.ts";
+import { UnclearLayers } from "./layer-files.ts";
+import { type Root, readInRoot } from "./root-files.ts";
 import { type Process, unsigned32 } from "./spec.ts";
 
 /** runc takes no more. */
@@ -40,13 +41,13 @@ export function assertUser(request: UserRequest, policy: SupplementalGroupsPolic
 
 /**
  * Who a container runs as. `root` is where its file system can be read: `/etc/passwd` and `/etc/group` there name users and groups.
- * `Merge` adds the groups that the image's `/etc/group` gives to the user. @throws Unknown
+ * `Merge` adds the groups that the image's `/etc/group` gives to the user. @throws Unknown, UnclearLayers
  */
 export function applyContainerUser(
   process: Process,
   request: UserRequest,
   policy: SupplementalGroupsPolicy,
-  root: string,
+  root: Root,
 ): void {
   assertUser(request, policy);
   addGroups(process, request.supplementalGroups);
@@ -60,7 +61,7 @@ export function applyContainerUser(
 }
 
 /** Only who and its groups, for a pause container. @throws Unknown */
-export function applyUser(process: Process, request: UserRequest, root: string): void {
+export function applyUser(process: Process, request: UserRequest, root: Root): void {
   const user = userString(request) || request.imageUser;
   if (user === "") return;
   const { uid, gid } = resolveUser(user, root);
@@ -91,7 +92,7 @@ function groupUser({ runAsUsername = "", runAsUser, imageUser }: UserRequest): s
 }
 
 /** image-spec's `config.User`: user, uid, user:group, uid:gid, uid:group, user:gid. */
-function resolveUser(text: string, root: string): { uid: number; gid: number } {
+function resolveUser(text: string, root: Root): { uid: number; gid: number } {
   const [user = "", group, ...rest] = text.split(":");
   if (rest.length > 0) throw new BunkerdError("Unknown", `invalid USER value ${text}`);
   const uid = numberOf(user, text, "uid");
@@ -107,7 +108,7 @@ function resolveUser(text: string, root: string): { uid: number; gid: number } {
   };
 }
 
-function named(root: string, name: string): { uid: number; gid: number } {
+function named(root: Root, name: string): { uid: number; gid: number } {
   const users = passwd(root);
   if (users === undefined) throw missing("etc/passwd");
   const found = users.find((entry) => entry.name === name);
@@ -115,7 +116,7 @@ function named(root: string, name: string): { uid: number; gid: number } {
   return { uid: asUint32(found.uid), gid: asUint32(found.gid) };
 }
 
-function groupNamed(root: string, name: string): number {
+function groupNamed(root: Root, name: string): number {
   const groups = group(root);
   if (groups === undefined) throw missing("etc/group");
   const found = groups.find((entry) => entry.name === name);
@@ -138,7 +139,7 @@ function numberOf(text: string, whole: string, kind: "uid" | "gid"): number | un
 }
 
 /** The groups whose list names the user, but not the user's own. */
-function groupsOfUser(root: string, user: string): number[] {
+function groupsOfUser(root: Root, user: string): number[] {
   let name = user;
   if (/^[+-]?\d+$/.test(user)) {
     const found = passwd(root)?.find((entry) => entry.uid === Number(user));
@@ -149,7 +150,7 @@ function groupsOfUser(root: string, user: string): number[] {
   return groups.map(({ gid }) => asUint32(gid));
 }
 
-function passwd(root: string): PasswdEntry[] | undefined {
+function passwd(root: Root): PasswdEntry[] | undefined {
   return entriesOf(root, "etc/passwd")?.map(([name = "", , uid = "", gid = ""]) => ({
     name,
     uid: leniently(uid),
@@ -157,7 +158,7 @@ function passwd(root: string): PasswdEntry[] | undefined {
   }));
 }
 
-function group(root: string): GroupEntry[] | undefined {
+function group(root: Root): GroupEntry[] | undefined {
   return entriesOf(root, "etc/group")
     ?.filter(([name = ""]) => !name.startsWith("#"))
     .map(([name = "", , gid = "", members = ""]) => ({
@@ -167,11 +168,12 @@ function group(root: string): GroupEntry[] | undefined {
     }));
 }
 
-function entriesOf(root: string, path: string): string[][] | undefined {
+function entriesOf(root: Root, path: string): string[][] | undefined {
   let text: string | undefined;
   try {
     text = readInRoot(root, path);
   } catch (error) {
+    if (error instanceof UnclearLayers) throw error;
     throw systemError(error);
   }
   return text

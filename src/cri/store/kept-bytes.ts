@@ -1,6 +1,6 @@
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { toBinary } from "@bufbuild/protobuf";
-import { WireWriter } from "../../lib/wire.ts";
+import { joined, WireWriter } from "../../lib/wire.ts";
 
 const writer = new WireWriter();
 
@@ -17,6 +17,22 @@ export class KeptBytes {
     if (this.#bytes === undefined || !isFresh) {
       this.#bytes = make();
       this.#sources = sources;
+    }
+    return this.#bytes;
+  }
+}
+
+/** The answer of a list: its fields joined, kept as long as the list has the same fields in the same order. */
+export class KeptAnswer {
+  #fields: readonly Uint8Array[] = [];
+  #bytes: Uint8Array = new Uint8Array();
+
+  get(fields: readonly Uint8Array[]): Uint8Array {
+    const known = this.#fields;
+    const isFresh = fields.length === known.length && fields.every((field, at) => field === known[at]);
+    if (!isFresh) {
+      this.#bytes = joined(fields);
+      this.#fields = fields;
     }
     return this.#bytes;
   }
