@@ -16,11 +16,9 @@ import { scopeOf } from "../cri.ts";
 import { ensureImage } from "../images/pull.ts";
 import { type SandboxPaths, sandboxPaths } from "../paths.ts";
 import {
-  dropLease,
   ignoringNotFound,
   snapshotterOf,
   step,
-  takeLease,
   underLease,
   undoRecord,
   withCompletedSpec,
@@ -143,9 +141,8 @@ async function start(
     await undoRecord(stores, scopeOf(signal), id, snapshotter);
     pod.hasContainer = false;
   });
-  const lease = takeLease(stores, scope, id);
   const record = await step("failed to create containerd container", () =>
-    underLease(scope, lease, (leased) =>
+    underLease(stores, scope, id, (leased) =>
       newContainer(stores, leased, id, [
         withNewSnapshot(given.imagesContext.transfers, snapshotter, image, snapshotLabels(pod)),
         withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
@@ -154,7 +151,7 @@ async function start(
         withRuntime(handler.runtime_type, pod.runtime?.options),
       ]),
     ),
-  ).finally(() => void dropLease(stores, scope, lease, given.logger));
+  );
   pod.hasContainer = true;
   pod.createdAt = nanoseconds(record.createdAt);
   failpoint("cri.sandbox.container");

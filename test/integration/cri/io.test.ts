@@ -108,6 +108,8 @@ describe("a container", () => {
     });
     hold.resolve();
     expect(Buffer.from(output.bytes()).toString()).toContain("got typed\r\n");
+    // The client may have all of it before the disk has.
+    await io.drained();
     expect(logOf(path)).toContain("stdout F got typed\n");
     await given.remove("tty");
     await io.close();
