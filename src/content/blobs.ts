@@ -277,11 +277,13 @@ class FileReader implements BlobReader {
   readonly #file: FileHandle;
   readonly #digest: string;
   readonly sizeBytes: number;
+  readonly descriptor: number;
 
   constructor(file: FileHandle, digest: string, sizeBytes: number) {
     this.#file = file;
     this.#digest = digest;
     this.sizeBytes = sizeBytes;
+    this.descriptor = file.fd;
   }
 
   async read(target: Uint8Array, position: number): Promise<number> {

@@ -3,7 +3,7 @@ import { type Descriptor, DescriptorSchema } from "#gen/containerd/types/descrip
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import type { BlobReader, ContentStore } from "../model/content.ts";
 import { type ApplyOptions, LAYER_MEDIA_TYPE } from "../model/diff.ts";
-import { fail, within } from "../model/errors.ts";
+import { type BunkerdError, fail, isError, within } from "../model/errors.ts";
 import type { Scope } from "../model/scope.ts";
 import type { LayerTarget } from "./layer.ts";
 import { withMounts } from "./mounts.ts";
@@ -39,11 +39,23 @@ export async function applyLayer(
     const { steps, reading } = processingOf(layer.mediaType, dependencies.processors);
     return await withTarget(dependencies, mounts, (target) =>
       dependencies.workers.run(async (job) => {
-        job.send({ kind: "apply", target: { ...target, alone }, reading, syncFs });
-        const pieces = await processed(piecesOf(blob, layer.digest), steps, payloads);
-        const { digest, sizeBytes } = await feed(job, pieces, layer.digest, scope.signal);
-        const size = BigInt(sizeBytes);
-        return create(DescriptorSchema, { mediaType: LAYER_MEDIA_TYPE, digest, size });
+        const { descriptor, sizeBytes } = blob;
+        const file =
+          descriptor === undefined || steps.length > 0
+            ? undefined
+            : { descriptor, sizeBytes, digest: layer.digest };
+        job.send({ kind: "apply", target: { ...target, alone, syncs: syncFs }, reading, file });
+        const applied =
+          file === undefined
+            ? await feed(
+                job,
+                await processed(piecesOf(blob, layer.digest), steps, payloads),
+                scope,
+                layer.digest,
+              )
+            : await outcome(job, scope, layer.digest);
+        const size = BigInt(applied.sizeBytes);
+        return create(DescriptorSchema, { mediaType: LAYER_MEDIA_TYPE, digest: applied.digest, size });
       }),
     );
   } finally {
@@ -55,7 +67,7 @@ export async function applyLayer(
 function withTarget<T>(
   { inUserNamespace }: ApplyDependencies,
   mounts: readonly Mount[],
-  work: (target: LayerTarget) => Promise<T>,
+  work: (target: Omit<LayerTarget, "syncs">) => Promise<T>,
 ): Promise<T> {
   const makesDevices = !inUserNamespace;
   const [first] = mounts;
@@ -92,18 +104,41 @@ async function processed(
   return pieces;
 }
 
+type Applied = FromWorker & { kind: "applied" };
+
+function canceled(digest: string): BunkerdError {
+  return fail("Canceled", `apply layer ${digest}`);
+}
+
+/** Of a thread that reads the blob itself. */
+async function outcome(job: Job, { signal }: Scope, digest: string): Promise<Applied> {
+  const stop = (): void => job.send({ kind: "cancel" });
+  signal?.addEventListener("abort", stop, { once: true });
+  try {
+    for (;;) {
+      if (signal?.aborted === true) throw canceled(digest);
+      const message = await job.receive();
+      if (message.kind === "applied") return message;
+    }
+  } catch (error) {
+    throw signal?.aborted === true && isError(error, "Canceled") ? canceled(digest) : error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
 /** Sends the layer, some pieces ahead of what the thread has taken, until the thread answers. */
 async function feed(
   job: Job,
   pieces: AsyncGenerator<Uint8Array>,
+  { signal }: Scope,
   digest: string,
-  signal: AbortSignal | undefined,
-): Promise<FromWorker & { kind: "applied" }> {
+): Promise<Applied> {
   let isAll = false;
   let ahead = 0;
   try {
     for (;;) {
-      if (signal?.aborted === true) throw fail("Canceled", `apply layer ${digest}`);
+      if (signal?.aborted === true) throw canceled(digest);
       if (!isAll && ahead < PIECES_AHEAD) {
         const { value, done } = await pieces.next();
         isAll = done === true;

@@ -1,5 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { create } from "@bufbuild/protobuf";
@@ -18,25 +28,40 @@ beforeAll(() => mkdirSync(folder, { recursive: true }));
 afterAll(() => removeFolder(folder));
 
 const blobs = new Map<string, Buffer>();
+/** Of blobs that zeros without an end follow. */
+const endless = new Set<string>();
+const ENDLESS_BYTES = 2 ** 43;
 let open = 0;
 
-/** Blobs in memory; of a store the differ needs no more to apply. */
-const content = {
-  async open(_scope: unknown, digest: string) {
-    const blob = blobs.get(digest);
-    if (blob === undefined) throw fail("NotFound", `content digest ${digest}`);
-    open += 1;
-    return {
-      sizeBytes: blob.length,
-      read: async (target: Uint8Array, position: number) => blob.copy(target, 0, position),
-      async close() {
-        open -= 1;
-      },
-    };
-  },
-} as unknown as ContentStore;
+/** Blobs in memory, as those of another process, or in files; of a store the differ needs no more to apply. */
+function contentIn(place: "memory" | "file"): ContentStore {
+  const store = {
+    async open(_scope: unknown, digest: string) {
+      const blob = blobs.get(digest);
+      if (blob === undefined) throw fail("NotFound", `content digest ${digest}`);
+      open += 1;
+      const sizeBytes = endless.has(digest) ? ENDLESS_BYTES : blob.length;
+      let descriptor: number | undefined;
+      if (place === "file") {
+        writeFileSync(join(folder, digest), blob);
+        truncateSync(join(folder, digest), sizeBytes);
+        descriptor = openSync(join(folder, digest), "r");
+      }
+      return {
+        sizeBytes,
+        descriptor,
+        read: async (target: Uint8Array, position: number) =>
+          position < blob.length ? blob.copy(target, 0, position) : target.fill(0).length,
+        async close() {
+          open -= 1;
+          if (descriptor !== undefined) closeSync(descriptor);
+        },
+      };
+    },
+  };
+  return store as unknown as ContentStore;
+}
 
-const differ = openDiffer({ content, inUserNamespace: false });
 const scope = { namespace: "default", lease: undefined };
 
 function layerOf(blob: Buffer, mediaType = LAYER_MEDIA_TYPE) {
@@ -56,7 +81,28 @@ const bind = (source: string) => [create(MountSchema, { type: "bind", source, op
 const files = (count: number): TarEntry[] =>
   Array.from({ length: count }, (_, n) => ({ name: `f${n}`, data: `${n}`.repeat(3000) }));
 
-describe("apply", () => {
+/** Those of this process that apply and compare layers. */
+function threads(): string[] {
+  return readdirSync("/proc/self/task").filter((id) => commandOf(id) === "Worker\n");
+}
+
+function commandOf(id: string): string {
+  try {
+    return readFileSync(`/proc/self/task/${id}/comm`, "utf8");
+  } catch {
+    // It has just ended.
+    return "";
+  }
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  for (const end = performance.now() + 20_000; !isSo(); await Bun.sleep(20))
+    if (performance.now() > end) throw new Error("it did not come to that");
+}
+
+describe.each(["memory", "file"] as const)("apply of blobs in %s", (place) => {
+  const differ = openDiffer({ content: contentIn(place), inUserNamespace: false });
+
   test.each([
     ["gzip", gzipSync],
     ["zstd", zstdCompressSync],
@@ -103,6 +149,36 @@ describe("apply", () => {
     const gone = { ...scope, signal: controller.signal };
     await expect(differ.apply(gone, layer, bind(newRoot()))).rejects.toMatchObject({ code: "Canceled" });
     expect(open).toBe(0);
+  });
+
+  test("a caller that goes amid the work ends it, and the next layer applies", async () => {
+    const controller = new AbortController();
+    const gone = { ...scope, signal: controller.signal };
+    const layer = layerOf(tar(files(3)));
+    endless.add(layer.digest);
+    const root = newRoot();
+    const ended = differ.apply(gone, layer, bind(root)).catch((error: unknown) => error);
+    await until(() => readdirSync(root).length > 0);
+    controller.abort();
+    expect(await ended).toMatchObject({ code: "Canceled" });
+    endless.clear();
+    expect(open).toBe(0);
+    await differ.apply(scope, layerOf(tar(files(1))), bind(newRoot()));
+  });
+
+  test("a thread takes one layer after another, and ends when none comes", async () => {
+    await until(() => threads().length === 0);
+    const seen = new Set<string>();
+    for (let n = 1; n < 10; n++) {
+      const root = newRoot();
+      const layer = tar(files(n));
+      const applied = await differ.apply(scope, layerOf(layer), bind(root), { syncFs: n % 2 === 0 });
+      expect(applied.digest).toBe(digestOf(layer));
+      expect(readdirSync(root)).toHaveLength(n);
+      for (const id of threads()) seen.add(id);
+    }
+    expect(seen.size).toBeLessThan(9);
+    await until(() => threads().length === 0);
   });
 
   test("a folder that a layer implies has the attributes of the nearest layer below", async () => {

@@ -11,6 +11,7 @@ import {
   openAt,
   setTimes,
   setTimesAt,
+  startWriteback,
   statusAt,
   symlinkAt,
   type Timespec,
@@ -32,6 +33,9 @@ const MAX_SECONDS = 9_223_372_036;
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 const MAX_ID = 0xffffffff;
 const MAX_DEVICE = 0xffffffff;
+/** The disk begins with a file of this size when it is whole, with a larger one each so many bytes; smaller ones wait for the end. */
+const WRITEBACK_FROM_BYTES = 16 << 10;
+const WRITEBACK_STEP_BYTES = 8 << 20;
 
 export interface LayerTarget {
   /** The folder that the layer goes to. */
@@ -44,6 +48,8 @@ export interface LayerTarget {
   readonly whiteouts: "overlay" | "remove";
   /** False in a user namespace, where devices cannot be made: they are left out. */
   readonly makesDevices: boolean;
+  /** All will be synced in the end: the disk may as well begin. */
+  readonly syncs: boolean;
 }
 
 interface OpenFile {
@@ -52,6 +58,8 @@ interface OpenFile {
   readonly name: string;
   /** Where the data written so far ends. */
   endBytes: number;
+  /** Up to where the disk was told to begin. */
+  begunBytes: number;
 }
 
 /**
@@ -91,6 +99,7 @@ export class LayerWriter implements TarSink {
       for (let at = 0; at < bytes.length; )
         at += writeSync(file.fd, bytes, at, bytes.length - at, offset + at);
       file.endBytes = offset + bytes.length;
+      this.#writeBack(file, WRITEBACK_STEP_BYTES);
     });
   }
 
@@ -101,6 +110,13 @@ export class LayerWriter implements TarSink {
     this.#attempt(header, () => this.#finishFile(file, header));
     this.#file = undefined;
     closeDescriptor(file.fd);
+  }
+
+  /** The disk is at work while the next files are made, so that there is less to wait for in the end. */
+  #writeBack(file: OpenFile, fromBytes: number): void {
+    if (!this.#target.syncs || file.endBytes - file.begunBytes < fromBytes) return;
+    startWriteback(file.fd);
+    file.begunBytes = file.endBytes;
   }
 
   /** To be called behind the last entry. @throws as the rest */
@@ -198,7 +214,7 @@ export class LayerWriter implements TarSink {
       case TarType.file: {
         const flags = O_WRONLY | O_CREAT | O_EXCL;
         const fd = this.#replacing(directory, name, () => openAt(directory.fd, name, flags, 0o600));
-        this.#file = { fd, directory, name, endBytes: 0 };
+        this.#file = { fd, directory, name, endBytes: 0, begunBytes: 0 };
         return;
       }
       case TarType.symbolicLink:
@@ -288,6 +304,7 @@ export class LayerWriter implements TarSink {
     changeMode(file.fd, header.mode & 0o7777);
     const { accessed, modified } = timesOf(header);
     setTimes(file.fd, accessed, modified);
+    this.#writeBack(file, WRITEBACK_FROM_BYTES);
   }
 
   #setAttributes(header: TarHeader, directory: Directory, name: string): void {

@@ -2,22 +2,30 @@ import type { ErrorCode } from "../model/errors.ts";
 import type { LayerTarget } from "./layer.ts";
 
 /*
- * What the daemon and the threads that apply and compare layers say to each other. A thread does one job and ends.
+ * What the daemon and the threads that apply and compare layers say to each other. A thread does one job after another; what comes before a
+ * job is of the last one and means nothing.
  */
 
-/** To a thread: the job first; of an apply the blob follows in pieces. */
+/** To a thread: the job first; of an apply without a file the blob follows in pieces. */
 export type ToWorker =
   | {
       readonly kind: "apply";
       readonly target: LayerTarget;
       readonly reading: "plain" | "sniffed";
-      readonly syncFs: boolean;
+      /** The thread reads the blob itself. The file stays open until the job has ended. */
+      readonly file: BlobFile | undefined;
     }
   | { readonly kind: "compare"; readonly job: CompareJob }
   | { readonly kind: "bytes"; readonly bytes: Uint8Array }
   | { readonly kind: "end" }
   /** Nothing more comes: the job is to be given up. */
   | { readonly kind: "cancel" };
+
+export interface BlobFile {
+  readonly descriptor: number;
+  readonly sizeBytes: number;
+  readonly digest: string;
+}
 
 export interface CompareJob {
   readonly lower: string;

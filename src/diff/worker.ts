@@ -1,14 +1,18 @@
-/** A thread that applies or compares one layer with synchronous calls. An entry point of its own: see the Makefile. */
+/** A thread that applies and compares layers, one after another, with synchronous calls. An entry point of its own: see the Makefile. */
+import { readSync } from "node:fs";
 import { syncFileSystem } from "../linux/at.ts";
 import { fail, isError } from "../model/errors.ts";
 import { compareTrees } from "./changes.ts";
 import { readLayer } from "./decompress.ts";
 import { diffFailure } from "./faults.ts";
 import { LayerWriter } from "./layer.ts";
-import { type CompareJob, Credit, type FromWorker, type ToWorker } from "./protocol.ts";
+import { type BlobFile, type CompareJob, Credit, type FromWorker, type ToWorker } from "./protocol.ts";
 import { TarReader } from "./tar/reader.ts";
 
 declare const self: Worker;
+
+/** Of a blob, read at a time. */
+const PIECE_BYTES = 256 << 10;
 
 /** Messages that came and were not asked for yet. */
 const inbox: ToWorker[] = [];
@@ -38,20 +42,34 @@ async function* receivePieces(): AsyncGenerator<Buffer> {
   }
 }
 
-async function apply({ target, reading, syncFs }: ToWorker & { kind: "apply" }): Promise<void> {
+async function* readPieces({ descriptor, sizeBytes, digest }: BlobFile): AsyncGenerator<Buffer> {
+  for (let position = 0; position < sizeBytes; ) {
+    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, sizeBytes - position));
+    const count = readSync(descriptor, piece, 0, piece.length, position);
+    if (count === 0) throw fail("DataLoss", `blob ${digest} ends at byte ${position}`);
+    position += count;
+    yield piece.subarray(0, count);
+    // A turn of the loop, in which word may come that nobody wants more.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+async function apply({ target, reading, file }: ToWorker & { kind: "apply" }): Promise<void> {
   const writer = new LayerWriter(target);
   try {
     const reader = new TarReader(writer);
     const hasher = new Bun.CryptoHasher("sha256");
     let sizeBytes = 0;
-    for await (const chunk of readLayer(receivePieces(), reading)) {
+    const pieces = file === undefined ? receivePieces() : readPieces(file);
+    for await (const chunk of readLayer(pieces, reading)) {
+      if (inbox.some(({ kind }) => kind === "cancel")) throw fail("Canceled", "apply layer");
       hasher.update(chunk);
       sizeBytes += chunk.length;
       reader.push(chunk);
     }
     reader.finish();
     writer.finish();
-    if (syncFs) syncFileSystem(writer.rootDescriptor);
+    if (target.syncs) syncFileSystem(writer.rootDescriptor);
     send({ kind: "applied", digest: `sha256:${hasher.digest("hex")}`, sizeBytes });
   } finally {
     writer.close();
@@ -70,9 +88,8 @@ function compare(job: CompareJob): void {
   send({ kind: "compared" });
 }
 
-async function work(): Promise<void> {
+async function work(job: ToWorker): Promise<void> {
   try {
-    const job = await receive();
     if (job.kind === "apply") await apply(job);
     else if (job.kind === "compare") compare(job.job);
   } catch (error) {
@@ -91,4 +108,8 @@ self.onmessage = ({ data }: MessageEvent<ToWorker>): void => {
   wake?.();
 };
 
-void work();
+async function serve(): Promise<void> {
+  for (;;) await work(await receive());
+}
+
+void serve();

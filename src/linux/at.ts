@@ -11,6 +11,8 @@ import { lastErrno, systemFailure } from "./errno.ts";
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_REMOVEDIR = 0x200;
 const AT_EMPTY_PATH = 0x1000;
+/** linux/fs.h. */
+const SYNC_FILE_RANGE_WRITE = 2;
 const EINTR = 4;
 const O_CLOEXEC = 0o2000000;
 /** Its value differs between architectures. */
@@ -41,6 +43,7 @@ function openLibc() {
     futimens: { args: [i32, POINTER], returns: i32 },
     statx: { args: [i32, POINTER, i32, u32, POINTER], returns: i32 },
     syncfs: { args: [i32], returns: i32 },
+    sync_file_range: { args: [i32, i64, i64, u32], returns: i32 },
   }).symbols;
 }
 
@@ -201,6 +204,15 @@ export function statusAt(directory: number, name: string): FileStatus | undefine
 export function syncFileSystem(fd: number): void {
   libc ??= openLibc();
   check(libc.syncfs(fd), "syncfs", "");
+}
+
+/**
+ * Lets the disk begin with what was written to a file, and waits for nothing (sync_file_range(2)). A hint: that a file system cannot is no
+ * error.
+ */
+export function startWriteback(fd: number): void {
+  libc ??= openLibc();
+  libc.sync_file_range(fd, 0n, 0n, SYNC_FILE_RANGE_WRITE);
 }
 
 /** makedev(3). */

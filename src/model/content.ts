@@ -6,6 +6,8 @@ import type { Scope } from "./scope.ts";
 export interface BlobReader {
   /** Its size, fixed: blobs never change. */
   readonly sizeBytes: number;
+  /** Of the file that it is on this machine, until it is closed. */
+  readonly descriptor?: number | undefined;
   /** Reads from `position` into `target`, as much as fits and is there; answers how many bytes. @throws DataLoss */
   read(target: Uint8Array, position: number): Promise<number>;
   /**

@@ -25,7 +25,7 @@ function prepare(): { root: string; outside: string } {
 }
 
 function apply(root: string, bytes: Buffer, whiteouts: "overlay" | "remove", pieceBytes: number): void {
-  const writer = new LayerWriter({ root, lowers: [], whiteouts, makesDevices: true });
+  const writer = new LayerWriter({ root, lowers: [], whiteouts, makesDevices: true, syncs: true });
   try {
     const reader = new TarReader(writer);
     for (let at = 0; at < bytes.length; at += pieceBytes) reader.push(bytes.subarray(at, at + pieceBytes));
