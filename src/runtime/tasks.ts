@@ -1,5 +1,5 @@
-import { create, fromBinary } from "@bufbuild/protobuf";
-import { type Any, anyPack, TimestampSchema } from "@bufbuild/protobuf/wkt";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Any, AnySchema, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { CheckpointOptionsSchema, OptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import {
@@ -299,7 +299,12 @@ export class Tasks implements TaskStore {
       throw fail("Unimplemented", `unknown request type ${unquoted(request.typeUrl)}`);
     }
     const { runtimePath, options } = fromBinary(RuntimeRequestSchema, request.value);
-    return anyPack(RuntimeInfoSchema, await askShim(resolve(runtimePath), options, signal));
+    const info = await askShim(resolve(runtimePath), options, signal);
+    // ctr takes the type's bare name only, as Go's typeurl writes it.
+    return create(AnySchema, {
+      typeUrl: RuntimeInfoSchema.typeName,
+      value: toBinary(RuntimeInfoSchema, info),
+    });
   }
 
   async #call<T>(scope: Scope, id: string, run: Parameters<typeof Shim.prototype.call<T>>[0]): Promise<T> {

@@ -25,7 +25,13 @@ import { namesInArchive, namesOfTarget, storeImages } from "./image-records.ts";
 import { withLease } from "./leases.ts";
 import type { Pulled, PullOptions } from "./pull.ts";
 import type { ImageSelection } from "./selection.ts";
-import { platformFrom, targetsFor, type UnpackRequest, type UnpackTarget } from "./unpack-targets.ts";
+import {
+  neededTargetsFor,
+  platformFrom,
+  targetsFor,
+  type UnpackRequest,
+  type UnpackTarget,
+} from "./unpack-targets.ts";
 
 export interface TransferOptions {
   /** Requests for content at the same time, of all pulls; 0: any number. */
@@ -166,7 +172,7 @@ export class LocalTransfers implements Transferrer {
     const { target } = await this.#pull(scope, source.registry.reference, {
       resolver: await this.#resolverOptions(source),
       selection: selectionOf(to),
-      targets: targetsFor(to.unpacks, targets, logger),
+      targets: neededTargetsFor(to.unpacks, targets, logger),
       from,
       onProgress,
     });
@@ -243,11 +249,11 @@ export class LocalTransfers implements Transferrer {
     ]);
     const { content, targets, logger } = this.#dependencies;
     onProgress?.({ event: "Importing" });
+    const chosen = neededTargetsFor(to.unpacks, targets, logger);
     const index = await importArchive(content, scope, receiveBytes(stream), {
       isRaw: archive.mediaType !== "",
       compress: archive.forceCompress,
     });
-    const chosen = targetsFor(to.unpacks, targets, logger);
     const manifests = await unpackImported(this.#work(), scope, index, selectionOf(to), chosen);
     const store = async (names: readonly string[], target: OciDescriptor): Promise<void> => {
       if (names.length > 0) await this.#store(scope, names, target, to.labels, onProgress);

@@ -1,5 +1,6 @@
 import type { Logger } from "../lib/log.ts";
 import type { Applier } from "../model/diff.ts";
+import { fail } from "../model/errors.ts";
 import {
   formatPlatform,
   hostPlatform,
@@ -39,6 +40,19 @@ export interface UnpackRequest {
   readonly platform?: Platform | undefined;
   /** Empty: the default one. */
   readonly snapshotter: string;
+}
+
+/** As {@link targetsFor}. @throws InvalidArgument if something is asked for and nothing serves it (`core/unpack` NewUnpacker) */
+export function neededTargetsFor(
+  wanted: readonly UnpackRequest[],
+  targets: readonly UnpackTarget[],
+  logger: Logger,
+): UnpackTarget[] {
+  const found = targetsFor(wanted, targets, logger);
+  if (wanted.length > 0 && found.length === 0) {
+    throw fail("InvalidArgument", "unable to initialize unpacker: no unpack platforms defined");
+  }
+  return found;
 }
 
 /** The targets that serve what is asked for; what none serves is left packed, with a warning (`core/transfer/local` getSupportedPlatform). */

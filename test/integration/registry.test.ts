@@ -1,6 +1,6 @@
 /** The registry room against Debian's docker-registry: plain, by TLS, with passwords, with tokens, behind mirrors and bad networks. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { createSign, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server, Socket } from "node:net";
 import { join } from "node:path";
@@ -8,8 +8,9 @@ import { type Logger, silentLogger } from "../../src/lib/log.ts";
 import type { OciDescriptor } from "../../src/model/oci.ts";
 import type { CredentialRequest, Credentials } from "../../src/model/remotes.ts";
 import { createResolver, type ResolverOptions } from "../../src/registry/resolver.ts";
-import { removeFolder, run, temporaryFolder } from "../support/processes.ts";
+import { removeFolder, temporaryFolder } from "../support/processes.ts";
 import { type Registry, startRegistry } from "../support/registry.ts";
+import { makeCertificates, makeTokenKeys, startTokenServer } from "../support/registry-guards.ts";
 import { digestOf } from "../support/tar.ts";
 
 const folder = temporaryFolder();
@@ -317,73 +318,11 @@ async function forward(request: Request, url: URL): Promise<Response> {
   return new Response(answer.body, { status: answer.status, headers: back });
 }
 
-/** Makes an authority, a server's and a client's certificate. */
-async function makeCertificates(): Promise<string> {
-  const at = join(folder, "pki");
-  mkdirSync(at, { recursive: true });
-  const openssl = async (...args: string[]) => await run(["openssl", ...args], { cwd: at });
-  await openssl(
-    "req",
-    "-x509",
-    "-newkey",
-    "ec",
-    "-pkeyopt",
-    "ec_paramgen_curve:P-256",
-    "-nodes",
-    "-keyout",
-    "ca.key",
-    "-out",
-    "ca.pem",
-    "-days",
-    "2",
-    "-subj",
-    "/CN=test authority",
-  );
-  for (const [name, extension] of [
-    ["server", "subjectAltName=IP:127.0.0.1"],
-    ["client", "extendedKeyUsage=clientAuth"],
-  ]) {
-    writeFileSync(join(at, `${name}.ext`), `${extension}\n`);
-    await openssl(
-      "req",
-      "-newkey",
-      "ec",
-      "-pkeyopt",
-      "ec_paramgen_curve:P-256",
-      "-nodes",
-      "-keyout",
-      `${name}.key`,
-      "-out",
-      `${name}.csr`,
-      "-subj",
-      `/CN=${name}`,
-    );
-    await openssl(
-      "x509",
-      "-req",
-      "-in",
-      `${name}.csr`,
-      "-CA",
-      "ca.pem",
-      "-CAkey",
-      "ca.key",
-      "-CAcreateserial",
-      "-days",
-      "2",
-      "-out",
-      `${name}.pem`,
-      "-extfile",
-      `${name}.ext`,
-    );
-  }
-  return at;
-}
-
 describe("TLS", () => {
   let pki: string;
   let registry: Registry;
   beforeAll(async () => {
-    pki = await makeCertificates();
+    pki = await makeCertificates(join(folder, "pki"));
     registry = await launch("tls", {
       tls: { certificate: join(pki, "server.pem"), key: join(pki, "server.key") },
     });
@@ -532,92 +471,14 @@ describe("passwords", () => {
   });
 });
 
-/** A token server: counts, and knows one user. */
-function startTokenServer(keys: string, takesPost: boolean) {
-  const requests: { method: string; scopes: string[]; user: string | undefined }[] = [];
-  const certificate = readFileSync(join(keys, "token.pem"), "utf8").replace(/-----[^-]+-----|\n/g, "");
-  const grant = (scopes: string[], isUser: boolean): Response => {
-    const access = scopes.map((scope) => {
-      const [type, name, actions = ""] = scope.split(":");
-      return { type, name, actions: actions.split(",").filter((action) => isUser || action === "pull") };
-    });
-    const now = Math.floor(Date.now() / 1000);
-    const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
-    const claims = {
-      iss: "test",
-      aud: "registry",
-      sub: "",
-      iat: now,
-      nbf: now - 10,
-      exp: now + 300,
-      jti: "1",
-      access,
-    };
-    const text = `${part({ typ: "JWT", alg: "RS256", x5c: [certificate] })}.${part(claims)}`;
-    const signature = createSign("RSA-SHA256")
-      .update(text)
-      .sign(readFileSync(join(keys, "token.key")), "base64url");
-    return Response.json({
-      token: `${text}.${signature}`,
-      access_token: `${text}.${signature}`,
-      expires_in: 300,
-    });
-  };
-  const server = Bun.serve({
-    port: 0,
-    hostname: "127.0.0.1",
-    async fetch(request) {
-      const url = new URL(request.url);
-      if (request.method === "POST") {
-        if (!takesPost) return new Response("", { status: 404 });
-        const form = new URLSearchParams(await request.text());
-        const secret =
-          form.get("grant_type") === "refresh_token" ? form.get("refresh_token") : form.get("password");
-        const scopes = (form.get("scope") ?? "").split(" ");
-        requests.push({
-          method: "POST",
-          scopes,
-          user: form.get("username") ?? form.get("grant_type") ?? undefined,
-        });
-        return secret === "s3cret" ? grant(scopes, true) : new Response("", { status: 403 });
-      }
-      const authorization = request.headers.get("authorization");
-      const scopes = url.searchParams.getAll("scope");
-      requests.push({ method: "GET", scopes, user: authorization === null ? undefined : "basic" });
-      return grant(scopes, authorization === `Basic ${Buffer.from("me:s3cret").toString("base64")}`);
-    },
-  });
-  servers.push(server);
-  return { requests, realm: `http://127.0.0.1:${server.port}/token` };
-}
-
 describe("tokens", () => {
   let keys: string;
   beforeAll(async () => {
-    keys = join(folder, "token");
-    mkdirSync(keys);
-    await run(
-      [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "token.key",
-        "-out",
-        "token.pem",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=token",
-      ],
-      { cwd: keys },
-    );
+    keys = await makeTokenKeys(join(folder, "token"));
   });
   const start = async (name: string, takesPost: boolean) => {
     const server = startTokenServer(keys, takesPost);
+    servers.push(server);
     const { realm } = server;
     const token = { realm, service: "registry", issuer: "test", rootcertbundle: join(keys, "token.pem") };
     return { ...server, registry: await launch(name, { auth: { token } }) };
