@@ -66,9 +66,9 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const opened = await startMetadata({ ...base, metrics });
   const { collection, metadata } = await startCollection({ ...base, metadata: opened, metrics });
   const mounts = await startMounts({ ...base, metadata });
-  const runtime = await startRuntime({ ...base, metadata, version });
-  const { tasks } = runtime;
   const { differs, service: diff } = await startDiff(parts, config, metadata, proxies);
+  const runtime = await startRuntime({ ...base, metadata, differs: diff?.differs ?? [], version });
+  const { tasks } = runtime;
   await proxies.refuseOthers();
   const transfer = await startTransfer({ ...base, metadata, differs });
   const restart = await startRestart({ ...base, metadata, tasks });

@@ -5,6 +5,7 @@ import type { Exchange } from "../events/exchange.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import type { Metadata } from "../metadata/metadata.ts";
+import type { Differ } from "../model/diff.ts";
 import { BunkerdError } from "../model/errors.ts";
 import { type Platform, platformOf } from "../model/platforms.ts";
 import { recoverShims } from "../runtime/recovery.ts";
@@ -20,6 +21,8 @@ export interface RuntimeParts {
   readonly clock: Clock;
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
+  /** Of the diff service, in its order. */
+  readonly differs: readonly Differ[];
   readonly version: string;
   readonly stack: AsyncDisposableStack;
 }
@@ -62,7 +65,9 @@ export async function startRuntime(given: RuntimeParts): Promise<Runtime> {
       mkdirSync(folder, { recursive: true, mode: PASSABLE_MODE });
     const { containers, sandboxes } = needed.metadata;
     await recoverShims({ shims: needed.shims, containers, sandboxes, logger });
-    return new Tasks({ containers, shims: needed.shims, clock, logger });
+    const [differ] = given.differs;
+    const checkpoints = differ && { content: needed.metadata.content, differ };
+    return new Tasks({ containers, shims: needed.shims, checkpoints, clock, logger });
   });
   const sandboxes = await parts.start(
     { type: PluginType.sandboxController, id: "shim" },

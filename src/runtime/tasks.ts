@@ -17,11 +17,17 @@ import type { Clock } from "../lib/clock.ts";
 import { type Filter, FilterSyntaxError, parseFilters } from "../lib/filters.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContainerStore } from "../model/containers.ts";
-import { BunkerdError, fail, isError, messageOf, quote, unquoted, within } from "../model/errors.ts";
+import { BunkerdError, fail, isError, messageOf, unquoted, within } from "../model/errors.ts";
 import { validateIdentifier } from "../model/ids.ts";
 import type { Scope } from "../model/scope.ts";
 import type { Exit, NewTask, PreparedTask, ProcessName, TaskStore } from "../model/tasks.ts";
 import { type Bundle, createBundle, deleteBundle } from "./bundle.ts";
+import {
+  type CheckpointStores,
+  inCheckpointFolder,
+  storeCheckpoint,
+  unpackCheckpoint,
+} from "./checkpoints.ts";
 import { Preparations } from "./preparations.ts";
 import { resolveRuntime } from "./runtime-path.ts";
 import { type CallLimits, isLost, type Shim } from "./shim.ts";
@@ -32,6 +38,8 @@ import { checkFeatures, isSpec, parseSpec, usesIdMappedMounts } from "./spec.ts"
 export interface TasksDependencies {
   readonly containers: ContainerStore;
   readonly shims: Shims;
+  /** Absent: checkpoints are taken to folders and from there only. */
+  readonly checkpoints?: CheckpointStores | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -53,16 +61,18 @@ export class Tasks implements TaskStore {
   readonly #containers: ContainerStore;
   readonly #shims: Shims;
   readonly #preparations: Preparations;
+  readonly #checkpoints: CheckpointStores | undefined;
   readonly #clock: Clock;
   readonly #logger: Logger;
   /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
   readonly #changing = new Set<string>();
   readonly #stopping = new AbortController();
 
-  constructor({ containers, shims, clock, logger }: TasksDependencies) {
+  constructor({ containers, shims, checkpoints, clock, logger }: TasksDependencies) {
     this.#containers = containers;
     this.#shims = shims;
     this.#preparations = new Preparations(shims, logger);
+    this.#checkpoints = checkpoints;
     this.#clock = clock;
     this.#logger = logger;
   }
@@ -90,7 +100,7 @@ export class Tasks implements TaskStore {
   }
 
   async #create(scope: Scope, container: Container, task: TaskToCreate): Promise<number> {
-    const { spec, request, checkpoint } = task;
+    const { spec, request } = task;
     const id = container.id;
     const options = hasValue(request.options) ? request.options : container.runtime?.options;
     const runtime = request.runtimePath || (container.runtime?.name ?? "");
@@ -98,6 +108,13 @@ export class Tasks implements TaskStore {
     const { bundle, shim } =
       (await this.#preparations.take(scope.namespace, id, { runtime, options, spec })) ??
       (await this.#startShim(scope, container, request, options));
+    let checkpoint: string;
+    try {
+      checkpoint = await this.#checkpointFolder(scope, bundle, request, task.checkpoint);
+    } catch (error) {
+      await this.#shims.discard(shim);
+      throw error;
+    }
     const { rootfs, stdin, stdout, stderr, terminal } = request;
     const mounts = rootfs.map(({ type, source, target, options: mountOptions }) => ({
       ...{ type, source, target },
@@ -248,11 +265,41 @@ export class Tasks implements TaskStore {
     const container = await this.#containers.get(scope, id);
     const shim = this.#running(scope, id);
     const path = checkpointImagePath(container, options);
-    if (path === "") {
-      throw fail("Unimplemented", `checkpoint of task ${id} into the content store: give an image path`);
+    const checkpointTo = (folder: string) =>
+      shim.call(
+        (task, call) => task.checkpoint({ id, path: folder, ...(options && { options }) }, call),
+        scope,
+      );
+    if (path !== "") {
+      await checkpointTo(path);
+      return create(CheckpointTaskResponseSchema);
     }
-    await shim.call((task, call) => task.checkpoint({ id, path, ...(options && { options }) }, call), scope);
-    return create(CheckpointTaskResponseSchema);
+    const stores = this.#neededCheckpoints();
+    return await inCheckpointFolder(async (folder) => {
+      await checkpointTo(folder);
+      const spec = container.spec ?? create(AnySchema);
+      const descriptors = await storeCheckpoint(stores, scope, folder, spec);
+      return create(CheckpointTaskResponseSchema, { descriptors });
+    });
+  }
+
+  /** The folder to restore from, empty for none: what is in the content is unpacked into the bundle, as the shim reads it at the start. */
+  async #checkpointFolder(
+    scope: Scope,
+    bundle: Bundle,
+    request: CreateTaskRequest,
+    named: string,
+  ): Promise<string> {
+    const { checkpoint } = request;
+    if (named !== "" || checkpoint === undefined) return named;
+    return await unpackCheckpoint(this.#neededCheckpoints(), scope, checkpoint, bundle.path);
+  }
+
+  /** @throws Unimplemented */
+  #neededCheckpoints(): CheckpointStores {
+    if (this.#checkpoints === undefined)
+      throw fail("Unimplemented", "checkpoints in content without a differ");
+    return this.#checkpoints;
   }
 
   async update(scope: Scope, request: UpdateTaskRequest): Promise<void> {
@@ -412,7 +459,7 @@ async function checkRuntime(
   }
 }
 
-/** The folder to restore from, empty for none. @throws Unknown, Unimplemented */
+/** The folder to restore from, empty for none that is named. @throws Unknown */
 function checkpointPath(container: Container, { options, checkpoint }: CreateTaskRequest): string {
   let path = "";
   if (options !== undefined) {
@@ -421,11 +468,7 @@ function checkpointPath(container: Container, { options, checkpoint }: CreateTas
     }
     path = decodeOptions(options, () => fromBinary(OptionsSchema, options.value)).criuImagePath;
   }
-  path = checkpoint?.annotations[RESTORE_FROM_PATH] ?? path;
-  if (path === "" && checkpoint !== undefined) {
-    throw fail("Unimplemented", `restore of task ${container.id} from content ${quote(checkpoint.digest)}`);
-  }
-  return path;
+  return checkpoint?.annotations[RESTORE_FROM_PATH] ?? path;
 }
 
 function restoresFromPath({ checkpoint }: CreateTaskRequest): boolean {

@@ -89,7 +89,6 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 
 /** Flags without a step, with the reason. */
 const NOT_WALKED: Readonly<Record<string, string>> = {
-  "containers checkpoint --task": "needs criu, which does not run here",
   "images unmount --label": "registries' and snapshotters' flags, which the command does not read",
 };
 

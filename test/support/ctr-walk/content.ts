@@ -1,7 +1,7 @@
 import type { Script } from "./walk.ts";
 
 export const CONTENT: Script = [
-  ["$ $CTR content ingest one < hello.txt", /code 0/],
+  ["$ $CTR content ingest one < hello.txt && $CTR content label HELLO containerd.io/gc.root=walk", /code 0/],
   ["$ $CTR content ingest --expected-digest HELLO --expected-size 6 two < hello.txt", /code/],
   ["$ (cat hello.txt; sleep 0.2) | $CTR content ingest --expected-size 7 half", /code 1/],
   ["content active", /half/],
@@ -21,6 +21,7 @@ export const CONTENT: Script = [
   ["content prune references --async", /code 0/],
   ["content prune references", /code 0/],
   ["content ls -q", /code 0/],
+  ["content label HELLO containerd.io/gc.root=", /code 0/],
   ["content del HELLO", /code/],
   ["content remove HELLO", /code/],
 ];
