@@ -10,7 +10,6 @@ import { loadConfig } from "../config/load.ts";
 import { systemClock } from "../lib/clock.ts";
 import { silentLogger } from "../lib/log.ts";
 import { explainObject, findObjects, type MarkDependencies, planGarbage } from "../metadata/gc-plan.ts";
-import { Holds } from "../metadata/holds.ts";
 import type { CollectedObject, KeptLink } from "../model/collection.ts";
 import { BunkerdError, fail, quote } from "../model/errors.ts";
 import { DEFAULT_NAMESPACE } from "../model/namespaces.ts";
@@ -123,8 +122,8 @@ async function readDatabase<T>(
   if (!existsSync(path)) throw fail("NotFound", `no daemon answers, and database ${quote(path)}`);
   const db = Db.open(path, { readOnly: true });
   try {
-    const given = { db, blobs: { ingestInUse: () => false }, holds: new Holds(), collectibles: new Map() };
-    return await read({ ...given, clock: systemClock(), logger: silentLogger });
+    const blobs = { ingestInUse: () => false };
+    return await read({ db, blobs, clock: systemClock(), logger: silentLogger, collectibles: new Map() });
   } finally {
     await db.close();
   }

@@ -52,17 +52,16 @@ export async function newContainer<Stores extends ContainerStores>(
   id: string,
   options: readonly ContainerOption<Stores>[],
 ): Promise<Container> {
-  if (scope.lease !== undefined) return await buildContainer(stores, scope, id, options);
+  if (scope.lease !== undefined) return build(stores, scope, id, options);
   const lease = await stores.leases.create(scope, { labels: { [LABEL_GC_EXPIRE]: leaseEnd() } });
   try {
-    return await buildContainer(stores, { ...scope, lease: lease.id }, id, options);
+    return await build(stores, { ...scope, lease: lease.id }, id, options);
   } finally {
     await release(stores, scope.namespace, lease.id);
   }
 }
 
-/** The same without a lease: what the options make is kept by other means. */
-export async function buildContainer<Stores extends ContainerStores>(
+async function build<Stores extends ContainerStores>(
   stores: Stores,
   scope: Scope,
   id: string,

@@ -5,7 +5,6 @@ import type { Clock } from "../lib/clock.ts";
 import type { KeyLocks } from "../lib/key-locks.ts";
 import type { Lazy } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
-import type { ObjectHolds } from "../model/collection.ts";
 import type { ContainerStore } from "../model/containers.ts";
 import type { LeaseStore } from "../model/leases.ts";
 import type { SandboxController, SandboxStore } from "../model/sandboxes.ts";
@@ -35,7 +34,6 @@ export interface CriStores {
   readonly sandboxes: SandboxStore;
   /** By the snapshotter's name. */
   readonly snapshots: ReadonlyMap<string, SnapshotStore>;
-  readonly holds: ObjectHolds;
 }
 
 /** What stats are made of beside the kernel's files. */

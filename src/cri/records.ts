@@ -3,7 +3,8 @@ import type { ContainerOption, ContainerStores } from "../client/new-container.t
 import { packSpec } from "../client/spec.ts";
 import { withMounts } from "../diff/mounts.ts";
 import { overlayLayers } from "../diff/overlay-options.ts";
-import { fail, isError, within } from "../model/errors.ts";
+import type { Logger } from "../lib/log.ts";
+import { fail, isError, messageOf, within } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
 import { fromDescriptor } from "../model/oci.ts";
 import type { Scope } from "../model/scope.ts";
@@ -24,43 +25,52 @@ export function snapshotterOf({ snapshots }: Pick<CriStores, "snapshots">, name:
   return store;
 }
 
+/** A lease that is being made. */
+export interface NewLease {
+  readonly id: string;
+  /** False if it was there before. */
+  readonly made: Promise<boolean>;
+}
+
 /**
- * Runs `make` under the lease that is called as its object. A pod's is there as long as the pod; one that is made here goes at the end. A
- * daemon that was killed meanwhile knows by the name whose lease it finds.
+ * Makes the lease that is called as its object, unless it is there: a pod's is there as long as the pod. A daemon that was killed meanwhile
+ * knows by the name whose lease it finds. Its write goes on while other things are prepared.
  */
-export async function underLease<T>(
-  { leases }: Pick<CriStores, "leases">,
-  scope: Scope,
-  id: string,
-  make: (leased: Scope) => Promise<T>,
-): Promise<T> {
-  const made = await leases.create(scope, { id }).then(
+export function takeLease({ leases }: Pick<CriStores, "leases">, scope: Scope, id: string): NewLease {
+  const made = leases.create(scope, { id }).then(
     () => true,
     (error: unknown) => {
       if (isError(error, "AlreadyExists")) return false;
       throw error;
     },
   );
-  try {
-    return await make({ ...scope, lease: id });
-  } finally {
-    if (made) await ignoringNotFound(() => leases.delete({ namespace: scope.namespace }, id));
-  }
+  // Told to who works under it.
+  made.catch(() => undefined);
+  return { id, made };
 }
 
-/**
- * Runs `make` while the snapshot of the container's name, which it makes, is kept. Nobody else is to see it before the container refers to it, so
- * that the lease which the reference takes for that would only cost two writes.
- */
-export async function holdingSnapshot<T>(
-  { holds }: Pick<CriStores, "holds">,
-  { namespace }: Scope,
-  snapshotter: string,
-  id: string,
-  make: () => Promise<T>,
+/** Runs `make` under the lease. */
+export async function underLease<T>(
+  scope: Scope,
+  { id, made }: NewLease,
+  make: (leased: Scope) => Promise<T>,
 ): Promise<T> {
-  using _held = holds.hold({ kind: "snapshot", namespace, key: `${snapshotter}/${id}` });
-  return await make();
+  await made;
+  return await make({ ...scope, lease: id });
+}
+
+/** Removes the lease, if it was made here; nobody needs to wait for that. Of a failure nothing is left but the lease, which is logged. */
+export async function dropLease(
+  { leases }: Pick<CriStores, "leases">,
+  { namespace }: Scope,
+  { id, made }: NewLease,
+  logger: Logger,
+): Promise<void> {
+  try {
+    if (await made) await ignoringNotFound(() => leases.delete({ namespace }, id));
+  } catch (error) {
+    logger.error("failed to remove the lease of what was made", { id, error: messageOf(error) });
+  }
 }
 
 /** Makes the container's root file system: a new snapshot on the image's layers, which are unpacked if they are not. @throws AlreadyExists, NotFound */

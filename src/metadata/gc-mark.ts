@@ -17,8 +17,6 @@ export interface MarkingOptions {
   readonly collectibles: ReadonlyMap<string, Collectible>;
   /** Whether somebody writes the ingest that the blob store knows by this name: it stays as long. */
   readonly ingestInUse: (blobRef: string) => boolean;
-  /** Roots that are in no database; asked for after the snapshot of it was taken. */
-  readonly held: () => Iterable<Node>;
   /** Remembers how each object was reached. */
   readonly trail?: boolean;
 }
@@ -82,7 +80,6 @@ export class Marking {
       }
     }
     this.#lookAtCollectibles();
-    this.#lookAtHeld();
     this.#meetConditions();
     yield* this.#trace(tx);
   }
@@ -95,7 +92,6 @@ export class Marking {
       for (const flat of [false, true])
         if (this.#seen.has(seenKey(id, flat))) this.#grey.push({ node, id, flat });
     }
-    this.#lookAtHeld();
     this.#meetConditions();
     for (const _ of this.#trace(tx));
   }
@@ -177,10 +173,6 @@ export class Marking {
           this.#addBackEdge(owner, { kind, namespace, key: id }, `containerd.io/gc.bref.${owner.kind}`);
       }
     }
-  }
-
-  #lookAtHeld(): void {
-    for (const node of this.#options.held()) this.#reach(node, "is being made");
   }
 
   #isExpired(bucket: Bucket, node: Node): boolean {

@@ -8,7 +8,6 @@ import { fail, quote } from "../model/errors.ts";
 import { Marking } from "./gc-mark.ts";
 import { labelEdges, type Node, nodeId, snapshotPlaceOf } from "./gc-nodes.ts";
 import { bucketOf, namespacesOf, objectsOf } from "./gc-objects.ts";
-import type { Holds } from "./holds.ts";
 import { KEY, textOf } from "./schema.ts";
 
 /*
@@ -22,7 +21,6 @@ export interface MarkDependencies {
   /** By kind. */
   readonly collectibles: ReadonlyMap<string, Collectible>;
   readonly blobs: { ingestInUse(ref: string): boolean };
-  readonly holds: Holds;
 }
 
 /** What a mark found. */
@@ -50,7 +48,7 @@ export function findObjects(db: Db, namespace: string, key: string): readonly No
 }
 
 export async function mark(
-  { blobs, clock, logger, collectibles, holds }: MarkDependencies,
+  { blobs, clock, logger, collectibles }: MarkDependencies,
   tx: Tx,
   turns: Turns,
 ): Promise<Marked> {
@@ -59,8 +57,7 @@ export async function mark(
     Array.from(collectible.all(), ({ namespace, id }): Node => ({ kind, namespace, key: id })),
   );
   const ingestInUse = (ref: string): boolean => blobs.ingestInUse(ref);
-  const held = () => holds.all();
-  const marking = new Marking({ now: clock.now(), logger, collectibles, ingestInUse, held });
+  const marking = new Marking({ now: clock.now(), logger, collectibles, ingestInUse });
   for (const _ of marking.run(tx)) if (turns.due) await turns.rest();
   const white: Node[] = [];
   for (const namespace of namespacesOf(tx)) {
@@ -138,7 +135,7 @@ function edgesAt(tx: Tx, node: Node, id: string, kinds: Iterable<string>): { fro
 
 /** The shortest way from a root to an object; undefined if nothing keeps it. @throws NotFound */
 export async function explainObject(
-  { db, blobs, clock, logger, collectibles, holds }: MarkDependencies,
+  { db, blobs, clock, logger, collectibles }: MarkDependencies,
   node: Node,
 ): Promise<readonly KeptLink[] | undefined> {
   const tx = db.beginRead();
@@ -147,8 +144,7 @@ export async function explainObject(
       throw fail("NotFound", `${node.kind} ${quote(node.key)} in namespace ${quote(node.namespace)}`);
     }
     const ingestInUse = (ref: string): boolean => blobs.ingestInUse(ref);
-    const held = () => holds.all();
-    const marking = new Marking({ now: clock.now(), logger, collectibles, ingestInUse, held, trail: true });
+    const marking = new Marking({ now: clock.now(), logger, collectibles, ingestInUse, trail: true });
     const turns = new Turns();
     for (const _ of marking.run(tx)) if (turns.due) await turns.rest();
     const links: KeptLink[] = [];

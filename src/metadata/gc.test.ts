@@ -4,7 +4,6 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import { ContainerSchema } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { ImageSchema } from "#gen/containerd/services/images/v1/images_pb.ts";
 import { type TestMetadata, temporaryMetadata } from "../../test/support/metadata.ts";
 import { systemClock } from "../lib/clock.ts";
@@ -198,26 +197,6 @@ describe("what is kept", () => {
     expect(metadata.events.at(-1)).toMatchObject({ topic: "/images/delete", event: { name: "i" } });
   });
 
-  test("what is held, before it is there too, with its parents; once let go of, what then refers to it", async () => {
-    await snapshot("base");
-    const held = { kind: "snapshot", namespace: "unit", key: "native/new" };
-    const hold = metadata.holds.hold(held);
-    await snapshot("new", "base");
-    expect(await collected()).toEqual([]);
-    expect(await metadata.collector.explain({ ...held, key: "native/base" })).toMatchObject([
-      { reason: "is being made" },
-      { reason: "parent" },
-    ]);
-    await metadata.containers.create(
-      scope,
-      create(ContainerSchema, { id: "c", runtime: { name: "r" }, snapshotter: "native", snapshotKey: "new" }),
-    );
-    hold[Symbol.dispose]();
-    expect(await collected()).toEqual([]);
-    await metadata.containers.delete(scope, "c");
-    expect(await collected()).toEqual(["snapshot native/base", "snapshot native/new"]);
-  });
-
   test("conditions on when a snapshot was used", async () => {
     const used = { "containerd.io/gc.cond.value-usedat": formatRfc3339(now - 60n * SECOND) };
     for (const key of ["young", "old", "unknown"]) await snapshot(key, "", key === "unknown" ? {} : used);
@@ -266,15 +245,6 @@ describe("beside writers", () => {
       disarm();
     }
   }
-
-  test("what is held after the mark stays", async () => {
-    await snapshot("base");
-    await snapshot("top", "base");
-    const removed = await during(async () => {
-      metadata.holds.hold({ kind: "snapshot", namespace: "unit", key: "native/top" });
-    });
-    expect(removed).toEqual([]);
-  });
 
   test("what gets a reference after the mark stays, with all that it refers to", async () => {
     const leaf = await blob("leaf");

@@ -1,7 +1,7 @@
 import type { Db } from "../bolt/db.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
-import type { GarbageCollector, ObjectHolds } from "../model/collection.ts";
+import type { GarbageCollector } from "../model/collection.ts";
 import type { ContainerStore, EncodedContainers, LabelledContainers } from "../model/containers.ts";
 import type { BlobStore, ContentStore } from "../model/content.ts";
 import type { EventPublisher } from "../model/events.ts";
@@ -16,7 +16,6 @@ import { openContainers } from "./containers.ts";
 import { openContent } from "./content.ts";
 import { ContentGarbage } from "./content-garbage.ts";
 import { openCollector } from "./gc.ts";
-import { Holds } from "./holds.ts";
 import { openImages } from "./images.ts";
 import { openLeases } from "./leases.ts";
 import { migrate } from "./migrations.ts";
@@ -55,7 +54,6 @@ export interface Metadata {
   /** By the snapshotter's name. To be closed before the database and the snapshotters. */
   readonly snapshots: ReadonlyMap<string, SnapshotStore>;
   readonly collector: GarbageCollector;
-  readonly holds: ObjectHolds;
   /** What happens in the stores, for who plans collections. */
   readonly changes: Changes;
   /** Removes ingests without a record, which a crash left. Once, before the first call. */
@@ -74,7 +72,6 @@ export async function openMetadata(
   await migrate(db, logger);
   const cache = new ContainerCache(db, maxCacheBytes);
   const changes = new Changes();
-  const holds = new Holds();
   const garbage = new ContentGarbage({ db, blobs, logger });
   const snapshots = new Map<string, SnapshotStore>();
   const snapshotGarbage = new Map<string, SnapshotGarbage>();
@@ -94,11 +91,10 @@ export async function openMetadata(
     sandboxes: openSandboxes({ db, clock, changes }),
     snapshots,
     collector: openCollector({
-      ...{ db, blobs, publisher, clock, logger, holds },
+      ...{ db, blobs, publisher, clock, logger },
       content: garbage,
       snapshots: snapshotGarbage,
     }),
-    holds,
     changes,
     sweepIngests: () => garbage.sweepIngests(),
   };

@@ -21,12 +21,6 @@ export interface CollectedObject {
   readonly key: string;
 }
 
-/** Keeps objects that this process makes until something in the database refers to them: a lease without its two writes. */
-export interface ObjectHolds {
-  /** From now on, whether or not it is there yet, until disposed of; what it refers to is kept as well. */
-  hold(object: CollectedObject): Disposable;
-}
-
 export interface CollectionReport {
   /** In the order in which they went. */
   readonly removed: readonly CollectedObject[];

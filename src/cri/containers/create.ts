@@ -14,7 +14,7 @@ import {
   type PodSandboxMetadata,
 } from "#gen/runtime/v1/api_pb.ts";
 import {
-  buildContainer,
+  newContainer,
   withExtension,
   withLabels,
   withRuntime,
@@ -35,7 +35,16 @@ import {
   withPluginAdjustments,
 } from "../nri/events.ts";
 import { containerPaths, sandboxPaths } from "../paths.ts";
-import { holdingSnapshot, step, undoRecord, withCompletedSpec, withNewSnapshot } from "../records.ts";
+import {
+  dropLease,
+  type NewLease,
+  step,
+  takeLease,
+  underLease,
+  undoRecord,
+  withCompletedSpec,
+  withNewSnapshot,
+} from "../records.ts";
 import { Rollback } from "../rollback.ts";
 import { assertFifos, handlerOf } from "../runtimes.ts";
 import { removeFolder } from "../sandboxes/files.ts";
@@ -97,6 +106,7 @@ function containerName(container: CriContainerMetadata, pod: PodSandboxMetadata)
 interface Draft {
   readonly cri: Cri;
   readonly id: string;
+  readonly lease: NewLease;
   readonly sandbox: Sandbox;
   readonly sandboxPid: number;
   readonly config: ContainerConfig;
@@ -105,7 +115,7 @@ interface Draft {
   readonly operation: Operation;
 }
 
-async function create(request: Omit<Draft, "id">): Promise<string> {
+async function create(request: Omit<Draft, "id" | "lease">): Promise<string> {
   const { cri, name, operation } = request;
   const id = newId();
   const hint = "check if another CreateContainer request is in progress";
@@ -114,13 +124,16 @@ async function create(request: Omit<Draft, "id">): Promise<string> {
   );
   const rollback = new Rollback();
   rollback.add("container name", async () => cri.containerNames.release(id));
+  const lease = takeLease(cri.stores, scopeOf(operation.signal), id);
   try {
-    await make({ ...request, id }, rollback);
+    await make({ ...request, id, lease }, rollback);
     return id;
   } catch (error) {
     operation.stage = "rollback";
     await rollback.run(cri.logger.with({ id, name }), cri.config.cleanupTimeoutMs);
     throw error;
+  } finally {
+    void dropLease(cri.stores, scopeOf(), lease, cri.logger);
   }
 }
 
@@ -294,9 +307,9 @@ export function targetContainer(cri: Cri, sandboxId: string, targetId: string): 
   return target;
 }
 
-/** The snapshot, what is copied from it, the finished spec, the record. Answers that spec. */
+/** Under a lease: the snapshot, what is copied from it, the finished spec, the record. Answers that spec. */
 async function makeRecord(
-  { cri, sandbox, operation }: Draft,
+  { cri, sandbox, operation, lease }: Draft,
   planned: Plan,
   rollback: Rollback,
 ): Promise<Spec> {
@@ -310,8 +323,8 @@ async function makeRecord(
   rollback.add("plugins", () => undoAdjustments(cri, sandbox, metadata));
   const users = config.linux?.securityContext?.namespaceOptions?.usernsOptions;
   const record = await step("failed to create containerd container", () =>
-    holdingSnapshot(cri.stores, scope, snapshotter, id, () =>
-      buildContainer(cri.stores, scope, id, [
+    underLease(scope, lease, (leased) =>
+      newContainer(cri.stores, leased, id, [
         withNewSnapshot(cri.imagesContext.transfers, snapshotter, image, mappingLabels(users)),
         withCopiedVolumes(volumes, cri.logger),
         withCompletedSpec((root) => completeContainerSpec(spec, input, root)),

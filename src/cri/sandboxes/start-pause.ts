@@ -16,9 +16,11 @@ import { scopeOf } from "../cri.ts";
 import { ensureImage } from "../images/pull.ts";
 import { type SandboxPaths, sandboxPaths } from "../paths.ts";
 import {
+  dropLease,
   ignoringNotFound,
   snapshotterOf,
   step,
+  takeLease,
   underLease,
   undoRecord,
   withCompletedSpec,
@@ -141,8 +143,9 @@ async function start(
     await undoRecord(stores, scopeOf(signal), id, snapshotter);
     pod.hasContainer = false;
   });
+  const lease = takeLease(stores, scope, id);
   const record = await step("failed to create containerd container", () =>
-    underLease(stores, scope, id, (leased) =>
+    underLease(scope, lease, (leased) =>
       newContainer(stores, leased, id, [
         withNewSnapshot(given.imagesContext.transfers, snapshotter, image, snapshotLabels(pod)),
         withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
@@ -151,7 +154,7 @@ async function start(
         withRuntime(handler.runtime_type, pod.runtime?.options),
       ]),
     ),
-  );
+  ).finally(() => void dropLease(stores, scope, lease, given.logger));
   pod.hasContainer = true;
   pod.createdAt = nanoseconds(record.createdAt);
   failpoint("cri.sandbox.container");
