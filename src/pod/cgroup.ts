@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Pod } from "./api/pod.ts";
-import { milliValueOf, wholeValueOf } from "./api/quantity.ts";
+import { addQuantities, milliValueOf, wholeValueOf } from "./api/quantity.ts";
 import type { Node } from "./spec/node.ts";
 import { cgroupParent, limitsOf, podAmounts, qosClass, requestsOf } from "./spec/qos.ts";
 import { milliCpuToQuota, milliCpuToShares } from "./spec/resources.ts";
@@ -17,18 +17,20 @@ export interface PodLimits {
   readonly memoryBytes: bigint | undefined;
 }
 
-/** A limit holds for the pod only if each of its containers has one, or the pod has one of its own. */
+/** What the runtime itself takes for such a pod comes on top of what its containers may use. A limit holds for the pod only if each of its containers has one, or the pod has one of its own. */
 export function podLimits({ spec }: Pod): PodLimits {
   if (qosClass(spec) === "BestEffort") return { shares: 2n, quota: undefined, memoryBytes: undefined };
   const limits = podAmounts(spec, limitsOf);
+  const withOverhead = (name: string, amount = "0"): string =>
+    addQuantities(amount, spec.overhead?.[name] ?? "0");
   const all = [...spec.containers, ...(spec.initContainers ?? [])];
   const declared = (name: string): boolean =>
     spec.resources?.limits?.[name] !== undefined ||
     all.every(({ resources }) => resources?.limits?.[name] !== undefined);
   return {
-    shares: milliCpuToShares(milliValueOf(podAmounts(spec, requestsOf)["cpu"] ?? "0")),
-    quota: declared("cpu") ? milliCpuToQuota(milliValueOf(limits["cpu"] ?? "0")) : undefined,
-    memoryBytes: declared("memory") ? wholeValueOf(limits["memory"] ?? "0") : undefined,
+    shares: milliCpuToShares(milliValueOf(withOverhead("cpu", podAmounts(spec, requestsOf)["cpu"]))),
+    quota: declared("cpu") ? milliCpuToQuota(milliValueOf(withOverhead("cpu", limits["cpu"]))) : undefined,
+    memoryBytes: declared("memory") ? wholeValueOf(withOverhead("memory", limits["memory"])) : undefined,
   };
 }
 

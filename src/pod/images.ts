@@ -1,11 +1,5 @@
 /** Step 1 of a container: its image. `pkg/kubelet/images/image_manager.go`. */
-import { create } from "@bufbuild/protobuf";
-import {
-  type AuthConfig,
-  AuthConfigSchema,
-  type Image,
-  type PodSandboxConfig,
-} from "#gen/runtime/v1/api_pb.ts";
+import type { AuthConfig, Image, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import type { CriClient } from "../client/cri.ts";
 import { formatDuration } from "../lib/duration.ts";
 import { isError, messageOf } from "../model/errors.ts";
@@ -13,6 +7,7 @@ import type { Pod } from "./api/pod.ts";
 import type { Backoff } from "./backoff.ts";
 import { PodError } from "./errors.ts";
 import type { Recorder } from "./events.ts";
+import { credentialsFor, type PullCredential } from "./pull-secrets.ts";
 
 export type PullPolicy = "Always" | "Never" | "IfNotPresent";
 
@@ -23,7 +18,7 @@ export interface ImageRequest {
   readonly image: string;
   readonly policy: PullPolicy | undefined;
   readonly sandbox: PodSandboxConfig;
-  readonly auths: readonly AuthConfig[];
+  readonly credentials: readonly PullCredential[];
   readonly signal: AbortSignal;
   /** What the runtime was asked of the image a moment ago. */
   readonly asked?: Promise<Image | undefined> | undefined;
@@ -176,7 +171,7 @@ async function pull(
 
 /** With each of the credentials for the registry in turn, as kubelets do. */
 async function pullWithAny(cri: CriClient, request: ImageRequest, image: string): Promise<string> {
-  const auths: (AuthConfig | undefined)[] = authsFor(image, request.auths);
+  const auths: (AuthConfig | undefined)[] = credentialsFor(image, request.credentials);
   if (auths.length === 0) auths.push(undefined);
   const failures: unknown[] = [];
   for (const auth of auths) {
@@ -193,58 +188,4 @@ async function pullWithAny(cri: CriClient, request: ImageRequest, image: string)
     }
   }
   throw failures[0];
-}
-
-/** Credentials whose registry is the image's. */
-function authsFor(image: string, auths: readonly AuthConfig[]): AuthConfig[] {
-  const name = image.split("@")[0] ?? image;
-  const first = name.split("/")[0] ?? "";
-  const hasHost = name.includes("/") && /[.:]|^localhost$/.test(first);
-  const full = hasHost ? name : `docker.io/${name}`;
-  return auths.filter(({ serverAddress }) => {
-    const server = serverAddress
-      .replace(/^https?:\/\//, "")
-      .replace(/\/v[12]\/?$/, "")
-      .replace(/\/$/, "");
-    const canonical = server === "index.docker.io" ? "docker.io" : server;
-    return full === canonical || full.startsWith(`${canonical}/`);
-  });
-}
-
-/** The credentials of secrets of type `kubernetes.io/dockerconfigjson` and `kubernetes.io/dockercfg`. */
-export function authsOf(secrets: readonly ReadonlyMap<string, Uint8Array>[]): AuthConfig[] {
-  return secrets.flatMap((data) => {
-    const json = data.get(".dockerconfigjson");
-    const old = data.get(".dockercfg");
-    const text = new TextDecoder().decode(json ?? old ?? Buffer.from("{}"));
-    const parsed = JSON.parse(text) as { auths?: Record<string, DockerAuth> } & Record<string, DockerAuth>;
-    const entries = json === undefined ? parsed : (parsed.auths ?? {});
-    return Object.entries(entries).map(([serverAddress, auth]) => authOf(serverAddress, auth as DockerAuth));
-  });
-}
-
-interface DockerAuth {
-  readonly username?: string;
-  readonly password?: string;
-  readonly auth?: string;
-  readonly identitytoken?: string;
-  readonly registrytoken?: string;
-}
-
-function authOf(
-  serverAddress: string,
-  { username = "", password = "", auth, ...tokens }: DockerAuth,
-): AuthConfig {
-  const decoded = auth === undefined ? "" : Buffer.from(auth, "base64").toString();
-  const colon = decoded.indexOf(":");
-  const named =
-    colon > 0
-      ? { username: decoded.slice(0, colon), password: decoded.slice(colon + 1) }
-      : { username, password };
-  return create(AuthConfigSchema, {
-    serverAddress,
-    ...named,
-    identityToken: tokens.identitytoken ?? "",
-    registryToken: tokens.registrytoken ?? "",
-  });
 }

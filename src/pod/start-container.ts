@@ -15,7 +15,7 @@ import { containerConfig } from "./spec/container-config.ts";
 import { environment } from "./spec/env.ts";
 import { type ImageUser, verifyRunAsNonRoot } from "./spec/security.ts";
 import { latest, type ObservedPod } from "./status.ts";
-import { type PodUnit, pullAuths } from "./unit.ts";
+import { type PodUnit, pullCredentials } from "./unit.ts";
 import { containerMounts } from "./volumes/mounts.ts";
 import type { VolumePaths } from "./volumes/volumes.ts";
 
@@ -104,7 +104,7 @@ async function pullImage(
       image: container.image,
       policy: container.imagePullPolicy,
       sandbox,
-      auths: pullAuths(unit, parts.record),
+      credentials: pullCredentials(unit, parts.record),
       signal,
       asked: asked?.container === container.name ? asked.image : undefined,
     }),

@@ -17,7 +17,7 @@ import { sandboxConfig } from "./spec/sandbox-config.ts";
 import { podText } from "./spec/security.ts";
 import { type OnStarting, type StartContext, type StartStep, startContainer } from "./start-container.ts";
 import { ipsOf, latest, type ObservedPod } from "./status.ts";
-import { type PodUnit, pullAuths } from "./unit.ts";
+import { type PodUnit, pullCredentials } from "./unit.ts";
 import { setUpVolumes, type VolumePaths } from "./volumes/volumes.ts";
 
 export interface SyncResult {
@@ -257,7 +257,7 @@ async function volumeImages(
         image: image.reference,
         policy: image.pullPolicy,
         sandbox,
-        auths: pullAuths(unit, parts.record),
+        credentials: pullCredentials(unit, parts.record),
         signal,
       };
       const { ref } = await ensureImage(parts, request);

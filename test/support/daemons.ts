@@ -14,7 +14,7 @@ import { removeFolder, start, temporaryFolder } from "./processes.ts";
 export type DaemonKind = "bunkerd" | "containerd-2.1" | "containerd-1.6";
 export type Version = "2.1" | "1.6";
 
-const REPOSITORY = join(import.meta.dir, "../..");
+export const REPOSITORY = join(import.meta.dir, "../..");
 const READY_TIMEOUT_MS = 60_000;
 
 export interface Daemon {

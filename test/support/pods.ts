@@ -3,7 +3,14 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { ctr } from "./commands.ts";
-import { bunkerdCommand, type Daemon, type DaemonKind, daemonKinds, startDaemon } from "./daemons.ts";
+import {
+  bunkerdCommand,
+  type Daemon,
+  type DaemonKind,
+  type DaemonOptions,
+  daemonKinds,
+  startDaemon,
+} from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { enterHostNetwork } from "./netns.ts";
 import { type Finished, output, removeFolder, run, start, temporaryFolder } from "./processes.ts";
@@ -15,7 +22,7 @@ const LAYER = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 const PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n";
 
-async function boxLayer(): Promise<Buffer> {
+export async function boxLayer(): Promise<Buffer> {
   const busybox = join(await debianPackage("bookworm", "busybox-static"), "bin/busybox");
   const applets = (await output([busybox, "--list"])).trim().split("\n");
   const entries: TarEntry[] = [
@@ -53,7 +60,7 @@ async function writeImages(folder: string): Promise<string[]> {
   });
 }
 
-function writeNetwork(folder: string): void {
+function writeNetwork(folder: string, portMap: boolean): void {
   mkdirSync(join(folder, "net.d"), { recursive: true });
   const ipam = {
     type: "host-local",
@@ -62,7 +69,8 @@ function writeNetwork(folder: string): void {
     routes: [{ dst: "0.0.0.0/0" }],
   };
   const bridge = { type: "bridge", bridge: "pods0", isGateway: true, ipam };
-  const list = { cniVersion: "1.0.0", name: "pods", plugins: [bridge] };
+  const ports = { type: "portmap", capabilities: { portMappings: true } };
+  const list = { cniVersion: "1.0.0", name: "pods", plugins: portMap ? [bridge, ports] : [bridge] };
   writeFileSync(join(folder, "net.d/10-pods.conflist"), JSON.stringify(list));
 }
 
@@ -95,10 +103,16 @@ export interface PodNode extends AsyncDisposable {
   startPod(words: readonly string[], stdin?: string): Bun.Subprocess<"pipe", "pipe", "pipe">;
 }
 
-/** To be called once a test process: it stays in its own network until the node is disposed of. */
+export interface PodNodeOptions extends Pick<DaemonOptions, "prefix"> {
+  /** Pods may have ports of the host. */
+  readonly portMap?: boolean;
+}
+
+/** To be called once a test process: it stays in its own network until the node is disposed of. @param more lines of config.toml */
 export async function startPodNode(
   kind: DaemonKind,
   more: (node: { folder: string; podsRoot: string; logsRoot: string }) => string = () => "",
+  { portMap = false, prefix = [] }: PodNodeOptions = {},
 ): Promise<PodNode> {
   const folder = temporaryFolder();
   const plugins = join(await debianPackage("sid", "containernetworking-plugins"), "usr/lib/cni");
@@ -107,11 +121,12 @@ export async function startPodNode(
   const podsRoot = join(folder, "pods");
   const logsRoot = join(folder, "logs");
   const network = enterHostNetwork();
-  writeNetwork(folder);
+  writeNetwork(folder, portMap);
   const options = {
     folder: join(folder, "d"),
     config: `${criConfig(folder, plugins)}\n${more({ folder, podsRoot, logsRoot })}`,
     disabledPlugins: ["io.containerd.internal.v1.opt"],
+    prefix,
   };
   let daemon = await startDaemon(kind, options);
   for (const archive of images) {

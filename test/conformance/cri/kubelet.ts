@@ -3,22 +3,21 @@
  *
  *     unshare --net --mount --propagation private bun test/conformance/cri/kubelet.ts KUBELET [KIND ...]
  *
- * Prints a line a step; ends with 1 at the first that does not come about.
+ * Prints a line a step; ends with 1 at the first that does not come about, and when the daemons do not show the same.
  */
-import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ContainerState, PodSandboxState, RuntimeService } from "#gen/runtime/v1/api_pb.ts";
 import { type Daemon, type DaemonKind, type DaemonOptions, startDaemon } from "../../support/daemons.ts";
 import { connectGrpc } from "../../support/grpc.ts";
-import { output, start } from "../../support/processes.ts";
+import { output } from "../../support/processes.ts";
+import { makeCgroupRoot, NODE_ADDRESS, startKubelet, within } from "./kubelet-node.ts";
+import { showPods } from "./kubelet-pods.ts";
 import { startNode } from "./node.ts";
 
 const BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 const POD = "web";
 const RUNNING = ["main", "server", "sidecar"];
-/** How long pods may take to get there: the kubelet looks at manifests every second and backs off for ten. */
-const PATIENCE_MS = 90_000;
-
 /** Init container, sidecar, hooks and probes, each leaving its mark in a volume. */
 function manifest(): object {
   const mark = (word: string) => ["sh", "-c", `echo ${word} >> /marks/log`];
@@ -61,52 +60,6 @@ function manifest(): object {
   };
 }
 
-function kubeletConfig(folder: string, daemon: Daemon): object {
-  return {
-    apiVersion: "kubelet.config.k8s.io/v1beta1",
-    kind: "KubeletConfiguration",
-    staticPodPath: join(folder, "manifests"),
-    containerRuntimeEndpoint: `unix://${daemon.socket}`,
-    podLogsDir: join(folder, "logs"),
-    failCgroupV1: false,
-    cgroupDriver: "cgroupfs",
-    enforceNodeAllocatable: [],
-    authentication: { anonymous: { enabled: true }, webhook: { enabled: false } },
-    authorization: { mode: "AlwaysAllow" },
-    address: "127.0.0.1",
-    fileCheckFrequency: "1s",
-    syncFrequency: "2s",
-    failSwapOn: false,
-    oomScoreAdj: 0,
-    evictionHard: { "memory.available": "1Mi" },
-    localStorageCapacityIsolation: false,
-    makeIPTablesUtilChains: false,
-  };
-}
-
-interface Kubelet {
-  kill(): Promise<void>;
-}
-
-function startKubelet(program: string, folder: string, daemon: Daemon): Kubelet {
-  mkdirSync(join(folder, "manifests"), { recursive: true });
-  writeFileSync(join(folder, "kubelet.json"), JSON.stringify(kubeletConfig(folder, daemon)));
-  const log = openSync(join(folder, "kubelet.log"), "a");
-  const flags = [
-    `--config=${join(folder, "kubelet.json")}`,
-    `--root-dir=${join(folder, "kubelet")}`,
-    `--cert-dir=${join(folder, "pki")}`,
-    "--hostname-override=node",
-  ];
-  const child = start([program, ...flags], { stdin: "ignore", stdout: log, stderr: log, cwd: folder });
-  return {
-    async kill() {
-      child.kill("SIGKILL");
-      await child.exited;
-    },
-  };
-}
-
 interface Seen {
   readonly name: string;
   readonly id: string;
@@ -138,13 +91,18 @@ function marksOf(folder: string): string {
   return [...new Set(words)].join(" ");
 }
 
-/** One node's life; `daemon` is replaced when it is killed. */
-async function walk(program: string, kind: DaemonKind, options: DaemonOptions): Promise<void> {
+/** One node's life; what its pods have shown. `daemon` is replaced when it is killed. */
+async function walk(
+  program: string,
+  kind: DaemonKind,
+  options: DaemonOptions,
+  cgroupRoot: string,
+): Promise<string[]> {
   const say = (text: string): void => void process.stdout.write(`${kind}: ${text}\n`);
   let daemon = await startDaemon(kind, options);
   const folder = join(daemon.folder, "node");
   const explain = () => `${tailOf(join(folder, "kubelet.log"))}\n${tailOf(join(daemon.folder, "log"))}`;
-  let kubelet = startKubelet(program, folder, daemon);
+  let kubelet = startKubelet(program, folder, daemon, cgroupRoot);
   const idsOf = (seen: readonly Seen[]) =>
     seen
       .map(({ id }) => id)
@@ -166,7 +124,7 @@ async function walk(program: string, kind: DaemonKind, options: DaemonOptions): 
     say("runs on after kill -9 of the daemon");
 
     await kubelet.kill();
-    kubelet = startKubelet(program, folder, daemon);
+    kubelet = startKubelet(program, folder, daemon, cgroupRoot);
     await using connection = connectGrpc(daemon.socket);
     const runtime = connection.client(RuntimeService);
     const victim = second.find(({ name }) => name === "main")?.id ?? "";
@@ -183,6 +141,18 @@ async function walk(program: string, kind: DaemonKind, options: DaemonOptions): 
     };
     await within("the pod ends", gone, explain);
     say("the pod ends with its manifest");
+    const place = {
+      folder,
+      ended: async (name: string) => {
+        const { items } = await runtime.listPodSandbox({});
+        return items.every(
+          ({ state, metadata }) =>
+            metadata?.name !== `${name}-node` || state === PodSandboxState.SANDBOX_NOTREADY,
+        );
+      },
+      explain: (name: string) => tailOf(join(folder, "kubelet.log"), name),
+    };
+    return await showPods(place, say);
   } finally {
     await kubelet.kill();
     await removeAll(daemon);
@@ -201,22 +171,13 @@ async function removeAll(daemon: Daemon): Promise<void> {
   }
 }
 
-function tailOf(file: string): string {
-  return readFileSync(file, "utf8").split("\n").slice(-30).join("\n");
-}
-
-async function within<T>(
-  what: string,
-  found: () => Promise<T | undefined | false>,
-  explain: () => string,
-): Promise<T> {
-  const deadline = performance.now() + PATIENCE_MS;
-  for (;;) {
-    const answer = await found();
-    if (answer !== undefined && answer !== false) return answer;
-    if (performance.now() > deadline) throw new Error(`never: ${what}\n${explain()}`);
-    await Bun.sleep(100);
-  }
+/** Of the lines with the word, the last. */
+function tailOf(file: string, word = ""): string {
+  const lines = readFileSync(file, "utf8").split("\n");
+  return lines
+    .filter((line) => line.includes(word))
+    .slice(-30)
+    .join("\n");
 }
 
 const [program, ...kinds] = process.argv.slice(2);
@@ -224,9 +185,13 @@ if (program === undefined) throw new Error("usage: kubelet.ts KUBELET [KIND ...]
 await using node = await startNode();
 // The kubelet wants an address and a default route to take it from.
 await output(["ip", "link", "add", "node0", "type", "veth", "peer", "name", "node1"]);
-await output(["ip", "addr", "add", "10.89.0.1/24", "dev", "node0"]);
+await output(["ip", "addr", "add", `${NODE_ADDRESS}/24`, "dev", "node0"]);
 for (const name of ["node0", "node1"]) await output(["ip", "link", "set", name, "up"]);
 await output(["ip", "route", "add", "default", "dev", "node0"]);
+const shown: string[] = [];
+using cgroups = makeCgroupRoot();
 for (const kind of kinds.length > 0 ? (kinds as DaemonKind[]) : (["containerd-2.1", "bunkerd"] as const)) {
-  await walk(program, kind, node.daemonOptions(kind));
+  const lines = await walk(program, kind, node.daemonOptions(kind), cgroups.name);
+  shown.push(lines.join("\n"));
 }
+if (new Set(shown).size > 1) throw new Error(`not the same:\n${shown.join("\n\n")}`);

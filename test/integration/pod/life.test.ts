@@ -56,7 +56,9 @@ describe.each(podDaemons())("%s", (kind) => {
   test("OnFailure: restarted with back-off until it succeeds; earlier logs stay", async () => {
     const script = "echo x >> /data/n; n=$(wc -l < /data/n); echo try $n; test $n -ge 3";
     const text = podText("again", { app: script }, { restartPolicy: "OnFailure", ...VOLUMES }, { app: DATA });
-    const { code, stdout, stderr } = await node.pod(RUN, text);
+    // Longer than it takes to look at a container that has ended, or there is nothing to hold back.
+    const slowly = ["run", "--max-restart-period", "2s", "-f", "-"];
+    const { code, stdout, stderr } = await node.pod(slowly, text);
     expect({ code, stdout }).toEqual({ code: 0, stdout: "[app] try 1\n[app] try 2\n[app] try 3\n" });
     expect(stderr).toMatch(
       /Warning BackOff again\/app: Back-off restarting failed container app in pod again_default\([-0-9a-f]+\)/,
