@@ -13,7 +13,7 @@ import {
 } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { enterHostNetwork } from "./netns.ts";
-import { type Finished, output, removeFolder, run, start, temporaryFolder } from "./processes.ts";
+import { type Finished, linesOf, output, removeFolder, run, start, temporaryFolder } from "./processes.ts";
 import { buildImage, type TarEntry, tar } from "./tar.ts";
 
 export const BOX = "docker.io/library/box:1";
@@ -166,4 +166,23 @@ export async function startPodNode(
       removeFolder(folder);
     },
   };
+}
+
+/** Runs pods that would go on trying until they are asked to end: once all the words have been said, or by themselves. */
+export async function runUntilSaid(
+  node: PodNode,
+  text: string,
+  words: readonly string[],
+): Promise<{ stdout: string; stderr: string }> {
+  const child = node.startPod(["run", "--rm", "-f", "-"], text);
+  const said = { stdout: "", stderr: "" };
+  const read = async (name: "stdout" | "stderr"): Promise<void> => {
+    for await (const line of linesOf(child[name])) {
+      said[name] += `${line}\n`;
+      if (words.every((each) => `${said.stdout}${said.stderr}`.includes(each))) child.kill("SIGINT");
+    }
+  };
+  await Promise.all([read("stdout"), read("stderr")]);
+  await child.exited;
+  return said;
 }

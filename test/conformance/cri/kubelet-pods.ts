@@ -96,8 +96,8 @@ const crashes: Subject = {
     );
     return found.containers
       .map(({ name, state, lastState: { terminated } }) => {
-        const delay = /^back-off \d+s/.exec(state.waiting?.message ?? "")?.[0];
-        return `${name} ${terminated?.reason} ${terminated?.exitCode} (${delay})`;
+        const held = /^back-off \d+s restarting failed container=/.test(state.waiting?.message ?? "");
+        return `${name} ${terminated?.reason} ${terminated?.exitCode}${held ? ", held back" : ""}`;
       })
       .sort()
       .join(", ");

@@ -6,7 +6,7 @@ import { gzipSync } from "node:zlib";
 import { until } from "../../support/containers.ts";
 import { REPOSITORY } from "../../support/daemons.ts";
 import { podText } from "../../support/pod-text.ts";
-import { boxLayer, type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
+import { boxLayer, type PodNode, podDaemons, runUntilSaid, startPodNode } from "../../support/pods.ts";
 import { freePort } from "../../support/ports.ts";
 import { linesOf, output, removeFolder, run, temporaryFolder } from "../../support/processes.ts";
 import { pushImage, type Registry, startRegistry } from "../../support/registry.ts";
@@ -141,36 +141,25 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       podText(
         name,
         { app: "echo pulled" },
-        { activeDeadlineSeconds: 8, imagePullSecrets: secrets.map((each) => ({ name: each })) },
+        { imagePullSecrets: secrets.map((each) => ({ name: each })) },
         { app: { image, imagePullPolicy: "Always" } },
       );
     const given = [secret("right", PASSWORD), secret("wrong", "guess")];
-    const runPod = async (name: string, secrets: readonly string[]) => {
-      const text = [pod(name, secrets), ...given].join("\n---\n");
-      const child = node.startPod(["run", "--rm", "-f", "-"], text);
-      const errors: string[] = [];
-      for await (const line of linesOf(child.stderr)) {
-        errors.push(line);
-        // It would be tried again until the pod's time is up.
-        if (line.includes("Failed to pull image")) child.kill("SIGINT");
-      }
-      const stdout = await new Response(child.stdout).text();
-      await child.exited;
-      return { stdout, errors: errors.join("\n") };
-    };
+    const runPod = (name: string, secrets: readonly string[]) =>
+      runUntilSaid(node, [pod(name, secrets), ...given].join("\n---\n"), ["Failed to pull image"]);
     for (const [name, secrets] of [
       ["nobody", []],
       ["stranger", ["wrong"]],
     ] as const) {
-      const { stdout, errors } = await runPod(name, secrets);
+      const { stdout, stderr } = await runPod(name, secrets);
       expect(stdout).toBe("");
-      expect(errors).toMatch(
+      expect(stderr).toMatch(
         new RegExp(`Failed to pull image "${image}": .*(?:401|authorization failed)`, "i"),
       );
     }
-    const { stdout, errors } = await runPod("friend", ["wrong", "missing", "right"]);
-    expect({ stdout, errors: stdout === "" ? errors : "" }).toEqual({ stdout: "[app] pulled\n", errors: "" });
-    expect(errors).toContain(
+    const { stdout, stderr } = await runPod("friend", ["wrong", "missing", "right"]);
+    expect({ stdout, stderr: stdout === "" ? stderr : "" }).toEqual({ stdout: "[app] pulled\n", stderr: "" });
+    expect(stderr).toContain(
       "Unable to retrieve some image pull secrets (missing); attempting to pull the image may not succeed.",
     );
   });
@@ -266,10 +255,9 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         v1 ? read("cpu", `${path}/cpu.cfs_quota_us`) : read("", `${path}/cpu.max`).split(" ")[0];
       expect([quota(`pod${uid}`), quota(`pod${uid}/${id}`)]).toEqual(["15000", "10000"]);
     });
-    const none = podText("none", { app: "true" }, { runtimeClassName: "absent", activeDeadlineSeconds: 1 });
-    const { code, stderr } = await node.pod(["run", "--rm", "-f", "-"], none);
-    expect(code).toBe(1);
-    expect(stderr).toContain('no runtime for "absent" is configured');
+    const none = podText("none", { app: "true" }, { runtimeClassName: "absent" });
+    const word = 'no runtime for "absent" is configured';
+    expect((await runUntilSaid(node, none, [word])).stderr).toContain(word);
   });
 
   test("mounts of a container reach the host and those who want them; the host's reach them too", async () => {
