@@ -96,19 +96,21 @@ export class Bucket {
 
   /** Sets the value; both arrays are copied. Throws FailedPrecondition when the key is a nested bucket, InvalidArgument for its size. */
   put(key: Key, value: Uint8Array): void {
+    this.putOwn(ownKeyBytes(key), new Uint8Array(value));
+  }
+
+  /** The same without copies: neither array may be changed afterwards. */
+  putOwn(key: Uint8Array, value: Uint8Array): void {
     this.#useToWrite("put key", key);
-    const bytes = ownKeyBytes(key);
-    if (bytes.length === 0) throw fail("InvalidArgument", "put: key required");
-    if (bytes.length > MAX_KEY_SIZE)
+    if (key.length === 0) throw fail("InvalidArgument", "put: key required");
+    if (key.length > MAX_KEY_SIZE)
       throw fail(
         "InvalidArgument",
-        `put key ${showKey(key)}: key of ${bytes.length} bytes, at most ${MAX_KEY_SIZE}`,
+        `put key ${showKey(key)}: key of ${key.length} bytes, at most ${MAX_KEY_SIZE}`,
       );
     if (value.length > MAX_VALUE_SIZE)
       throw fail("InvalidArgument", `put key ${showKey(key)}: value of ${value.length} bytes`);
-    const at = this.#tree.locate(bytes);
-    if (at !== undefined && refIsBucket(at, at.index)) throw incompatible("put key", key, "it is a bucket");
-    this.#tree.put(bytes, 0, new Uint8Array(value));
+    if (!this.#tree.putValue(key, value)) throw incompatible("put key", key, "it is a bucket");
   }
 
   /** Deletes the key if it is there. Throws FailedPrecondition when it is a nested bucket. */

@@ -151,7 +151,11 @@ export function searchNode(node: Node, key: Uint8Array): number {
 
 /** Sets the entry of `key`, under which another key may come to stand; returns the entry that was there. */
 export function putEntry(node: Node, key: Uint8Array, entry: Entry): Entry | undefined {
-  const found = searchNode(node, key);
+  return setEntry(node, searchNode(node, key), entry);
+}
+
+/** The same where {@link searchNode} has found `found`. */
+export function setEntry(node: Node, found: number, entry: Entry): Entry | undefined {
   node.dirty = true;
   node.sizeBytes += entrySize(node, entry);
   if (found >= 0) {

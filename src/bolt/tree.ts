@@ -16,6 +16,7 @@ import {
   putEntry,
   removeEntry,
   searchNode,
+  setEntry,
 } from "./node.ts";
 import {
   BUCKET_FLAG,
@@ -210,10 +211,23 @@ export class Tree {
 
   /** Sets `key`; both arrays belong to the tree from here on. */
   put(key: Uint8Array, flags: number, value: Uint8Array): void {
-    this.tx.observe?.(this, key);
     const leaf = this.#leafFor(key);
-    const inode: Inode = { flags, pgid: 0, key, value };
-    const before = putEntry(leaf, key, inode);
+    this.#putAt(leaf, searchNode(leaf, key), { flags, pgid: 0, key, value });
+  }
+
+  /** The same for a value; false, and nothing done, where a bucket stands at `key`. */
+  putValue(key: Uint8Array, value: Uint8Array): boolean {
+    const leaf = this.#leafFor(key);
+    const found = searchNode(leaf, key);
+    if (found >= 0 && (entryFlags(leaf, found) & BUCKET_FLAG) !== 0) return false;
+    this.#putAt(leaf, found, { flags: 0, pgid: 0, key, value });
+    return true;
+  }
+
+  #putAt(leaf: Node, found: number, inode: Inode): void {
+    const { key, value } = inode;
+    this.tx.observe?.(this, key);
+    const before = setEntry(leaf, found, inode);
     this.tx.changedBytes += key.length + value.length;
     this.#changed();
     this.tx.record(() => restoreEntry(leaf, key, before));

@@ -58,12 +58,13 @@ export class Exchange implements EventPublisher {
     namespace: string,
     topic: string,
     schema: Desc,
-    event: MessageShape<Desc>,
+    event: MessageShape<Desc> | (() => MessageShape<Desc>),
   ): void {
     validatePublication(namespace, topic);
     if (this.#subscribers.size === 0) return;
     // Not `type.googleapis.com/…`: containerd's type urls of its own messages are the bare name (typeurl.TypeURL).
-    const packed = create(AnySchema, { typeUrl: schema.typeName, value: toBinary(schema, event) });
+    const message = typeof event === "function" ? event() : event;
+    const packed = create(AnySchema, { typeUrl: schema.typeName, value: toBinary(schema, message) });
     this.#broadcast(namespace, topic, timestampOf(this.#clock.now()), packed);
   }
 
@@ -157,14 +158,26 @@ function validated<T>(context: () => string, check: () => T): T {
 }
 
 function validatePublication(namespace: string, topic: string): void {
-  validated(
-    () => "failed publishing event",
-    () => requireNamespace(namespace),
-  );
+  try {
+    requireNamespace(namespace);
+  } catch (error) {
+    throw within("failed publishing event", error);
+  }
   validateTopic(topic);
 }
 
+/** The daemon's own topics are few, a client's may be any. */
+const MAX_KNOWN_TOPICS = 256;
+/** Topics that were found valid. */
+const knownTopics = new Set<string>();
+
 function validateTopic(topic: string): void {
+  if (knownTopics.has(topic)) return;
+  checkTopic(topic);
+  if (knownTopics.size < MAX_KNOWN_TOPICS) knownTopics.add(topic);
+}
+
+function checkTopic(topic: string): void {
   const invalid = (rule: string) => fail("InvalidArgument", `envelope topic ${quote(topic)}: ${rule}`);
   if (topic === "") throw invalid("must not be empty");
   if (!topic.startsWith("/")) throw invalid("must start with '/'");

@@ -2,9 +2,11 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import {
+  CreateContainerResponseSchema,
   GetContainerResponseSchema,
   ListContainerMessageSchema,
   ListContainersResponseSchema,
+  UpdateContainerResponseSchema,
 } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { anyOf, containerOf, failureOf } from "../../test/support/container-store-suite.ts";
 import { recordingPublisher, type TestMetadata, temporaryMetadata } from "../../test/support/metadata.ts";
@@ -84,8 +86,34 @@ describe("encoded answers", () => {
     expect(streamed).toEqual(containers);
   });
 
-  test("refuse what the store refuses", () => {
+  test("of a change are what is stored", async () => {
     const { containers } = metadata;
+    const extensions = { z: anyOf("z"), a: anyOf("", "") };
+    const web = containerOf("web", { labels: { b: "1", a: "2", empty: "" }, extensions });
+    const created = fromBinary(CreateContainerResponseSchema, await containers.createEncoded(scope, web));
+    expect(created.container).toEqual(await containers.get(scope, "web"));
+    const changes: [string[], Partial<typeof web>][] = [
+      [["labels"], { labels: { c: "3", empty: "" } }],
+      [["labels.c", "labels.d"], { labels: { d: "4" } }],
+      [["image", "extensions.z"], { image: "other", extensions: { z: anyOf("new") } }],
+      [["spec"], { spec: anyOf("s".repeat(10_000)) }],
+    ];
+    for (const [paths, fields] of changes) {
+      const bytes = await containers.updateEncoded(scope, containerOf("web", fields), paths);
+      const { container } = fromBinary(UpdateContainerResponseSchema, bytes);
+      expect(container).toEqual(await containers.get(scope, "web"));
+      expect(container).toMatchObject(fields.labels === undefined ? fields : {});
+    }
+    expect((await containers.get(scope, "web")).labels).toEqual({ d: "4" });
+    expect((await containers.get(scope, "web")).createdAt).toEqual(created.container?.createdAt);
+  });
+
+  test("refuse what the store refuses", async () => {
+    const { containers } = metadata;
+    const twice = async () => containers.createEncoded(scope, containerOf("full"));
+    expect(await failureOf(twice())).toMatchObject({ code: "AlreadyExists" });
+    const none = async () => containers.updateEncoded(scope, containerOf("none"), ["labels"]);
+    expect(await failureOf(none())).toMatchObject({ code: "NotFound" });
     expect(() => containers.getEncoded(scope, "none")).toThrow(
       'container "none" in namespace "one": not found',
     );

@@ -3,8 +3,9 @@ import type { Db } from "../bolt/db.ts";
 import type { Tx } from "../bolt/tx.ts";
 import type { Adaptor } from "../lib/filters.ts";
 import { wireFields } from "../lib/wire.ts";
-import { fail, quote, within } from "../model/errors.ts";
-import { encodeContainer } from "./container-encoding.ts";
+import { fail, quote } from "../model/errors.ts";
+import { encodeRecord } from "./container-encoding.ts";
+import { readRecord } from "./container-record.ts";
 import { EMPTY, objectsBucket, textOf } from "./schema.ts";
 
 /** What an entry costs beside its bytes: objects, strings, its place in a map and in a list. Estimated. */
@@ -25,8 +26,9 @@ export class CachedContainer implements Adaptor {
   /** Read out of the bytes when a filter first asks. */
   #labels: ReadonlyMap<string, string> | undefined;
 
+  /** @throws DataLoss, naming the container */
   constructor(id: string, bucket: Bucket) {
-    const { image, runtimeName, labelsBytes, framed } = encodeContainer(id, bucket);
+    const { image, runtimeName, labelsBytes, framed } = encodeRecord(readRecord(id, bucket));
     this.id = id;
     this.framed = framed;
     this.#image = textOf(image);
@@ -109,7 +111,7 @@ export class ContainerCache {
       if (bucket === undefined) {
         throw fail("NotFound", `container ${quote(id)} in namespace ${quote(namespace)}`);
       }
-      const container = load(id, bucket);
+      const container = new CachedContainer(id, bucket);
       this.#keep(this.#use(namespace), container);
       return container;
     });
@@ -222,18 +224,9 @@ export class ContainerCache {
   }
 }
 
-/** A container by its id. Names the container in errors. @throws DataLoss */
-function load(id: string, bucket: Bucket): CachedContainer {
-  try {
-    return new CachedContainer(id, bucket);
-  } catch (error) {
-    throw within(`failed to read container ${quote(id)}`, error);
-  }
-}
-
 function loadIfThere(id: string, containers: Bucket): CachedContainer | undefined {
   const bucket = containers.bucket(id);
-  return bucket === undefined ? undefined : load(id, bucket);
+  return bucket === undefined ? undefined : new CachedContainer(id, bucket);
 }
 
 function idSize(id: string): number {

@@ -6,28 +6,39 @@ import {
 } from "#gen/containerd/events/container_pb.ts";
 import {
   type Container,
-  ContainerSchema,
   GetContainerResponseSchema,
 } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import type { Bucket } from "../bolt/bucket.ts";
 import type { Db } from "../bolt/db.ts";
 import type { Tx } from "../bolt/tx.ts";
 import type { Clock } from "../lib/clock.ts";
+import { ownValue } from "../lib/record.ts";
 import { Turns } from "../lib/turns.ts";
 import type { ContainerStore, EncodedContainers, LabelledContainers } from "../model/containers.ts";
-import { fail, quote, unquoted, within } from "../model/errors.ts";
+import { fail, quote, unquoted } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
+import type { GoTime } from "../model/go-time.ts";
 import { validateIdentifier } from "../model/ids.ts";
 import { validateLabel } from "../model/labels.ts";
+import { MAX_LABEL_BYTES } from "../model/limits.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
 import type { Changes } from "./changes.ts";
-import type { CachedContainer, ContainerCache } from "./container-cache.ts";
-import { encodeContainer } from "./container-encoding.ts";
-import { applyKeyPath } from "./field-paths.ts";
-import { timestampOf, writeAny, writeExtensions, writeLabels, writeTime } from "./fields.ts";
+import { CachedContainer, type ContainerCache } from "./container-cache.ts";
+import { encodeRecord } from "./container-encoding.ts";
+import {
+  type ContainerRecord,
+  extensionEntries,
+  labelEntries,
+  labelsOf,
+  type RecordEntry,
+  readRecord,
+  recordOf,
+  writeRecord,
+} from "./container-record.ts";
+import { encodeAny } from "./fields.ts";
 import { listFilter } from "./filters.ts";
-import { bucketNames, createObjectsBucket, KEY, objectsBucket } from "./schema.ts";
+import { bucketNames, createObjectsBucket, EMPTY, KEY, objectsBucket, textOf } from "./schema.ts";
 
 /*
  * The container store (containerd `core/metadata/containers.go`, and its events from `plugins/services/containers/local.go`).
@@ -43,8 +54,6 @@ export interface ContainerDependencies {
 
 /** What an update without a field mask replaces. */
 const MUTABLE_FIELDS = ["labels", "spec", "extensions", "image", "snapshotkey"];
-/** What a create writes beside what every write does. */
-const ALL_FIELDS = ["labels", "spec", "extensions", "runtime"];
 
 /** The store over `dependencies.db`. Reads come from `dependencies.cache`, which writes keep right. */
 export function openContainers(
@@ -54,14 +63,18 @@ export function openContainers(
   return {
     get: async (scope, id) => decodeCached(cache.get(requireNamespace(scope.namespace), id)),
     list: async (scope, filters) => matching(cache, scope, filters).map(decodeCached),
-    create: (scope, container) => createContainer(dependencies, scope, container),
-    update: (scope, container, fieldPaths) =>
-      updateContainer(dependencies, scope, container, fieldPaths ?? []),
-    delete: (scope, id) => deleteContainer(dependencies, scope, id),
+    create: async (scope, container) =>
+      decodeContainer(await createContainer(dependencies, scope, container)),
+    update: async (scope, container, fieldPaths) =>
+      decodeContainer(await updateContainer(dependencies, scope, container, fieldPaths)),
+    delete: async (scope, id) => deleteContainer(dependencies, scope, id),
     withLabel: (scope, label) => withLabel(db, scope, label),
     getEncoded: (scope, id) => cache.get(requireNamespace(scope.namespace), id).framed,
     listEncoded: (scope, filters) => concatenate(matching(cache, scope, filters)),
     streamEncoded: (scope, filters) => matching(cache, scope, filters).map((container) => container.framed),
+    createEncoded: (scope, container) => createContainer(dependencies, scope, container),
+    updateEncoded: (scope, container, fieldPaths) =>
+      updateContainer(dependencies, scope, container, fieldPaths),
   };
 }
 
@@ -87,7 +100,8 @@ async function withLabel(db: Db, scope: Scope, label: string): Promise<Container
     for (const id of containers === undefined ? [] : bucketNames(containers)) {
       if (turns.due) await turns.rest();
       const bucket = containers?.bucket(id);
-      if (bucket?.bucket(KEY.labels)?.get(label) !== undefined) found.push(read(id, bucket));
+      if (bucket?.bucket(KEY.labels)?.get(label) !== undefined)
+        found.push(decodeCached(new CachedContainer(id, bucket)));
     }
   } finally {
     tx.close();
@@ -120,77 +134,78 @@ function decodeContainer(framed: Uint8Array): Container {
   return container;
 }
 
-async function createContainer(
+/** Resolves with the bytes of the answer. */
+function createContainer(
   { db, cache, publisher, clock }: ContainerDependencies,
   scope: Scope,
   container: Container,
-): Promise<Container> {
+): Promise<Uint8Array> {
   const namespace = requireNamespace(scope.namespace);
-  validate(container, "create container failed validation");
+  const { id, image, runtime } = container;
+  const record = recordOf(container);
+  validate(record, "create container failed validation");
   return db.update((tx) => {
-    const bucket = createObjectsBucket(tx, namespace, "containers");
-    if (bucket.bucket(container.id) !== undefined) {
-      throw fail("AlreadyExists", `container ${quote(container.id)}`);
-    }
-    const now = timestampOf(clock.now());
-    const created = copyOf(container);
-    created.createdAt = now;
-    created.updatedAt = now;
-    write(bucket.createBucket(container.id), created, ALL_FIELDS);
+    const containers = createObjectsBucket(tx, namespace, "containers");
+    if (containers.bucket(id) !== undefined) throw fail("AlreadyExists", `container ${quote(id)}`);
+    record.createdAt = goTimeOf(clock.now());
+    record.updatedAt = record.createdAt;
+    writeRecord(containers.createBucket(id), record);
     tx.onCommit(() => {
-      cache.changed(namespace, created.id, "created");
-      const { id, image, runtime } = created;
-      const event = {
-        id,
-        image,
-        ...(runtime && { runtime: { name: runtime.name, options: runtime.options } }),
-      };
-      publisher.publish(
-        namespace,
-        "/containers/create",
-        ContainerCreateSchema,
-        create(ContainerCreateSchema, event),
+      cache.changed(namespace, id, "created");
+      publisher.publish(namespace, "/containers/create", ContainerCreateSchema, () =>
+        create(ContainerCreateSchema, {
+          id,
+          image,
+          ...(runtime && { runtime: { name: runtime.name, options: runtime.options } }),
+        }),
       );
     });
-    return created;
+    return encodeRecord(record).framed;
   });
 }
 
-async function updateContainer(
+/** Resolves with the bytes of the answer. */
+function updateContainer(
   { db, cache, publisher, clock }: ContainerDependencies,
   scope: Scope,
   container: Container,
-  fieldPaths: readonly string[],
-): Promise<Container> {
+  fieldPaths: readonly string[] = [],
+): Promise<Uint8Array> {
   const { id } = container;
   if (id === "") throw fail("InvalidArgument", "must specify a container id");
   const namespace = requireNamespace(scope.namespace);
   return db.update((tx) => {
     const bucket = existing(tx, namespace, id);
-    const updated = read(id, bucket);
+    const stored = readRecord(id, bucket);
+    const record = { ...stored };
     const paths = fieldPaths.length === 0 ? MUTABLE_FIELDS : fieldPaths;
-    if (fieldPaths.length === 0) refuseImmutable(updated, container);
-    for (const path of paths) applyPath(updated, container, path);
-    validate(updated, "update failed validation", paths.includes("spec"));
-    updated.updatedAt = timestampOf(clock.now());
-    write(bucket, updated, paths);
+    if (fieldPaths.length === 0) refuseImmutable(stored, container);
+    for (const path of paths) applyPath(record, container, path);
+    validate(record, "update failed validation", paths.includes("spec"));
+    record.updatedAt = goTimeOf(clock.now());
+    writeRecord(bucket, record, stored);
     tx.onCommit(() => {
       cache.changed(namespace, id, "updated");
-      const { image, labels, snapshotKey } = updated;
-      const event = create(ContainerUpdateSchema, { id, image, labels, snapshotKey });
-      publisher.publish(namespace, "/containers/update", ContainerUpdateSchema, event);
+      publisher.publish(namespace, "/containers/update", ContainerUpdateSchema, () =>
+        create(ContainerUpdateSchema, {
+          id,
+          image: textOf(record.image),
+          labels: labelsOf(record),
+          snapshotKey: textOf(record.snapshotKey),
+        }),
+      );
     });
-    return updated;
+    return encodeRecord(record).framed;
   });
 }
 
-async function deleteContainer(
+function deleteContainer(
   { db, cache, publisher, changes }: ContainerDependencies,
   scope: Scope,
   id: string,
 ): Promise<void> {
   const namespace = requireNamespace(scope.namespace);
-  await db.update((tx) => {
+  return db.update((tx) => {
     const containers = objectsBucket(tx, namespace, "containers");
     if (containers === undefined) {
       throw fail("NotFound", `cannot delete container ${quote(id)} in namespace ${quote(namespace)}`);
@@ -200,8 +215,9 @@ async function deleteContainer(
     tx.onCommit(() => {
       cache.changed(namespace, id, "deleted");
       changes.deleted();
-      const event = create(ContainerDeleteSchema, { id });
-      publisher.publish(namespace, "/containers/delete", ContainerDeleteSchema, event);
+      publisher.publish(namespace, "/containers/delete", ContainerDeleteSchema, () =>
+        create(ContainerDeleteSchema, { id }),
+      );
     });
   });
 }
@@ -216,94 +232,81 @@ function existing(tx: Tx, namespace: string, id: string): Bucket {
   return bucket;
 }
 
-function refuseImmutable(stored: Container, wanted: Container): void {
+function refuseImmutable(stored: ContainerRecord, wanted: Container): void {
   const immutable = (field: string) => fail("InvalidArgument", `container.${field} field is immutable`);
-  if (stored.snapshotter !== wanted.snapshotter) throw immutable("Snapshotter");
-  if ((stored.runtime?.name ?? "") !== (wanted.runtime?.name ?? "")) throw immutable("Runtime.Name");
+  if (textOf(stored.snapshotter) !== wanted.snapshotter) throw immutable("Snapshotter");
+  if (textOf(stored.runtimeName) !== (wanted.runtime?.name ?? "")) throw immutable("Runtime.Name");
 }
 
-function applyPath(target: Container, source: Container, path: string): void {
-  if (applyKeyPath(target, source, path)) return;
+function applyPath(target: ContainerRecord, source: Container, path: string): void {
   switch (path) {
     case "labels":
-      target.labels = { ...source.labels };
+      target.labels = labelEntries(source.labels);
       return;
     case "spec":
-      target.spec = source.spec;
+      target.spec = source.spec && encodeAny(source.spec);
       return;
     case "extensions":
-      target.extensions = { ...source.extensions };
+      target.extensions = extensionEntries(source.extensions);
       return;
     case "image":
-      target.image = source.image;
+      target.image = Buffer.from(source.image);
       return;
     case "snapshotkey":
-      target.snapshotKey = source.snapshotKey;
+      target.snapshotKey = Buffer.from(source.snapshotKey);
       return;
     default:
-      throw fail("InvalidArgument", `cannot update ${quote(path)} field on ${quote(target.id)}`);
+      if (!applyKeyPath(target, source, path)) {
+        throw fail("InvalidArgument", `cannot update ${quote(path)} field on ${quote(target.id)}`);
+      }
   }
+}
+
+/**
+ * Carries out a path `labels.<key>` or `extensions.<key>`; false for any other. A missing label becomes empty, which removes
+ * it when written; a missing extension becomes an empty Any, as in containerd.
+ */
+function applyKeyPath(target: ContainerRecord, source: Container, path: string): boolean {
+  const dot = path.indexOf(".");
+  const [field, key] = [path.slice(0, dot), path.slice(dot + 1)];
+  if (dot === -1) return false;
+  if (field === "labels") {
+    target.labels = withEntry(target.labels, key, Buffer.from(ownValue(source.labels, key) ?? ""));
+    return true;
+  }
+  if (field !== "extensions") return false;
+  const any = ownValue(source.extensions, key);
+  target.extensions = withEntry(target.extensions, key, any === undefined ? EMPTY : encodeAny(any));
+  return true;
+}
+
+function withEntry(entries: readonly RecordEntry[], name: string, value: Uint8Array): RecordEntry[] {
+  const key = Buffer.from(name);
+  return [...entries.filter((entry) => !key.equals(entry[0])), [key, value]];
 }
 
 /**
  * containerd means to require a spec, but over its API takes a container without one: only an update that does not name the spec of
  * such a container fails. @throws InvalidArgument
  */
-function validate(container: Container, context: string, specMayBeAbsent = true): void {
+function validate(record: ContainerRecord, context: string, specMayBeAbsent = true): void {
   const invalid = (rule: string) => fail("InvalidArgument", `${context}: ${rule}`);
-  validateIdentifier(container.id, `${context}: container.ID: `);
-  if (Object.hasOwn(container.extensions, ""))
+  validateIdentifier(record.id, `${context}: container.ID: `);
+  if (record.extensions.some(([key]) => key.length === 0))
     throw invalid("container.Extension keys must not be zero-length");
-  for (const [key, value] of Object.entries(container.labels)) {
-    validateLabel(key, value, `${context}: containers.Labels: `);
+  for (const [key, value] of record.labels) {
+    if (key.length + value.length > MAX_LABEL_BYTES)
+      validateLabel(textOf(key), textOf(value), `${context}: containers.Labels: `);
   }
-  if ((container.runtime?.name ?? "") === "") throw invalid("container.Runtime.Name must be set");
-  if (container.spec === undefined && !specMayBeAbsent) throw invalid("container.Spec must be set");
-  if (container.snapshotKey !== "" && container.snapshotter === "") {
+  if (record.runtimeName.length === 0) throw invalid("container.Runtime.Name must be set");
+  if (record.spec === undefined && !specMayBeAbsent) throw invalid("container.Spec must be set");
+  if (record.snapshotKey.length > 0 && record.snapshotter.length === 0) {
     throw invalid("container.Snapshotter must be set if container.SnapshotKey is set");
   }
 }
 
-function copyOf(container: Container): Container {
-  const { id, image, runtime, spec, snapshotter, snapshotKey, sandbox } = container;
-  const labels = { ...container.labels };
-  const extensions = { ...container.extensions };
-  const fields = { id, labels, image, snapshotter, snapshotKey, extensions, sandbox };
-  return create(ContainerSchema, { ...fields, ...(runtime && { runtime }), ...(spec && { spec }) });
-}
-
-/** @throws DataLoss */
-function read(id: string, bucket: Bucket): Container {
-  try {
-    return decodeContainer(encodeContainer(id, bucket).framed);
-  } catch (error) {
-    throw within(`failed to read container ${quote(id)}`, error);
-  }
-}
-
-/** Writes the fields that `paths` name and those that are cheap; `container.labels` becomes what is stored. */
-function write(bucket: Bucket, container: Container, paths: readonly string[]): void {
-  try {
-    writeFields(bucket, container, new Set(paths.map((path) => path.split(".", 1)[0])));
-  } catch (error) {
-    throw within(`failed to write container ${quote(container.id)}`, error);
-  }
-}
-
-function writeFields(bucket: Bucket, container: Container, fields: ReadonlySet<string | undefined>): void {
-  const { createdAt, updatedAt, runtime } = container;
-  if (createdAt !== undefined) writeTime(bucket, KEY.createdAt, createdAt);
-  if (updatedAt !== undefined) writeTime(bucket, KEY.updatedAt, updatedAt);
-  bucket.put(KEY.image, Buffer.from(container.image));
-  bucket.put(KEY.snapshotter, Buffer.from(container.snapshotter));
-  bucket.put(KEY.snapshotKey, Buffer.from(container.snapshotKey));
-  bucket.put(KEY.sandboxId, Buffer.from(container.sandbox));
-  if (fields.has("spec")) writeAny(bucket, KEY.spec, container.spec);
-  if (fields.has("runtime")) {
-    const runtimeBucket = bucket.createBucket(KEY.runtime);
-    runtimeBucket.put(KEY.name, Buffer.from(runtime?.name ?? ""));
-    writeAny(runtimeBucket, KEY.options, runtime?.options);
-  }
-  if (fields.has("extensions")) writeExtensions(bucket, container.extensions);
-  if (fields.has("labels")) container.labels = writeLabels(bucket, container.labels);
+/** Nanoseconds since 1970. */
+function goTimeOf(nanoseconds: bigint): GoTime {
+  const nanos = Number(nanoseconds % 1_000_000_000n);
+  return { seconds: Number(nanoseconds / 1_000_000_000n), nanos };
 }

@@ -51,10 +51,12 @@ export function writeMap(bucket: Bucket, name: Uint8Array, map: Readonly<TextMap
 
 /** @throws InvalidArgument on an empty key, which the database would refuse in other words, or an overlong one */
 export function putLabel(bucketOfLabels: Bucket, key: string, value: string): void {
-  if (key === "") {
-    throw fail("InvalidArgument", `failed to set label ${quote(key)}=${quote(value)}: key required`);
-  }
+  if (key === "") throw labelWithoutKey(value);
   bucketOfLabels.put(key, Buffer.from(value));
+}
+
+export function labelWithoutKey(value: string): Error {
+  return fail("InvalidArgument", `failed to set label ""=${quote(value)}: key required`);
 }
 
 /** A time field; an absent one is Go's zero time. @throws DataLoss */
@@ -89,7 +91,7 @@ function decodeAny(bytes: Uint8Array, what: string): Any {
 
 /** Writes an Any field. An absent one leaves what is there, as containerd does. */
 export function writeAny(bucket: Bucket, key: Uint8Array, any: Any | undefined): void {
-  if (any !== undefined) bucket.put(key, encodeAny(any));
+  if (any !== undefined) bucket.putOwn(key, encodeAny(any));
 }
 
 /** @throws DataLoss */
@@ -114,10 +116,10 @@ export function writeExtensions(bucket: Bucket, extensions: Readonly<AnyMap>): v
 
 const writer = new WireWriter();
 
-/** The bytes are valid until the next call. */
-function encodeAny({ typeUrl, value }: Any): Uint8Array {
+/** An Any's bytes, as every writer of it puts them. */
+export function encodeAny({ typeUrl, value }: Any): Uint8Array {
   writer.begin();
   if (typeUrl !== "") writer.bytes(1, Buffer.from(typeUrl));
   if (value.length > 0) writer.bytes(2, value);
-  return writer.written();
+  return new Uint8Array(writer.written());
 }

@@ -28,7 +28,7 @@ export interface LabelledContainers {
 }
 
 /**
- * The same records as protobuf bytes that are ready for the wire, for answers that are copied, not built. Answers what
+ * The same records as protobuf bytes that are ready for the wire, for answers that are copied, not built. Reads answer what
  * {@link ContainerStore} would, at the moment of the call. The bytes are the caller's to read, not to change.
  */
 export interface EncodedContainers {
@@ -41,4 +41,8 @@ export interface EncodedContainers {
    * @throws InvalidArgument on a filter's syntax
    */
   streamEncoded(scope: Scope, filters?: readonly string[]): Iterable<Uint8Array>;
+  /** Bytes of one CreateContainerResponse. Fails as {@link ContainerStore.create}, at once or later. */
+  createEncoded(scope: Scope, container: Container): Promise<Uint8Array>;
+  /** Bytes of one UpdateContainerResponse. Fails as {@link ContainerStore.update}, at once or later. */
+  updateEncoded(scope: Scope, container: Container, fieldPaths?: readonly string[]): Promise<Uint8Array>;
 }

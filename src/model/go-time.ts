@@ -19,10 +19,15 @@ export interface GoTime {
  * Go's `time.Time.MarshalBinary` of a UTC time: version 1, big-endian seconds since year 1 (8 bytes) and nanoseconds (4),
  * offset of the zone in minutes (2), -1 for UTC.
  */
-export function encodeGoTime({ seconds, nanos }: Timestamp): Uint8Array {
+export function encodeGoTime({ seconds, nanos }: Timestamp | GoTime): Uint8Array {
   const bytes = Buffer.allocUnsafe(VERSION_1_BYTES);
   bytes[0] = 1;
-  bytes.writeBigInt64BE(seconds + BigInt(UNIX_EPOCH_SECONDS), 1);
+  if (typeof seconds === "bigint") {
+    bytes.writeBigInt64BE(seconds + BigInt(UNIX_EPOCH_SECONDS), 1);
+  } else {
+    bytes.writeInt32BE(Math.floor((seconds + UNIX_EPOCH_SECONDS) / 2 ** 32), 1);
+    bytes.writeUInt32BE((seconds + UNIX_EPOCH_SECONDS) % 2 ** 32, 5);
+  }
   bytes.writeInt32BE(nanos, 9);
   bytes.writeInt16BE(-1, 13);
   return bytes;

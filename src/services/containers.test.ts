@@ -5,8 +5,10 @@ import type { Container } from "#gen/containerd/services/containers/v1/container
 import {
   ContainerSchema,
   Containers,
+  CreateContainerRequestSchema,
   GetContainerRequestSchema,
   ListContainersRequestSchema,
+  UpdateContainerRequestSchema,
 } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { inProcessClient, scoped } from "../../test/support/in-process.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
@@ -117,11 +119,14 @@ describe("Containers", () => {
     expect(store.calls).toEqual([["get", "new", undefined, "web"]]);
   });
 
-  test("the encoded variants hand out the store's bytes", () => {
+  test("the encoded variants hand out the store's bytes", async () => {
     const encoded: EncodedContainers = {
       getEncoded: (scope, id) => Buffer.from(`get ${scope.namespace} ${id}`),
       listEncoded: (scope, filters) => Buffer.from(`list ${scope.namespace} ${filters?.join()}`),
       streamEncoded: (scope, filters) => [Buffer.from(`stream ${scope.namespace} ${filters?.join()}`)],
+      createEncoded: async (scope, { id }) => Buffer.from(`create ${scope.namespace} ${id}`),
+      updateEncoded: async (scope, { id }, paths) =>
+        Buffer.from(`update ${scope.namespace} ${id} ${paths?.join()}`),
     };
     const binding = containersService({ containers: fakeStore(), encoded });
     const context = createHandlerContext({
@@ -139,5 +144,15 @@ describe("Containers", () => {
     expect(
       [...((binding.encoded?.listStream?.(list, context) ?? []) as Iterable<Uint8Array>)].map(String),
     ).toEqual(["stream prod a,b"]);
+    const creation = create(CreateContainerRequestSchema, { container: { id: "web" } });
+    const change = create(UpdateContainerRequestSchema, {
+      container: { id: "web" },
+      updateMask: { paths: ["a"] },
+    });
+    expect(String(await binding.encoded?.create?.(creation, context))).toBe("create prod web");
+    expect(String(await binding.encoded?.update?.(change, context))).toBe("update prod web a");
+    expect(() => binding.encoded?.update?.(create(UpdateContainerRequestSchema), context)).toThrow(
+      "Container.ID required",
+    );
   });
 });

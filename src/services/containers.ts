@@ -1,5 +1,11 @@
 import { create } from "@bufbuild/protobuf";
-import { ContainerSchema, Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import {
+  type Container,
+  ContainerSchema,
+  Containers,
+  type CreateContainerRequest,
+  type UpdateContainerRequest,
+} from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
 import { BunkerdError } from "../model/errors.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
@@ -8,7 +14,7 @@ import { scopeOf } from "./scope.ts";
 
 export interface ContainersDependencies {
   readonly containers: ContainerStore;
-  /** Reads for gRPC as ready bytes; without it gRPC uses `containers`. */
+  /** Answers for gRPC as ready bytes; without it gRPC uses `containers`. */
   readonly encoded?: EncodedContainers;
 }
 
@@ -28,12 +34,10 @@ export function containersService(dependencies: ContainersDependencies): Service
         for (const container of await containers.list(scopeOf(context), filters)) yield { container };
       },
       async create(request, context) {
-        const container = request.container ?? create(ContainerSchema);
-        return { container: await containers.create(scopeOf(context), container) };
+        return { container: await containers.create(scopeOf(context), sentOf(request)) };
       },
       async update(request, context) {
-        const container = request.container ?? create(ContainerSchema);
-        if (container.id === "") throw new BunkerdError("InvalidArgument", "Container.ID required");
+        const container = updateOf(request);
         return { container: await containers.update(scopeOf(context), container, request.updateMask?.paths) };
       },
       async delete({ id }, context) {
@@ -45,6 +49,21 @@ export function containersService(dependencies: ContainersDependencies): Service
       get: ({ id }, context) => encoded.getEncoded(scopeOf(context), id),
       list: ({ filters }, context) => encoded.listEncoded(scopeOf(context), filters),
       listStream: ({ filters }, context) => encoded.streamEncoded(scopeOf(context), filters),
+      create: (request, context) => encoded.createEncoded(scopeOf(context), sentOf(request)),
+      update: (request, context) =>
+        encoded.updateEncoded(scopeOf(context), updateOf(request), request.updateMask?.paths),
     },
   );
+}
+
+/** A request without a container means an empty one. */
+function sentOf({ container }: CreateContainerRequest | UpdateContainerRequest): Container {
+  return container ?? create(ContainerSchema);
+}
+
+/** @throws InvalidArgument */
+function updateOf(request: UpdateContainerRequest): Container {
+  const container = sentOf(request);
+  if (container.id === "") throw new BunkerdError("InvalidArgument", "Container.ID required");
+  return container;
 }

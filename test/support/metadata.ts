@@ -22,7 +22,8 @@ export function recordingPublisher(): EventPublisher & { readonly events: Publis
   const events: PublishedEvent[] = [];
   return {
     events,
-    publish: (namespace, topic, _schema, event) => void events.push({ namespace, topic, event }),
+    publish: (namespace, topic, _schema, event) =>
+      void events.push({ namespace, topic, event: typeof event === "function" ? event() : event }),
   };
 }
 
