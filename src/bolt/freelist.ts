@@ -138,13 +138,14 @@ export class Freelist {
       this.#freeze(`page ${stray.id} was free and in use`);
       return;
     }
-    const runs = freed.map((run): PendingRun => {
-      const writtenBy = this.#writtenBy.get(run.id) ?? 0;
-      this.#writtenBy.delete(run.id);
-      return { ...run, writtenBy };
-    });
+    const runs: PendingRun[] = [];
+    for (const { id, count } of freed) {
+      const writtenBy = this.#writtenBy.size === 0 ? 0 : (this.#writtenBy.get(id) ?? 0);
+      if (writtenBy !== 0) this.#writtenBy.delete(id);
+      runs.push({ id, count, writtenBy });
+      this.#pendingCount += count;
+    }
     this.#pending.set(this.#txid, runs);
-    for (const run of runs) this.#pendingCount += run.count;
   }
 
   /** Takes back every allocation since {@link begin}. */

@@ -132,7 +132,7 @@ function writePiece(node: Node, from: number, to: number, pages: PageAllocator):
   for (let i = from; i < to; i++) size += entrySize(node, node.entries[i] ?? 0);
   const count = Math.ceil(size / pages.pageSize);
   const id = pages.allocate(count);
-  pages.emit(writeNode(node, from, to, id, count, new Uint8Array(count * pages.pageSize)));
+  pages.emit(writeNode(node, from, to, id, count, new Uint8Array(new ArrayBuffer(count * pages.pageSize))));
   return id;
 }
 

@@ -23,6 +23,7 @@ export class Transaction implements TreeTx {
   readonly pageSize: number;
   readonly #watching: () => TreeTx["observe"];
   generation = 0;
+  call = 0;
   /** Bytes put so far; bounds a batch. */
   changedBytes = 0;
   readonly freed: PageRun[] = [];
@@ -86,7 +87,9 @@ export class Transaction implements TreeTx {
     return this.#undos.length > 0;
   }
 
+  /** To be called before each function. */
   savepoint(): Savepoint {
+    this.call++;
     return { undos: this.#undos.length, freed: this.freed.length, hooks: this.hooks.length };
   }
 

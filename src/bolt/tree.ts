@@ -44,6 +44,8 @@ export interface TreeTx {
   readonly writable: boolean;
   /** Counts changes, so that cursors see when they must look for their place again. */
   generation: number;
+  /** Counts the functions that a batch runs: what one of them fails with is taken back. */
+  readonly call: number;
   /** Bytes put so far; bounds a batch. */
   changedBytes: number;
   page(id: number): Page;
@@ -130,6 +132,8 @@ export class Tree {
   readonly subtrees: Map<string, Tree>;
   /** Buckets around it. */
   #nesting = 0;
+  /** The function that made it: taking that back takes the whole tree away. */
+  #madeIn: number | undefined;
 
   constructor(tx: TreeTx, root: number, inline: Page | undefined, sequence: bigint) {
     this.nodes = tx.writable ? new Map() : NO_NODES;
@@ -230,7 +234,7 @@ export class Tree {
     const before = setEntry(leaf, found, inode);
     this.tx.changedBytes += key.length + value.length;
     this.#changed();
-    this.tx.record(() => restoreEntry(leaf, key, before));
+    if (this.#madeIn !== this.tx.call) this.tx.record(() => restoreEntry(leaf, key, before));
   }
 
   /** Sets `key` while the tree is spilled, when nothing is undone any more. */
@@ -321,6 +325,7 @@ export class Tree {
     const tree = this.subtree(key);
     if (tree === undefined) throw new Error("a new bucket is missing");
     tree.dirty = true;
+    tree.#madeIn = this.tx.call;
     const name = nameOf(key);
     this.tx.record(() => {
       this.subtrees.delete(name);

@@ -132,6 +132,8 @@ export function joined(fields: readonly Uint8Array[]): Uint8Array {
 export interface WireField {
   readonly number: number;
   readonly content: Uint8Array;
+  /** Where the next field begins. */
+  readonly end: number;
 }
 
 /** The fields of a message in their order, or undefined from the first byte on that is no protobuf. */
@@ -142,7 +144,7 @@ export function* wireFields(message: Uint8Array): Generator<WireField | undefine
     const number = Math.floor(tag.value / 8);
     const end = endOfValue(message, tag.value % 8, tag.end);
     if (end === undefined) return yield undefined;
-    yield { number, content: message.subarray(end.contentStart, end.end) };
+    yield { number, content: message.subarray(end.contentStart, end.end), end: end.end };
     at = end.end;
   }
 }

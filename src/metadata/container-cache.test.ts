@@ -11,6 +11,7 @@ import {
 import { anyOf, containerOf, failureOf } from "../../test/support/container-store-suite.ts";
 import { recordingPublisher, type TestMetadata, temporaryMetadata } from "../../test/support/metadata.ts";
 import { systemClock } from "../lib/clock.ts";
+import { recordOf } from "../model/container-record.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
 import { Changes } from "./changes.ts";
 import { ContainerCache } from "./container-cache.ts";
@@ -90,7 +91,10 @@ describe("encoded answers", () => {
     const { containers } = metadata;
     const extensions = { z: anyOf("z"), a: anyOf("", "") };
     const web = containerOf("web", { labels: { b: "1", a: "2", empty: "" }, extensions });
-    const created = fromBinary(CreateContainerResponseSchema, await containers.createEncoded(scope, web));
+    const created = fromBinary(
+      CreateContainerResponseSchema,
+      await containers.createEncoded(scope, recordOf(web)),
+    );
     expect(created.container).toEqual(await containers.get(scope, "web"));
     const changes: [string[], Partial<typeof web>][] = [
       [["labels"], { labels: { c: "3", empty: "" } }],
@@ -99,7 +103,7 @@ describe("encoded answers", () => {
       [["spec"], { spec: anyOf("s".repeat(10_000)) }],
     ];
     for (const [paths, fields] of changes) {
-      const bytes = await containers.updateEncoded(scope, containerOf("web", fields), paths);
+      const bytes = await containers.updateEncoded(scope, recordOf(containerOf("web", fields)), paths);
       const { container } = fromBinary(UpdateContainerResponseSchema, bytes);
       expect(container).toEqual(await containers.get(scope, "web"));
       expect(container).toMatchObject(fields.labels === undefined ? fields : {});
@@ -110,9 +114,9 @@ describe("encoded answers", () => {
 
   test("refuse what the store refuses", async () => {
     const { containers } = metadata;
-    const twice = async () => containers.createEncoded(scope, containerOf("full"));
+    const twice = async () => containers.createEncoded(scope, recordOf(containerOf("full")));
     expect(await failureOf(twice())).toMatchObject({ code: "AlreadyExists" });
-    const none = async () => containers.updateEncoded(scope, containerOf("none"), ["labels"]);
+    const none = async () => containers.updateEncoded(scope, recordOf(containerOf("none")), ["labels"]);
     expect(await failureOf(none())).toMatchObject({ code: "NotFound" });
     expect(() => containers.getEncoded(scope, "none")).toThrow(
       'container "none" in namespace "one": not found',

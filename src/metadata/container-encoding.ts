@@ -1,6 +1,6 @@
 import { fieldSize, varintSize, WireWriter } from "../lib/wire.ts";
+import type { ContainerRecord, RecordEntry } from "../model/container-record.ts";
 import type { GoTime } from "../model/go-time.ts";
-import type { ContainerRecord, RecordEntry } from "./container-record.ts";
 
 /*
  * A container's record straight to protobuf bytes: spec, options and extensions are Any bytes already and are copied,

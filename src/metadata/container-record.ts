@@ -1,62 +1,11 @@
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import type { Bucket } from "../bolt/bucket.ts";
 import { isWireMessage } from "../lib/wire.ts";
+import type { ContainerRecord, RecordEntry } from "../model/container-record.ts";
 import { fail, quote, within } from "../model/errors.ts";
-import { decodeGoTime, encodeGoTime, type GoTime, ZERO_TIME_SECONDS } from "../model/go-time.ts";
-import { encodeAny, labelWithoutKey } from "./fields.ts";
+import { decodeGoTime, encodeGoTime } from "../model/go-time.ts";
+import { labelWithoutKey } from "./fields.ts";
 import { EMPTY, KEY, textOf } from "./schema.ts";
-
-/** A label or an extension: the key as UTF-8, the value a label's UTF-8 or an extension's Any bytes. */
-export type RecordEntry = readonly [key: Uint8Array, value: Uint8Array];
-
-/**
- * A container's fields as the database holds them, so that a change of one decodes none of the others: texts are UTF-8, spec, options
- * and extensions the bytes of an Any. The arrays may be views of a page and belong to the database: never changed.
- */
-export interface ContainerRecord {
-  readonly id: string;
-  /** Of an update also those whose value is empty, which are not stored. */
-  labels: readonly RecordEntry[];
-  image: Uint8Array;
-  readonly runtimeName: Uint8Array;
-  readonly runtimeOptions: Uint8Array | undefined;
-  spec: Uint8Array | undefined;
-  readonly snapshotter: Uint8Array;
-  snapshotKey: Uint8Array;
-  createdAt: GoTime;
-  updatedAt: GoTime;
-  extensions: readonly RecordEntry[];
-  readonly sandbox: Uint8Array;
-}
-
-const NEVER: GoTime = { seconds: ZERO_TIME_SECONDS, nanos: 0 };
-
-/** The record of a container that a client sent, without its times. */
-export function recordOf(container: Container): ContainerRecord {
-  const { id, runtime, spec } = container;
-  return {
-    id,
-    labels: labelEntries(container.labels),
-    image: Buffer.from(container.image),
-    runtimeName: Buffer.from(runtime?.name ?? ""),
-    runtimeOptions: runtime?.options && encodeAny(runtime.options),
-    spec: spec && encodeAny(spec),
-    snapshotter: Buffer.from(container.snapshotter),
-    snapshotKey: Buffer.from(container.snapshotKey),
-    createdAt: NEVER,
-    updatedAt: NEVER,
-    extensions: extensionEntries(container.extensions),
-    sandbox: Buffer.from(container.sandbox),
-  };
-}
-
-export function labelEntries(labels: Readonly<Container["labels"]>): RecordEntry[] {
-  return Object.entries(labels).map(([key, value]) => [Buffer.from(key), Buffer.from(value)]);
-}
-
-export function extensionEntries(extensions: Readonly<Container["extensions"]>): RecordEntry[] {
-  return Object.entries(extensions).map(([name, any]) => [Buffer.from(name), encodeAny(any)]);
-}
 
 /** Reads a container's bucket. @throws DataLoss, naming the container, on malformed fields */
 export function readRecord(id: string, bucket: Bucket): ContainerRecord {

@@ -1,4 +1,5 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
+import { AnySchema } from "@bufbuild/protobuf/wkt";
 import {
   ContainerCreateSchema,
   ContainerDeleteSchema,
@@ -10,10 +11,11 @@ import {
 } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import type { Bucket } from "../bolt/bucket.ts";
 import type { Db } from "../bolt/db.ts";
+import { compareKeys } from "../bolt/page.ts";
 import type { Tx } from "../bolt/tx.ts";
 import type { Clock } from "../lib/clock.ts";
-import { ownValue } from "../lib/record.ts";
 import { Turns } from "../lib/turns.ts";
+import { type ContainerRecord, type RecordEntry, recordOf } from "../model/container-record.ts";
 import type { ContainerStore, EncodedContainers, LabelledContainers } from "../model/containers.ts";
 import { fail, quote, unquoted } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
@@ -26,17 +28,7 @@ import type { Scope } from "../model/scope.ts";
 import type { Changes } from "./changes.ts";
 import { CachedContainer, type ContainerCache } from "./container-cache.ts";
 import { encodeRecord } from "./container-encoding.ts";
-import {
-  type ContainerRecord,
-  extensionEntries,
-  labelEntries,
-  labelsOf,
-  type RecordEntry,
-  readRecord,
-  recordOf,
-  writeRecord,
-} from "./container-record.ts";
-import { encodeAny } from "./fields.ts";
+import { labelsOf, readRecord, writeRecord } from "./container-record.ts";
 import { listFilter } from "./filters.ts";
 import { bucketNames, createObjectsBucket, EMPTY, KEY, objectsBucket, textOf } from "./schema.ts";
 
@@ -64,9 +56,9 @@ export function openContainers(
     get: async (scope, id) => decodeCached(cache.get(requireNamespace(scope.namespace), id)),
     list: async (scope, filters) => matching(cache, scope, filters).map(decodeCached),
     create: async (scope, container) =>
-      decodeContainer(await createContainer(dependencies, scope, container)),
+      decodeContainer(await createContainer(dependencies, scope, recordOf(container))),
     update: async (scope, container, fieldPaths) =>
-      decodeContainer(await updateContainer(dependencies, scope, container, fieldPaths)),
+      decodeContainer(await updateContainer(dependencies, scope, recordOf(container), fieldPaths)),
     delete: async (scope, id) => deleteContainer(dependencies, scope, id),
     withLabel: (scope, label) => withLabel(db, scope, label),
     getEncoded: (scope, id) => cache.get(requireNamespace(scope.namespace), id).framed,
@@ -138,11 +130,11 @@ function decodeContainer(framed: Uint8Array): Container {
 function createContainer(
   { db, cache, publisher, clock }: ContainerDependencies,
   scope: Scope,
-  container: Container,
+  sent: ContainerRecord,
 ): Promise<Uint8Array> {
   const namespace = requireNamespace(scope.namespace);
-  const { id, image, runtime } = container;
-  const record = recordOf(container);
+  const { id } = sent;
+  const record = { ...sent };
   validate(record, "create container failed validation");
   return db.update((tx) => {
     const containers = createObjectsBucket(tx, namespace, "containers");
@@ -152,13 +144,7 @@ function createContainer(
     writeRecord(containers.createBucket(id), record);
     tx.onCommit(() => {
       cache.changed(namespace, id, "created");
-      publisher.publish(namespace, "/containers/create", ContainerCreateSchema, () =>
-        create(ContainerCreateSchema, {
-          id,
-          image,
-          ...(runtime && { runtime: { name: runtime.name, options: runtime.options } }),
-        }),
-      );
+      publisher.publish(namespace, "/containers/create", ContainerCreateSchema, () => creationOf(record));
     });
     return encodeRecord(record).framed;
   });
@@ -168,10 +154,10 @@ function createContainer(
 function updateContainer(
   { db, cache, publisher, clock }: ContainerDependencies,
   scope: Scope,
-  container: Container,
+  sent: ContainerRecord,
   fieldPaths: readonly string[] = [],
 ): Promise<Uint8Array> {
-  const { id } = container;
+  const { id } = sent;
   if (id === "") throw fail("InvalidArgument", "must specify a container id");
   const namespace = requireNamespace(scope.namespace);
   return db.update((tx) => {
@@ -179,8 +165,8 @@ function updateContainer(
     const stored = readRecord(id, bucket);
     const record = { ...stored };
     const paths = fieldPaths.length === 0 ? MUTABLE_FIELDS : fieldPaths;
-    if (fieldPaths.length === 0) refuseImmutable(stored, container);
-    for (const path of paths) applyPath(record, container, path);
+    if (fieldPaths.length === 0) refuseImmutable(stored, sent);
+    for (const path of paths) applyPath(record, sent, path);
     validate(record, "update failed validation", paths.includes("spec"));
     record.updatedAt = goTimeOf(clock.now());
     writeRecord(bucket, record, stored);
@@ -232,28 +218,34 @@ function existing(tx: Tx, namespace: string, id: string): Bucket {
   return bucket;
 }
 
-function refuseImmutable(stored: ContainerRecord, wanted: Container): void {
-  const immutable = (field: string) => fail("InvalidArgument", `container.${field} field is immutable`);
-  if (textOf(stored.snapshotter) !== wanted.snapshotter) throw immutable("Snapshotter");
-  if (textOf(stored.runtimeName) !== (wanted.runtime?.name ?? "")) throw immutable("Runtime.Name");
+function creationOf({ id, image, runtimeName, runtimeOptions }: ContainerRecord) {
+  const options = runtimeOptions && fromBinary(AnySchema, runtimeOptions);
+  const runtime = { name: textOf(runtimeName), ...(options && { options }) };
+  return create(ContainerCreateSchema, { id, image: textOf(image), runtime });
 }
 
-function applyPath(target: ContainerRecord, source: Container, path: string): void {
+function refuseImmutable(stored: ContainerRecord, wanted: ContainerRecord): void {
+  const immutable = (field: string) => fail("InvalidArgument", `container.${field} field is immutable`);
+  if (compareKeys(stored.snapshotter, wanted.snapshotter) !== 0) throw immutable("Snapshotter");
+  if (compareKeys(stored.runtimeName, wanted.runtimeName) !== 0) throw immutable("Runtime.Name");
+}
+
+function applyPath(target: ContainerRecord, source: ContainerRecord, path: string): void {
   switch (path) {
     case "labels":
-      target.labels = labelEntries(source.labels);
+      target.labels = source.labels;
       return;
     case "spec":
-      target.spec = source.spec && encodeAny(source.spec);
+      target.spec = source.spec;
       return;
     case "extensions":
-      target.extensions = extensionEntries(source.extensions);
+      target.extensions = source.extensions;
       return;
     case "image":
-      target.image = Buffer.from(source.image);
+      target.image = source.image;
       return;
     case "snapshotkey":
-      target.snapshotKey = Buffer.from(source.snapshotKey);
+      target.snapshotKey = source.snapshotKey;
       return;
     default:
       if (!applyKeyPath(target, source, path)) {
@@ -266,23 +258,21 @@ function applyPath(target: ContainerRecord, source: Container, path: string): vo
  * Carries out a path `labels.<key>` or `extensions.<key>`; false for any other. A missing label becomes empty, which removes
  * it when written; a missing extension becomes an empty Any, as in containerd.
  */
-function applyKeyPath(target: ContainerRecord, source: Container, path: string): boolean {
+function applyKeyPath(target: ContainerRecord, source: ContainerRecord, path: string): boolean {
   const dot = path.indexOf(".");
-  const [field, key] = [path.slice(0, dot), path.slice(dot + 1)];
-  if (dot === -1) return false;
-  if (field === "labels") {
-    target.labels = withEntry(target.labels, key, Buffer.from(ownValue(source.labels, key) ?? ""));
-    return true;
-  }
-  if (field !== "extensions") return false;
-  const any = ownValue(source.extensions, key);
-  target.extensions = withEntry(target.extensions, key, any === undefined ? EMPTY : encodeAny(any));
+  const field = path.slice(0, dot);
+  if (dot === -1 || (field !== "labels" && field !== "extensions")) return false;
+  target[field] = withEntryOf(target[field], source[field], Buffer.from(path.slice(dot + 1)));
   return true;
 }
 
-function withEntry(entries: readonly RecordEntry[], name: string, value: Uint8Array): RecordEntry[] {
-  const key = Buffer.from(name);
-  return [...entries.filter((entry) => !key.equals(entry[0])), [key, value]];
+function withEntryOf(
+  entries: readonly RecordEntry[],
+  source: readonly RecordEntry[],
+  key: Uint8Array,
+): readonly RecordEntry[] {
+  const isKey = ([other]: RecordEntry): boolean => compareKeys(key, other) === 0;
+  return [...entries.filter((entry) => !isKey(entry)), source.find(isKey) ?? [key, EMPTY]];
 }
 
 /**

@@ -2,7 +2,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type Any, AnySchema, type Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Bucket } from "../bolt/bucket.ts";
 import { setOwn } from "../lib/record.ts";
-import { WireWriter } from "../lib/wire.ts";
+import { encodeAny } from "../model/any-bytes.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
 import { decodeGoTime, encodeGoTime } from "../model/go-time.ts";
 import { EMPTY, KEY, textOf } from "./schema.ts";
@@ -112,14 +112,4 @@ export function writeExtensions(bucket: Bucket, extensions: Readonly<AnyMap>): v
   for (const [name, any] of entries) {
     bucketOfExtensions.put(name, encodeAny(any));
   }
-}
-
-const writer = new WireWriter();
-
-/** An Any's bytes, as every writer of it puts them. */
-export function encodeAny({ typeUrl, value }: Any): Uint8Array {
-  writer.begin();
-  if (typeUrl !== "") writer.bytes(1, Buffer.from(typeUrl));
-  if (value.length > 0) writer.bytes(2, value);
-  return new Uint8Array(writer.written());
 }

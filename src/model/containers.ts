@@ -1,4 +1,5 @@
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import type { ContainerRecord } from "./container-record.ts";
 import type { Scope } from "./scope.ts";
 
 /**
@@ -42,7 +43,7 @@ export interface EncodedContainers {
    */
   streamEncoded(scope: Scope, filters?: readonly string[]): Iterable<Uint8Array>;
   /** Bytes of one CreateContainerResponse. Fails as {@link ContainerStore.create}, at once or later. */
-  createEncoded(scope: Scope, container: Container): Promise<Uint8Array>;
+  createEncoded(scope: Scope, record: ContainerRecord): Promise<Uint8Array>;
   /** Bytes of one UpdateContainerResponse. Fails as {@link ContainerStore.update}, at once or later. */
-  updateEncoded(scope: Scope, container: Container, fieldPaths?: readonly string[]): Promise<Uint8Array>;
+  updateEncoded(scope: Scope, record: ContainerRecord, fieldPaths?: readonly string[]): Promise<Uint8Array>;
 }

@@ -5,13 +5,18 @@ import { validateIdentifier } from "./ids.ts";
 /** The namespace that clients use when nobody says otherwise. */
 export const DEFAULT_NAMESPACE = "default";
 
+/** The namespace that was found valid last: each call asks several times. */
+let lastValid = DEFAULT_NAMESPACE;
+
 /**
  * A valid namespace, or FailedPrecondition if there is none and InvalidArgument if it is no identifier.
  * Wording: containerd `pkg/namespaces` NamespaceRequired.
  */
 export function requireNamespace(namespace: string | undefined): string {
   if (namespace === undefined || namespace === "") throw fail("FailedPrecondition", "namespace is required");
+  if (namespace === lastValid) return namespace;
   validateIdentifier(namespace, "namespace validation: ");
+  lastValid = namespace;
   return namespace;
 }
 

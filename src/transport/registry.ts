@@ -23,6 +23,16 @@ export type EncodedServerStream<Request> = (
   context: HandlerContext,
 ) => Iterable<EncodedMessage> | AsyncIterable<EncodedMessage>;
 
+/** Answers straight from the bytes of a request; undefined leaves it to the method's other implementation, malformed ones too. */
+export type RawUnary = (
+  request: Uint8Array,
+  context: HandlerContext,
+) => Uint8Array | Promise<Uint8Array> | undefined;
+
+export type RawImpl<S extends DescService> = {
+  [Method in keyof S["method"]]?: S["method"][Method] extends DescMethodUnary ? RawUnary : never;
+};
+
 export type EncodedImpl<S extends DescService> = {
   [Method in keyof S["method"]]?: S["method"][Method] extends DescMethodUnary<infer I>
     ? EncodedUnary<MessageShape<I>>
@@ -36,14 +46,17 @@ export interface ServiceBinding<S extends DescService = DescService> {
   readonly service: S;
   readonly implementation: DescService extends S ? object : Partial<ServiceImpl<S>>;
   readonly encoded?: DescService extends S ? object : EncodedImpl<S>;
+  /** Asked by gRPC in front of `encoded`, which it needs. */
+  readonly raw?: DescService extends S ? object : RawImpl<S>;
 }
 
 export function bind<S extends DescService>(
   service: S,
   implementation: Partial<ServiceImpl<S>>,
   encoded?: EncodedImpl<S>,
+  raw?: RawImpl<S>,
 ): ServiceBinding<S> {
-  const binding = encoded === undefined ? { service, implementation } : { service, implementation, encoded };
+  const binding = { service, implementation, ...(encoded && { encoded }), ...(raw && { raw }) };
   return binding as ServiceBinding<S>;
 }
 

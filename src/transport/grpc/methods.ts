@@ -1,7 +1,7 @@
 import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
-import type { ServiceBinding } from "../registry.ts";
+import type { RawUnary, ServiceBinding } from "../registry.ts";
 
 interface MethodBase {
   readonly desc: DescMethod;
@@ -15,6 +15,7 @@ interface MethodBase {
 export interface UnaryMethod extends MethodBase {
   readonly kind: "unary";
   readonly call: (request: Message, context: HandlerContext) => unknown;
+  readonly raw: RawUnary | undefined;
 }
 
 export interface ServerStreamingMethod extends MethodBase {
@@ -108,6 +109,7 @@ function methodOf(desc: DescMethod, binding: ServiceBinding): Method | undefined
     desc,
     kind: desc.methodKind,
     call,
+    raw: encoded && memberOf(binding.raw, desc.localName),
     encode: encoded === undefined ? (value: unknown) => encodeAnswer(desc, value) : alreadyEncoded,
     serviceName: desc.parent.typeName,
     methodName: desc.name,

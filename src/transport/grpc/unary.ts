@@ -56,7 +56,9 @@ export class UnaryCall extends Call implements EnvelopeSink {
   #run(bytes: Uint8Array): void {
     if (this.ended) return;
     try {
-      const answer = this.#method.call(decodeRequest(this.#method, bytes), this.context);
+      const answer =
+        this.#method.raw?.(bytes, this.context) ??
+        this.#method.call(decodeRequest(this.#method, bytes), this.context);
       if (answer instanceof Promise) void this.#settle(answer);
       else this.answer(answer);
     } catch (error) {
