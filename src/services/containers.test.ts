@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { createHandlerContext } from "@connectrpc/connect";
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import {
@@ -154,5 +154,31 @@ describe("Containers", () => {
     expect(() => binding.encoded?.update?.(create(UpdateContainerRequestSchema), context)).toThrow(
       "Container.ID required",
     );
+    const { raw } = binding;
+    const bytesOf = {
+      get: toBinary(GetContainerRequestSchema, get),
+      create: toBinary(CreateContainerRequestSchema, creation),
+      update: toBinary(UpdateContainerRequestSchema, change),
+    };
+    expect(String(raw?.get?.(bytesOf.get, context))).toBe("get prod web");
+    expect(String(await raw?.create?.(bytesOf.create, context))).toBe("create prod web");
+    expect(String(await raw?.update?.(bytesOf.update, context))).toBe("update prod web a");
+    const unmasked = toBinary(UpdateContainerRequestSchema, { ...change, updateMask: undefined });
+    expect(String(await raw?.update?.(unmasked, context))).toBe("update prod web ");
+    // Malformed, uncommon, or to be refused in other words.
+    for (const odd of [new Uint8Array(0), Uint8Array.of(0x0a, 3, 0x0a, 1, 0xff), Uint8Array.of(0x0a, 9)]) {
+      expect(raw?.get?.(odd, context)).toBeUndefined();
+      expect(raw?.create?.(odd, context)).toBeUndefined();
+      expect(raw?.update?.(odd, context)).toBeUndefined();
+    }
+    for (const tail of [
+      [0x10, 1],
+      [0x12, 2, 0x08, 1],
+      [0x12, 0],
+      [0x12, 9],
+      [0x1a, 0],
+      [0x12, 3, 0x0a, 1, 0xff],
+    ])
+      expect(raw?.update?.(Buffer.concat([bytesOf.create, Buffer.from(tail)]), context)).toBeUndefined();
   });
 });

@@ -122,6 +122,27 @@ describe("unary", () => {
     expect(openCalls()).toBe(0);
   });
 
+  test("a raw variant answers what it takes; the rest, malformed requests too, is decoded", () => {
+    const asked: string[] = [];
+    const encoded = { check: ({ service }: { service: string }) => Buffer.from(`decoded ${service}`) };
+    const raw = {
+      check(request: Uint8Array) {
+        asked.push(Buffer.from(request).toString("hex"));
+        return request.length === 3 ? Buffer.alloc(77) : undefined;
+      },
+    };
+    const { open, observed } = served(bind(Health, {}, encoded, raw));
+    const bodies = [check, framed(toBinary(HealthCheckRequestSchema, create(HealthCheckRequestSchema)))];
+    const logs = [...bodies, framed(Uint8Array.of(0x0a, 9))].map((body) => {
+      const stream = open(CHECK);
+      stream.receiver?.data(body);
+      return stream.log;
+    });
+    expect(logs).toEqual([["respond 77 0"], ["respond 8 0"], ["end 13"]]);
+    expect(asked).toEqual(["0a0161", "", "0a09"]);
+    expect(observed.map(({ code }) => code)).toEqual(["OK", "OK", "Internal"]);
+  });
+
   test("a cancelled call aborts its signal in the same tick; what comes after is ignored", async () => {
     const { open, observed, logged } = served(
       bind(Health, {
