@@ -20,6 +20,7 @@ import type { Http2Limits } from "./limits.ts";
 import { Output } from "./output.ts";
 import { PingPolicy } from "./ping-policy.ts";
 import { RateLimit } from "./rate-limit.ts";
+import { receiveDirectly } from "./receive-directly.ts";
 import { ReceiveWindow } from "./receive-window.ts";
 import { Sender } from "./sender.ts";
 import { ownSettings, readSettings, Setting, settingsPayload } from "./settings.ts";
@@ -123,7 +124,7 @@ export class Connection implements FrameSink {
   /** Begins to serve; `received` is what was read of the socket before. */
   start(received: Buffer): void {
     const socket = this.#socket;
-    socket.on("data", (chunk: Buffer) => this.#received(chunk));
+    receiveDirectly(socket, (chunk) => this.#received(chunk));
     socket.on("end", () => this.#peerEnded());
     socket.on("close", () => this.#closed());
     socket.on("error", (error) => this.#logger.trace("http2 connection failed", { error }));

@@ -1,7 +1,7 @@
 import { isGrpc } from "../grpc/content-type.ts";
 import { type Field, FieldKind } from "./hpack/field.ts";
 
-/** A request's header section, checked. Shared by the requests of a connection that repeat it: never changed. */
+/** A request's header section, checked. Shared by the requests of a connection that repeat it. */
 export interface RequestHead {
   readonly method: string;
   /** Empty for CONNECT, which has none. */
@@ -13,6 +13,8 @@ export interface RequestHead {
   /** Undefined if the request does not say. */
   readonly contentLength: number | undefined;
   readonly grpc: boolean;
+  /** Fields that were asked for: the code's names, so that they are few. */
+  readonly asked: Map<string, string | undefined>;
 }
 
 /** What a decoded header block means, found out when it is asked for and then kept. */
@@ -94,6 +96,7 @@ function readHead(fields: readonly Field[]): RequestHead | string {
     fields: regular,
     contentLength,
     grpc: method !== "CONNECT" && isGrpc(contentType),
+    asked: new Map(),
   };
 }
 
@@ -111,6 +114,14 @@ function connectProblem([, scheme, path, authority]: readonly (string | undefine
 
 /** The value of `name` as `GrpcStream.header` gives it. */
 export function fieldOf(head: RequestHead, name: string): string | undefined {
+  const known = head.asked.get(name);
+  if (known !== undefined || head.asked.has(name)) return known;
+  const found = findField(head, name);
+  head.asked.set(name, found);
+  return found;
+}
+
+function findField(head: RequestHead, name: string): string | undefined {
   let found: string | undefined;
   for (const field of head.fields) {
     if (field.name !== name) continue;
