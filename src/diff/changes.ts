@@ -1,8 +1,9 @@
 import { closeSync, constants, openSync, readSync } from "node:fs";
 import { closeDescriptor, type FileStatus, openAt, readLinkAt, statusAt } from "../linux/at.ts";
 import { ChangeWriter } from "./change-writer.ts";
-import { diffFailure, shownName } from "./faults.ts";
+import { diffFailure, errnoOf, shownName } from "./faults.ts";
 import { capabilityOf, type Node } from "./node.ts";
+import { showsBelow } from "./overlay-changes.ts";
 import type { CompareJob } from "./protocol.ts";
 import { namesIn } from "./removal.ts";
 
@@ -10,8 +11,9 @@ const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, S_IFMT, S_IFDIR, S_IFLNK, S_IFREG } =
 const COMPARE_BYTES = 128 << 10;
 
 /**
- * Walks two trees side by side, both in the order of their names, and sends the layer that turns the lower into the upper.
- * Source of the rules: continuity `fs` Changes, doubleWalkDiff, sameFile. @throws system errors
+ * Walks two trees side by side, both in the order of their names, and sends the layer that turns the lower into the upper; with a folder of
+ * changes only what that names, which gives the same layer. Source of the rules: continuity `fs` Changes, doubleWalkDiff, sameFile.
+ * @throws system errors
  */
 export function compareTrees(job: CompareJob, send: (bytes: Buffer) => void): void {
   const lower = openSync(job.lower, O_RDONLY | O_DIRECTORY);
@@ -19,13 +21,38 @@ export function compareTrees(job: CompareJob, send: (bytes: Buffer) => void): vo
     const upper = openSync(job.upper, O_RDONLY | O_DIRECTORY);
     try {
       const writer = new ChangeWriter(upper, job.latestSeconds, send);
-      compareDirectories(lower, upper, "", writer);
+      if (job.changes === undefined) compareDirectories(lower, upper, "", writer);
+      else compareRoots(lower, upper, job.changes, writer);
       writer.finish();
     } finally {
       closeSync(upper);
     }
   } finally {
     closeSync(lower);
+  }
+}
+
+function compareRoots(lower: number, upper: number, changes: string, writer: ChangeWriter): void {
+  const changed = openSync(changes, O_RDONLY | O_DIRECTORY);
+  try {
+    if (showsBelow(changed)) compareChanged(lower, upper, changed, "", writer);
+    else compareDirectories(lower, upper, "", writer);
+  } finally {
+    closeSync(changed);
+  }
+}
+
+/** What `changed`, an overlay's own part of the directory, does not name is the same in both. What it hides is not there in `upper`. */
+function compareChanged(
+  lower: number,
+  upper: number,
+  changed: number,
+  path: string,
+  writer: ChangeWriter,
+): void {
+  for (const name of namesIn(changed).sort()) {
+    if (statusAt(upper, name) !== undefined) compareEntry(lower, upper, path, name, writer, changed);
+    else if (statusAt(lower, name) !== undefined) writer.removed(path, name);
   }
 }
 
@@ -55,6 +82,7 @@ function compareEntry(
   path: string,
   name: string,
   writer: ChangeWriter,
+  changed?: number,
 ): void {
   const full = path === "" ? name : `${path}/${name}`;
   try {
@@ -70,26 +98,47 @@ function compareEntry(
     const same = old !== undefined && isSame(old, node);
     if (!same) writer.changed(node);
     else if (status.links > 1) writer.unchangedLink(node);
-    if (kindOf(status) === S_IFDIR) descend(old, node, writer);
+    if (kindOf(status) === S_IFDIR) descend(old, node, writer, changed);
   } catch (error) {
     throw diffFailure(`compare ${shownName(full)}`, error);
   }
 }
 
-function descend(old: Node | undefined, node: Node, writer: ChangeWriter): void {
+function descend(old: Node | undefined, node: Node, writer: ChangeWriter, changed: number | undefined): void {
   const flags = O_RDONLY | O_DIRECTORY;
   const isOldDirectory = old !== undefined && kindOf(old.status) === S_IFDIR;
   const lower = isOldDirectory ? openAt(old.directory, old.name, flags) : undefined;
   try {
     const upper = openAt(node.directory, node.name, flags);
     try {
-      compareDirectories(lower, upper, node.path, writer);
+      const own = lower === undefined || changed === undefined ? undefined : openOwn(changed, node.name);
+      try {
+        if (lower === undefined || own === undefined) compareDirectories(lower, upper, node.path, writer);
+        else compareChanged(lower, upper, own, node.path, writer);
+      } finally {
+        if (own !== undefined) closeDescriptor(own);
+      }
     } finally {
       closeDescriptor(upper);
     }
   } finally {
     if (lower !== undefined) closeDescriptor(lower);
   }
+}
+
+/** An overlay's own part of a directory; undefined if it says nothing of what is below, so that all has to be compared. */
+function openOwn(changed: number, name: string): number | undefined {
+  let own: number;
+  try {
+    own = openAt(changed, name, O_RDONLY | O_DIRECTORY);
+  } catch (error) {
+    // A container that is running may have made something else of it.
+    if (["ENOENT", "ENOTDIR", "ELOOP"].includes(errnoOf(error))) return undefined;
+    throw error;
+  }
+  if (showsBelow(own)) return own;
+  closeDescriptor(own);
+  return undefined;
 }
 
 function isSame(one: Node, other: Node): boolean {

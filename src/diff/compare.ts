@@ -10,6 +10,7 @@ import { fail, isError, unquoted, within } from "../model/errors.ts";
 import type { Scope } from "../model/scope.ts";
 import { type Compression, layerCompression } from "./media-types.ts";
 import { withMounts } from "./mounts.ts";
+import { changesFolder } from "./overlay-changes.ts";
 import { Credit, PIECE_CREDITS } from "./protocol.ts";
 import type { Job, Workers } from "./workers.ts";
 
@@ -32,7 +33,7 @@ export async function compareMounts(
     throw fail("Unimplemented", `unsupported diff media type: ${unquoted(mediaType)}`);
   return withMounts(lower, "write", (lowerRoot) =>
     withMounts(upper, "read", async (upperRoot) => {
-      const roots = { lower: lowerRoot, upper: upperRoot };
+      const roots = { lower: lowerRoot, upper: upperRoot, changes: changesFolder(lower, upper) };
       const { digest, size } = await store(dependencies, scope, roots, {
         ...options,
         mediaType,
@@ -51,6 +52,7 @@ interface Making extends CompareOptions {
 interface Roots {
   readonly lower: string;
   readonly upper: string;
+  readonly changes: string | undefined;
 }
 
 async function store(

@@ -30,6 +30,8 @@ export interface BlobFile {
 export interface CompareJob {
   readonly lower: string;
   readonly upper: string;
+  /** An overlay's folder that names all that may differ. */
+  readonly changes: string | undefined;
   /** Upper bound of modification times, seconds since 1970. */
   readonly latestSeconds: number | undefined;
   /** One int32 each: {@link Credit}. */
