@@ -73,6 +73,8 @@ export function contentService(dependencies: {
         yield* readEncoded(await open(request, context), request);
       },
     },
+    undefined,
+    ["write"],
   );
 }
 

@@ -48,6 +48,11 @@ export interface ServiceBinding<S extends DescService = DescService> {
   readonly encoded?: DescService extends S ? object : EncodedImpl<S>;
   /** Asked by gRPC in front of `encoded`, which it needs. */
   readonly raw?: DescService extends S ? object : RawImpl<S>;
+  /**
+   * Names of the methods, client-streaming or bidi, whose requests pass by: the implementation keeps nothing of a request when it asks for
+   * the next one, whose memory may be the same.
+   */
+  readonly passing?: readonly string[];
 }
 
 export function bind<S extends DescService>(
@@ -55,8 +60,10 @@ export function bind<S extends DescService>(
   implementation: Partial<ServiceImpl<S>>,
   encoded?: EncodedImpl<S>,
   raw?: RawImpl<S>,
+  passing?: readonly (keyof S["method"] & string)[],
 ): ServiceBinding<S> {
-  const binding = { service, implementation, ...(encoded && { encoded }), ...(raw && { raw }) };
+  const more = { ...(encoded && { encoded }), ...(raw && { raw }), ...(passing && { passing }) };
+  const binding = { service, implementation, ...more };
   return binding as ServiceBinding<S>;
 }
 

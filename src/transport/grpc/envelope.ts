@@ -1,4 +1,5 @@
 import { BunkerdError } from "../../model/errors.ts";
+import type { MessageMemory } from "./message-memory.ts";
 
 /** Length-prefixed messages of a gRPC body (PROTOCOL-HTTP2.md): one byte of flags, four of length, the message. */
 
@@ -24,10 +25,13 @@ export class EnvelopeDecoder {
   #length = 0;
   #buffer: Uint8Array | undefined;
   #filled = 0;
+  readonly #memory: MessageMemory | undefined;
 
-  constructor(sink: EnvelopeSink, maxBytes: number) {
+  /** @param memory for messages whose sink says there when it needs them no more */
+  constructor(sink: EnvelopeSink, maxBytes: number, memory?: MessageMemory) {
     this.#sink = sink;
     this.#maxBytes = maxBytes;
+    this.#memory = memory;
   }
 
   /** True between two messages, false within one. */
@@ -99,7 +103,8 @@ export class EnvelopeDecoder {
     if (old !== undefined && old.length >= needed) return old;
     const size = Math.min(this.#length, Math.max(needed * AHEAD, FIRST_BUFFER_BYTES));
     // Not cleared: it is delivered once all of it has been written to.
-    const grown = Buffer.allocUnsafeSlow(size);
+    const grown =
+      (size === this.#length ? this.#memory?.take(size) : undefined) ?? Buffer.allocUnsafeSlow(size);
     if (old !== undefined) grown.set(old.subarray(0, this.#filled));
     this.#buffer = grown;
     return grown;

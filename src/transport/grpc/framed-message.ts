@@ -1,4 +1,5 @@
 import { PREFIX_BYTES } from "./envelope.ts";
+import { Spares } from "./spares.ts";
 
 /** Bytes between two gaps: what every peer of HTTP/2 takes in one DATA frame (RFC 9113 section 6.5.2). */
 export const STRETCH_BYTES = 1 << 14;
@@ -12,38 +13,20 @@ const SLAB_BYTES = (1 << 20) + 1024;
 /** A smaller message than this has memory of its own. */
 const MIN_SLAB_BYTES = 64 << 10;
 
-/** Slabs that are kept for the next messages, and for how long. */
-const MAX_SPARE_SLABS = 4;
-const SPARE_MS = 10_000;
-
 interface Slab {
   readonly buffer: Uint8Array;
   /** Its stretches, whole, as far as they were asked for. */
   readonly stretches: Uint8Array[];
 }
 
-const spare: Slab[] = [];
-let timer: ReturnType<typeof setTimeout> | undefined;
+const spares = new Spares<Slab>();
 
 function takeSlab(bytes: number): Slab {
   const isUsual = bytes >= MIN_SLAB_BYTES && bytes <= SLAB_BYTES;
-  const kept = isUsual ? spare.pop() : undefined;
+  const kept = isUsual ? spares.take() : undefined;
   if (kept !== undefined) return kept;
   const memory = Buffer.allocUnsafeSlow(isUsual ? SLAB_BYTES : bytes);
   return { buffer: new Uint8Array(memory.buffer, memory.byteOffset, memory.length), stretches: [] };
-}
-
-function giveSlab(slab: Slab): void {
-  if (spare.length >= MAX_SPARE_SLABS || slab.buffer.length !== SLAB_BYTES) return;
-  spare.push(slab);
-  if (timer !== undefined) timer.refresh();
-  else timer = setTimeout(dropSpare, SPARE_MS).unref();
-}
-
-/** An idle daemon keeps no memory for streams to come. */
-function dropSpare(): void {
-  timer = undefined;
-  spare.length = 0;
 }
 
 /**
@@ -108,7 +91,7 @@ export class FramedMessage {
   release(): void {
     const slab = this.#slabNow();
     this.#slab = undefined;
-    giveSlab(slab);
+    if (slab.buffer.length === SLAB_BYTES) spares.give(slab);
   }
 
   #view(slab: Slab, at: number, end: number): Uint8Array {

@@ -10,6 +10,8 @@ interface MethodBase {
   readonly methodName: string;
   /** Bytes of a value that `call` answered or yielded. @throws Internal */
   readonly encode: (value: unknown) => Uint8Array;
+  /** See {@link ServiceBinding.passing}. */
+  readonly passing: boolean;
 }
 
 export interface UnaryMethod extends MethodBase {
@@ -113,6 +115,7 @@ function methodOf(desc: DescMethod, binding: ServiceBinding): Method | undefined
     encode: encoded === undefined ? (value: unknown) => encodeAnswer(desc, value) : alreadyEncoded,
     serviceName: desc.parent.typeName,
     methodName: desc.name,
+    passing: binding.passing?.includes(desc.localName) === true,
     // `bind()` has checked the function's type against the descriptor's kind.
   } as Method;
 }

@@ -1,5 +1,6 @@
 import type { Message } from "@bufbuild/protobuf";
 import type { TransportLimits } from "../limits.ts";
+import type { MessageMemory } from "./message-memory.ts";
 import type { GrpcStream } from "./stream.ts";
 
 /** A message as it came, decoded when it is asked for. */
@@ -32,15 +33,21 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
   #closed = false;
   #failure: { readonly error: unknown } | undefined;
   #waiter: Waiter | undefined;
+  readonly #memory: MessageMemory | undefined;
+  /** The message that the reader has, if its memory is to come back. */
+  #lent: Uint8Array | undefined;
 
+  /** @param memory of messages that the reader is done with when it asks for the next */
   constructor(
     stream: Pick<GrpcStream, "pause" | "resume">,
     decode: Decode,
     limits: Pick<TransportLimits, "maxQueuedMessages" | "maxQueuedBytes">,
+    memory?: MessageMemory,
   ) {
     this.#stream = stream;
     this.#decode = decode;
     this.#limits = limits;
+    this.#memory = memory;
   }
 
   [Symbol.asyncIterator](): this {
@@ -83,6 +90,8 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
 
   next(): Promise<IteratorResult<Message, undefined>> {
     if (this.#waiter !== undefined) return Promise.reject(new Error("a request stream has one reader"));
+    if (this.#lent !== undefined) this.#memory?.give(this.#lent);
+    this.#lent = undefined;
     const message = this.#queued[this.#next];
     if (message !== undefined) {
       this.#taken(message);
@@ -142,6 +151,7 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
   }
 
   #settle(waiter: Waiter, { bytes, compressed }: QueuedMessage): void {
+    this.#lent = bytes;
     try {
       const message = this.#decode(bytes, compressed);
       if (!(message instanceof Promise)) waiter.resolve({ done: false, value: message });

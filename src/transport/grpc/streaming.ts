@@ -4,6 +4,7 @@ import { extraMessage, noMessage, truncated } from "./cardinality.ts";
 import { compress, decompress } from "./compression.ts";
 import { EnvelopeDecoder, type EnvelopeSink } from "./envelope.ts";
 import { FramedMessage } from "./framed-message.ts";
+import { MessageMemory } from "./message-memory.ts";
 import { decodeRequest, type ServerStreamingMethod, type StreamingMethod } from "./methods.ts";
 import { RequestQueue } from "./requests.ts";
 import type { GrpcStream } from "./stream.ts";
@@ -23,10 +24,16 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
   /** Bytes written since other events had their turn. */
   #turnBytes = 0;
 
-  constructor(stream: GrpcStream, method: StreamingMethod, server: CallServer, settings: CallSettings) {
+  constructor(
+    stream: GrpcStream,
+    method: StreamingMethod,
+    server: CallServer,
+    settings: CallSettings,
+    memory?: MessageMemory,
+  ) {
     super(stream, method, server, settings);
     this.#streaming = method;
-    this.decoder = new EnvelopeDecoder(this, server.limits.maxReceiveBytes);
+    this.decoder = new EnvelopeDecoder(this, server.limits.maxReceiveBytes, memory);
   }
 
   get heldBytes(): number {
@@ -181,13 +188,11 @@ export class ClientStreamingCall extends StreamingCall {
     server: CallServer,
     settings: CallSettings,
   ) {
-    super(stream, method, server, settings);
+    const memory = method.passing ? new MessageMemory() : undefined;
+    super(stream, method, server, settings, memory);
     this.#method = method;
-    this.#requests = new RequestQueue(
-      stream,
-      (bytes, compressed) => this.decode(bytes, compressed),
-      server.limits,
-    );
+    const decode = (bytes: Uint8Array, compressed: boolean) => this.decode(bytes, compressed);
+    this.#requests = new RequestQueue(stream, decode, server.limits, memory);
   }
 
   /** Calls the implementation; the stream may deliver messages from now on. */

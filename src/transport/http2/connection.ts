@@ -125,6 +125,7 @@ export class Connection implements FrameSink {
   start(received: Buffer): void {
     const socket = this.#socket;
     receiveDirectly(socket, (chunk) => this.#received(chunk));
+    socket.on("drain", () => this.#output.drained());
     socket.on("end", () => this.#peerEnded());
     socket.on("close", () => this.#closed());
     socket.on("error", (error) => this.#logger.trace("http2 connection failed", { error }));

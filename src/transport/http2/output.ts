@@ -33,7 +33,7 @@ interface Held {
 /**
  * The frames of one connection on their way out: collected until `flush`, then written at once. A buffer is only held between the
  * first frame and the flush, so an idle connection has none. The kernel is given what it has room for; the rest waits in the
- * socket's queue, or where it lies if it is a framed message's.
+ * socket's queue, or where it lies if it is a framed message's: those are sent past the socket, which copies what the kernel does not take.
  */
 export class Output {
   readonly #socket: Socket;
@@ -47,7 +47,7 @@ export class Output {
   #finishing: FramedMessage | undefined;
   #blocked = false;
   #closed = false;
-  readonly #written = (): void => this.#queueWritten();
+  readonly #written = (): void => this.drained();
   /** The largest DATA frame that the peer takes. */
   maxFrameBytes = 1 << 14;
   /** The next header block must say that we use no dynamic table: the peer has made its own smaller. */
@@ -86,11 +86,12 @@ export class Output {
       return;
     }
     this.#queueHeld();
-    const wasBlocked = this.#blocked;
-    const sent = wasBlocked ? 0 : this.#send(buffer, 0, bytes);
-    if (sent < bytes) this.#queue(buffer.subarray(sent, bytes));
-    if (!this.#blocked) giveBuffer(buffer);
-    else if (!wasBlocked) this.#lent = buffer;
+    const chunk = buffer.subarray(0, bytes);
+    // Behind others it may end below the mark at which the socket says "drain".
+    const accepted = this.#blocked ? this.#socket.write(chunk, this.#written) : this.#socket.write(chunk);
+    if (this.#socket.writableLength === 0) giveBuffer(buffer);
+    else if (!accepted && !this.#blocked) this.#lent = buffer;
+    if (!accepted) this.#blocked = true;
   }
 
   /** Nothing more will leave than what is on its way; buffers are let go. */
@@ -124,14 +125,15 @@ export class Output {
     if (held === undefined) return;
     const { message, end } = held;
     while (!this.#blocked) {
-      held.at += this.#send(message.buffer, held.at, end);
+      const fd = descriptorOf(this.#socket);
+      if (fd !== undefined) held.at += sendNow(fd, message.buffer, held.at, end);
       if (held.at === end) {
         this.#held = undefined;
         if (this.#finishing === message) message.release();
         this.#finishing = undefined;
         return;
       }
-      const wake = descriptorOf(this.#socket) === undefined ? end : Math.min(held.at + WAKE_BYTES, end);
+      const wake = fd === undefined ? end : Math.min(held.at + WAKE_BYTES, end);
       this.#queue(message.buffer.slice(held.at, wake));
       held.at = wake;
     }
@@ -146,18 +148,13 @@ export class Output {
     this.#queue(held.message.buffer.subarray(held.at, held.end));
   }
 
-  /** Answers how much the kernel took; 0 if it must be asked by the socket. */
-  #send(buffer: Uint8Array, from: number, to: number): number {
-    const fd = descriptorOf(this.#socket);
-    return fd === undefined ? 0 : sendNow(fd, buffer, from, to);
-  }
-
   #queue(bytes: Uint8Array): void {
     this.#socket.write(bytes, this.#written);
     if (this.#socket.writableLength > 0) this.#blocked = true;
   }
 
-  #queueWritten(): void {
+  /** The socket may have taken everything: it says "drain", or has written what `#queue` gave it. */
+  drained(): void {
     if (!this.#blocked || this.#socket.writableLength > 0) return;
     this.#blocked = false;
     if (this.#lent !== undefined) giveBuffer(this.#lent);
@@ -238,9 +235,12 @@ function putBytes(target: Uint8Array, at: number, bytes: Uint8Array): void {
   for (let i = 0; i < length; i++) target[at + i] = bytes[i] ?? 0;
 }
 
-/** The descriptor that the runtime has for the socket; undefined if it is closed, or if what goes through it is not what is sent. */
+/**
+ * The descriptor that the runtime has for the socket; undefined if it is closed, something waits in its queue, or what goes through it
+ * is not what is sent.
+ */
 function descriptorOf(socket: Socket): number | undefined {
-  if ("encrypted" in socket) return undefined;
+  if (socket.writableLength > 0 || "encrypted" in socket) return undefined;
   const fd = (socket as { _handle?: { fd?: number } | null })._handle?.fd;
   return fd !== undefined && fd >= 0 ? fd : undefined;
 }
