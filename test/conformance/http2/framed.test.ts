@@ -28,7 +28,7 @@ describe("a framed message", () => {
     [2, 16_380],
     [40, 100_000],
     [1, 0],
-    [1, 5 * MIB],
+    [1, 3 * MIB],
   ] as const) {
     test(`${count} of ${size} bytes arrive whole, in frames of at most 16 KiB`, () =>
       served(async (client) => {

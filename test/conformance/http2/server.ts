@@ -143,9 +143,10 @@ async function framed(
   stream.sendHeaders(RESPONSE_HEADERS);
   for (let index = 0; index < count; index++) {
     const message = new FramedMessage(size);
+    const pattern = patternOf(index, size);
     let at = 0;
     for (const part of message.from(0)) {
-      part.set(patternOf(index, size).subarray(at, at + part.length));
+      part.set(pattern.subarray(at, at + part.length));
       at += part.length;
     }
     server.written += 1;
