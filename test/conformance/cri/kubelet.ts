@@ -152,7 +152,7 @@ async function walk(
       },
       explain: (name: string) => tailOf(join(folder, "kubelet.log"), name),
     };
-    return await showPods(place, say);
+    return await showPods(place, kind === "bunkerd", say);
   } finally {
     await kubelet.kill();
     await removeAll(daemon);
