@@ -19,6 +19,11 @@ const SMALL_WRITE_BYTES = 256 * 1024;
 const SMALLEST_GROWTH = 32 * 1024;
 const ALLOCATION_BYTES = 16 * 1024 * 1024;
 
+/** Commits of so few pages prepare the pages behind them. */
+const SMALL_COMMIT_PAGES = 16;
+/** What a small commit that comes to untouched pages writes zeros to. */
+const PREPARED_BYTES = 256 * 1024;
+
 export interface CommitPlan {
   readonly meta: Meta;
   /** The meta page as it is to be written. */
@@ -105,10 +110,15 @@ function planFreelist(
  * Makes the plan durable. Throws {@link fileFailure}'s errors when the old state still stands for sure, and {@link MetaInDoubt} when a
  * failed meta write may have reached the disk.
  */
-export async function writeCommit(file: PageFile, plan: CommitPlan): Promise<CommitCost> {
+export async function writeCommit(
+  file: PageFile,
+  plan: CommitPlan,
+  prepare?: (plan: CommitPlan) => void,
+): Promise<CommitCost> {
   const { meta } = plan;
   if (plan.grows) await growFile(file, meta);
   const bytes = await writePages(file, plan);
+  prepare?.(plan);
   const started = performance.now();
   await syncFile(file, `fdatasync of the pages of transaction ${meta.txid}`, "bolt.beforeDataSync");
   const between = performance.now();
@@ -167,6 +177,27 @@ async function growFile(file: PageFile, meta: Meta): Promise<void> {
   } catch (error) {
     throw fileFailure(file.path, `growth to ${needed} bytes`, error);
   }
+}
+
+/**
+ * Makes commits that follow cheaper: a page that lies in a hole of the file costs its fdatasync a commit of the file system's journal, one
+ * that holds zeros does not. `from` is the first page that may be a hole; answers the first one that still is.
+ */
+export function preparePages(file: PageFile, { meta, pages }: CommitPlan, from: number): number {
+  if (meta.pageCount <= from) return from;
+  if (pages.length > SMALL_COMMIT_PAGES) return meta.pageCount;
+  const start = meta.pageCount * meta.pageSize;
+  const bytes = Math.min(PREPARED_BYTES, file.size() - start);
+  if (bytes <= 0) return meta.pageCount;
+  try {
+    file.write([new Uint8Array(bytes)], start);
+  } catch (error) {
+    const failure = fileFailure(file.path, `write of ${bytes} bytes behind page ${meta.pageCount}`, error);
+    // Nothing needs them yet: the commit that does will say that there is no room.
+    if (failure.code !== "ResourceExhausted") throw failure;
+    return meta.pageCount;
+  }
+  return Math.floor((start + bytes) / meta.pageSize);
 }
 
 /** Bytes to which a file grows that needs `needed`. */

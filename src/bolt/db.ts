@@ -6,7 +6,7 @@
  */
 import { fail } from "../model/errors.ts";
 import { findProblems } from "./check.ts";
-import { type CommitPlan, MetaInDoubt, planCommit, undoMeta, writeCommit } from "./commit.ts";
+import { type CommitPlan, MetaInDoubt, planCommit, preparePages, undoMeta, writeCommit } from "./commit.ts";
 import { loadFreelist } from "./free-scan.ts";
 import type { Freelist } from "./freelist.ts";
 import type { Meta } from "./meta.ts";
@@ -108,6 +108,8 @@ export class Db {
   #meta: Meta;
   #freelist: Freelist | undefined;
   #freelistPages = 0;
+  /** Pages from here on may lie in a hole of the file. */
+  #firstHole: number;
   /** A commit whose meta page may have become durable although it failed. */
   #doubtfulTxid: number | undefined;
   #closed = false;
@@ -119,6 +121,7 @@ export class Db {
     this.#options = { ...options, verify: options.verify ?? process.env["BUNKERD_BOLT_VERIFY"] === "1" };
     this.#file = file;
     this.#meta = found.meta;
+    this.#firstHole = found.meta.pageCount;
     this.#metaPages = [...found.pages];
     this.#store = new PageStore(file, found.meta.pageSize, options.cacheBytes ?? DEFAULT_CACHE_BYTES);
     this.#queue = new UpdateQueue(file.path, (calls) => this.#runBatch(calls));
@@ -298,7 +301,9 @@ export class Db {
 
   async #write(plan: CommitPlan): Promise<{ pages: number; bytes: number; fsyncSeconds: number }> {
     try {
-      return await writeCommit(this.#file, plan);
+      return await writeCommit(this.#file, plan, (written) => {
+        this.#firstHole = preparePages(this.#file, written, this.#firstHole);
+      });
     } catch (error) {
       if (!(error instanceof MetaInDoubt)) throw error;
       this.#doubtfulTxid = plan.meta.txid;

@@ -187,3 +187,66 @@ describe("a damaged page", () => {
     await db.close();
   });
 });
+
+describe("zeros behind the pages in use", () => {
+  const isZero = (buffers: readonly Uint8Array[]): boolean =>
+    buffers.every((part) => part.every((b) => b === 0));
+
+  /** A file that tells where zeros were written to, or refuses them. */
+  function watched(refuse?: string): { file: MemoryPageFile; zeros: number[] } {
+    const file = new MemoryPageFile();
+    const zeros: number[] = [];
+    const write = file.write.bind(file);
+    file.write = (buffers, position) => {
+      if (isZero(buffers)) {
+        zeros.push(position / 4096);
+        if (refuse !== undefined) throw systemError(refuse);
+      }
+      write(buffers, position);
+    };
+    return { file, zeros };
+  }
+
+  const grow = async (db: Db, count: number, size: number): Promise<void> => {
+    for (let at = 0; at < count; at++)
+      await db.update((tx) => tx.createBucketIfNotExists("a").put(`${at}`, new Uint8Array(size).fill(1)));
+  };
+
+  test("are written by small commits, seldom, and never over a page", async () => {
+    const { file, zeros } = watched();
+    const db = Db.open(file.path, { file, verify: true });
+    await grow(db, 60, 6000);
+    const { pageCount } = db.stats();
+    expect(pageCount).toBeGreaterThan(95);
+    expect(zeros.length).toBeGreaterThanOrEqual(2);
+    expect(zeros.length).toBeLessThan(10);
+    expect(zeros).toEqual([...zeros].sort((a, b) => a - b));
+    await db.close();
+    const again = Db.open(file.path, { file: new MemoryPageFile(file.content) });
+    expect(again.check()).toEqual([]);
+    await again.close();
+  });
+
+  test("are not written by large ones", async () => {
+    const { file, zeros } = watched();
+    const db = Db.open(file.path, { file });
+    await db.update((tx) => {
+      const bucket = tx.createBucket("a");
+      for (let at = 0; at < 60; at++) bucket.put(`${at}`, new Uint8Array(6000).fill(1));
+    });
+    expect(zeros).toEqual([]);
+    await db.close();
+  });
+
+  test("may find no room, but no broken disk", async () => {
+    const full = watched("ENOSPC");
+    const db = Db.open(full.file.path, { file: full.file });
+    await grow(db, 20, 6000);
+    expect(full.zeros.length).toBeGreaterThan(0);
+    await db.close();
+    const broken = watched("EIO");
+    const other = Db.open(broken.file.path, { file: broken.file });
+    expect(await failureOf(grow(other, 1, 6000))).toStartWith("DataLoss: write of ");
+    await other.close();
+  });
+});

@@ -7,8 +7,8 @@ const BUSY_INTERVAL_MS = 2000;
 const IDLE_INTERVAL_MS = 5000;
 /** Between the steps of a release: the runtime's own collector follows the first. */
 const STEP_MS = 2000;
-/** Below this share of an interval on the processor the daemon is idle. */
-const IDLE_SHARE = 0.03;
+/** Below this share of an interval on the processor the daemon is idle: about a thousand Gets a second are more. */
+const IDLE_SHARE = 0.01;
 /** Growth since the last time that is worth a collection after work. */
 const WORTHWHILE_BYTES = 4 << 20;
 /** Growth that is worth one without. */
