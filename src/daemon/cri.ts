@@ -26,6 +26,8 @@ export interface CriParts {
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
   readonly runtime: Runtime;
+  /** Other processes' sandbox controllers, by name. */
+  readonly sandboxers: ReadonlyMap<string, SandboxController>;
   readonly transfers: LocalTransfers | undefined;
   readonly version: string;
   readonly stack: AsyncDisposableStack;
@@ -77,6 +79,8 @@ export async function startCri(given: CriParts): Promise<CriServices> {
     (needed) =>
       sandboxControllerService({
         async controller(name) {
+          const proxied = given.sandboxers.get(name);
+          if (proxied !== undefined) return proxied;
           if (name === "shim") return needed.sandboxes;
           return name === "podsandbox" ? (await cri?.get())?.controllers.get(name) : undefined;
         },
@@ -105,7 +109,7 @@ interface CriNeeds {
 }
 
 async function open(
-  { parts, config, logger, clock, version }: CriParts,
+  { parts, config, logger, clock, sandboxers, version }: CriParts,
   { images: stores, running: tasks, exchange: events, sandboxes }: CriNeeds,
 ): Promise<OpenCri> {
   const { openCri } = await import("../cri/open.ts");
@@ -117,7 +121,7 @@ async function open(
       .filter(({ type }) => type === PluginType.snapshotter)
       .map(({ id, exports }) => [id, exports["root"] ?? ""]),
   );
-  const controllers = new Map([["shim", sandboxes]]);
+  const controllers = new Map([["shim", sandboxes], ...sandboxers]);
   const dependencies = { ...stores, tasks, controllers, events, snapshotterRoots, clock, logger };
   const withNri = !config.nri.disable && !config.disabledPlugins.has("io.containerd.nri.v1.nri");
   const nri = withNri ? { config: config.nri, version } : undefined;

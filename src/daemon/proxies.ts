@@ -1,8 +1,10 @@
 import type { Remote } from "../client/remote.ts";
+import type { RemoteSandboxController } from "../client/sandbox-controller.ts";
 import type { Config, ProxyPluginConfig } from "../config/config.ts";
 import type { Differ } from "../model/diff.ts";
 import { fail } from "../model/errors.ts";
 import { parsePlatform, platformOf } from "../model/platforms.ts";
+import type { SandboxController } from "../model/sandboxes.ts";
 import type { Snapshotter } from "../model/snapshots.ts";
 import { type PartName, type Parts, PluginType } from "./parts.ts";
 
@@ -19,6 +21,7 @@ export class Proxies {
   readonly #parts: Parts;
   readonly #plugins: Config["proxyPlugins"];
   readonly #remotes = new Map<string, Remote>();
+  readonly #controllers = new Map<string, RemoteSandboxController>();
 
   constructor(parts: Parts, plugins: Config["proxyPlugins"]) {
     this.#parts = parts;
@@ -52,14 +55,29 @@ export class Proxies {
     }
   }
 
+  /** Those that are sandbox controllers, by name. */
+  async startSandboxControllers(): Promise<ReadonlyMap<string, SandboxController>> {
+    for (const [name, plugin] of this.#of(PluginType.sandboxController)) {
+      const part = await this.#parts.start(nameOf(name, plugin), {}, async () => {
+        const { RemoteSandboxController } = await import("../client/sandbox-controller.ts");
+        return new RemoteSandboxController(await this.#remote(plugin.address), name);
+      });
+      if (part !== undefined) this.#controllers.set(name, part);
+    }
+    return this.#controllers;
+  }
+
+  /** Ends the waits for sandboxes of other processes. */
+  stopWaiting(): void {
+    for (const controller of this.#controllers.values()) controller.stopWaiting();
+  }
+
   /** Lists those that this daemon cannot do with. */
   async refuseOthers(): Promise<void> {
-    for (const type of [PluginType.content, PluginType.sandboxController]) {
-      for (const [name, plugin] of this.#of(type)) {
-        await this.#parts.startOptional(nameOf(name, plugin), {}, () => {
-          throw fail("Unimplemented", `proxy plugin ${JSON.stringify(name)} of type ${type}`);
-        });
-      }
+    for (const [name, plugin] of this.#of(PluginType.content)) {
+      await this.#parts.startOptional(nameOf(name, plugin), {}, () => {
+        throw fail("Unimplemented", `proxy plugin ${JSON.stringify(name)} of type ${PluginType.content}`);
+      });
     }
   }
 
