@@ -30,7 +30,13 @@ import {
   script,
   startCri,
 } from "../support/cri.ts";
-import { containerdProgram, type Daemon, daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
+import {
+  containerdProgram,
+  type Daemon,
+  daemonKinds,
+  startDaemon,
+  WITHOUT_COLLECTION,
+} from "../support/daemons.ts";
 import { inNamespace } from "../support/grpc.ts";
 import { enterHostNetwork } from "../support/netns.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
@@ -47,7 +53,10 @@ const proxy = (name: string, type: string, address: string): string =>
   `[proxy_plugins.${name}]\ntype = "${type}"\naddress = "${address}"`;
 
 /** A process of its own would do the same: what counts is the socket. */
-async function serve(name: string, binding: ServiceBinding): Promise<{ path: string; close(): Promise<void> }> {
+async function serve(
+  name: string,
+  binding: ServiceBinding,
+): Promise<{ path: string; close(): Promise<void> }> {
   const path = join(folder, name);
   const listener = new Listener({ path }, { bindings: [binding], logger: silentLogger });
   await listener.start();
@@ -89,11 +98,19 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
       expect(await ctr("images", "import", "--local", "one.tar")).toMatchObject({ code: 0 });
       expect(calls).toEqual(["apply"]);
       const [chain = ""] = (await ctr("snapshots", "ls")).stdout.match(/sha256:\w+/) ?? [];
-      const made = await ctr("snapshots", "diff", "--media-type", "application/vnd.oci.image.layer.v1.tar", chain);
+      const made = await ctr(
+        "snapshots",
+        "diff",
+        "--media-type",
+        "application/vnd.oci.image.layer.v1.tar",
+        chain,
+      );
       expect(made).toMatchObject({ code: 0, stdout: expect.stringContaining("hello\n") });
       expect(calls).toEqual(["apply", "compare"]);
       const listed = await ctr("plugins", "ls", "-d", "id==far");
-      expect(listed.stdout).toMatch(new RegExp(`Type: +io.containerd.differ.v1[\\s\\S]*address +${served.path}`));
+      expect(listed.stdout).toMatch(
+        new RegExp(`Type: +io.containerd.differ.v1[\\s\\S]*address +${served.path}`),
+      );
     } finally {
       client.close();
       await served.close();
