@@ -111,6 +111,10 @@ test("a snapshot without a parent is given one when it is committed", async () =
   await store.commit(scope, "top", "b", { parent: "base" });
   expect(await store.stat(scope, "top")).toMatchObject({ kind: Kind.COMMITTED, parent: "base" });
   expect(await codeOf(store.remove(scope, "base"))).toContain("cannot remove snapshot with child");
+  // Another one than it has is passed over (containerd `core/metadata/snapshot.go` Commit).
+  await store.prepare(scope, "c", "base");
+  await store.commit(scope, "kept", "c", { parent: "top" });
+  expect(await store.stat(scope, "kept")).toMatchObject({ kind: Kind.COMMITTED, parent: "base" });
 });
 
 test("of many with one key one succeeds, and nothing is left of the others", async () => {

@@ -100,7 +100,7 @@ export class RestartMonitor {
     }
   }
 
-  /** Brings one container's task into the state that is asked for. */
+  /** Brings one container's task into the state that is asked for. A shim that does not answer is left alone: its container may well run. */
   async #settle(scope: Scope, container: Container): Promise<void> {
     const { tasks } = this.#dependencies;
     const wanted = container.labels[LABEL.status];
@@ -109,7 +109,7 @@ export class RestartMonitor {
       if (task !== undefined && task.status !== Status.STOPPED) await this.#end(scope, container.id);
       return;
     }
-    if (wanted !== "running" || task?.status === Status.RUNNING || task?.status === Status.UNKNOWN) return;
+    if (wanted !== "running" || task?.status === Status.RUNNING) return;
     if (task?.status === Status.PAUSED || task?.status === Status.PAUSING) return;
     if (shouldStart(container.labels, task?.exitStatus ?? 0)) await this.#start(scope, container);
   }
