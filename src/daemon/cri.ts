@@ -16,6 +16,7 @@ import { sandboxControllerService } from "../services/sandboxes.ts";
 import type { LocalTransfers } from "../transfer/local.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
 import { type Parts, PluginType } from "./parts.ts";
+import type { Proxies } from "./proxies.ts";
 import type { Runtime } from "./runtime.ts";
 
 export interface CriParts {
@@ -26,8 +27,7 @@ export interface CriParts {
   readonly exchange: Exchange | undefined;
   readonly metadata: Metadata | undefined;
   readonly runtime: Runtime;
-  /** Other processes' sandbox controllers, by name. */
-  readonly sandboxers: ReadonlyMap<string, SandboxController>;
+  readonly proxies: Proxies;
   readonly transfers: LocalTransfers | undefined;
   readonly version: string;
   readonly stack: AsyncDisposableStack;
@@ -48,6 +48,7 @@ export async function startCri(given: CriParts): Promise<CriServices> {
   const { parts, exchange, metadata, runtime, transfers, version, stack } = given;
   const { tasks, sandboxes } = runtime;
   const part = (type: string, id: string) => ({ type, id });
+  const sandboxers = await given.proxies.startSandboxControllers();
   const { faults } = given.config.cri;
   const images = await parts.startOptional(
     part(PluginType.cri, "images"),
@@ -64,7 +65,7 @@ export async function startCri(given: CriParts): Promise<CriServices> {
   const cri = await parts.start(
     part(PluginType.podSandbox, "podsandbox"),
     { images, running, exchange, sandboxes },
-    (needed) => lazily(() => open(given, needed)),
+    (needed) => lazily(() => open(given, needed, sandboxers)),
   );
   stack.defer(async () => await (await cri?.opened)?.close());
   const pods = await parts.start(part(PluginType.grpc, "cri"), { cri }, (needed) => {
@@ -79,7 +80,7 @@ export async function startCri(given: CriParts): Promise<CriServices> {
     (needed) =>
       sandboxControllerService({
         async controller(name) {
-          const proxied = given.sandboxers.get(name);
+          const proxied = sandboxers.get(name);
           if (proxied !== undefined) return proxied;
           if (name === "shim") return needed.sandboxes;
           return name === "podsandbox" ? (await cri?.get())?.controllers.get(name) : undefined;
@@ -109,8 +110,9 @@ interface CriNeeds {
 }
 
 async function open(
-  { parts, config, logger, clock, sandboxers, version }: CriParts,
+  { parts, config, logger, clock, version }: CriParts,
   { images: stores, running: tasks, exchange: events, sandboxes }: CriNeeds,
+  sandboxers: ReadonlyMap<string, SandboxController>,
 ): Promise<OpenCri> {
   const { openCri } = await import("../cri/open.ts");
   const folder = `${PluginType.grpc}.cri`;

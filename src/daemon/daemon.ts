@@ -69,18 +69,10 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const { differs, service: diff } = await startDiff(parts, config, metadata, proxies);
   const runtime = await startRuntime({ ...base, metadata, differs: diff?.differs ?? [], version });
   const { tasks } = runtime;
-  const sandboxers = await proxies.startSandboxControllers();
   await proxies.refuseOthers();
   const transfer = await startTransfer({ ...base, metadata, differs });
   const restart = await startRestart({ ...base, metadata, tasks });
-  const cri = await startCri({
-    ...base,
-    metadata,
-    runtime,
-    sandboxers,
-    transfers: transfer.transfers,
-    version,
-  });
+  const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
   const bindings = await startServices({
     ...{ parts, exchange, metadata, collection, mounts, diff, tasks, transfer, health },
     ...{ cri: cri.bindings, root, version, revision },

@@ -68,6 +68,8 @@ const SANDBOX_FILE = "sandbox";
 const SANDBOX_VERSION = 3;
 /** What a task came to whose shim died and cannot be asked. */
 const UNKNOWN_EXIT_STATUS = 255;
+/** Those whose shims this daemon has started. */
+const OWN_SANDBOXERS: ReadonlySet<string> = new Set(["", "podsandbox", "shim"]);
 
 /** The shims of all namespaces: containerd's `core/runtime/v2/shim_manager.go`. */
 export class Shims {
@@ -148,7 +150,7 @@ export class Shims {
     const { bundle } = shim;
     this.#forget(shim);
     const logger = this.#loggerOf(bundle);
-    await this.#shutdown(shim, this.#isShared(shim), logger);
+    await this.#end(shim, logger);
     const program = await readText(join(bundle.path, BINARY_FILE));
     // runc's shim has done all of it already, and asking once more costs two processes.
     if (program !== undefined && !isRuncShim(program)) await this.#deleteByProgram(bundle, program, logger);
@@ -169,7 +171,7 @@ export class Shims {
       if (!isError(error, "NotFound"))
         logger.debug("delete of a discarded task", { error: messageOf(error) });
     }
-    await this.#shutdown(shim, this.#isShared(shim), logger);
+    await this.#end(shim, logger);
     await this.clear(bundle);
   }
 
@@ -246,6 +248,24 @@ export class Shims {
 
   #forget({ bundle }: Shim): boolean {
     return this.#shims.get(bundle.namespace)?.delete(bundle.id) ?? false;
+  }
+
+  /** Lets go of the shim of a task that is gone: one of another process's sandbox is that one's to end. */
+  async #end(shim: Shim, logger: Logger): Promise<void> {
+    if (await this.#isForeign(shim)) shim.close();
+    else await this.#shutdown(shim, this.#isShared(shim), logger);
+  }
+
+  async #isForeign({ bundle: { namespace, path } }: Shim): Promise<boolean> {
+    const sandboxId = await readText(join(path, SANDBOX_FILE));
+    if (sandboxId === undefined || this.get(namespace, sandboxId) !== undefined) return false;
+    try {
+      const { sandboxer } = await this.#dependencies.sandboxes.get({ namespace }, sandboxId);
+      return !OWN_SANDBOXERS.has(sandboxer);
+    } catch (error) {
+      if (!isError(error, "NotFound")) throw error;
+      return false;
+    }
   }
 
   /** True if its process has other tasks: those of a pod. */

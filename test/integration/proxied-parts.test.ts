@@ -174,16 +174,20 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     expect(refusal).toContain("failed to get sandbox controller by farther");
   }, 60_000);
 
-  test("a pod of such a handler runs a container", async () => {
+  test("a pod of such a handler runs containers, one after another", async () => {
     const { runtime } = cri;
     const config = podConfig(cri.daemon);
     const { podSandboxId } = await runtime.runPodSandbox({ config, runtimeHandler: "far" });
     const { status } = await runtime.podSandboxStatus({ podSandboxId });
     expect(status).toMatchObject({ state: PodSandboxState.SANDBOX_READY, runtimeHandler: "far" });
-    const container = script("inside", "echo ran; exit 2");
-    const id = await runContainer(cri, podSandboxId, config, container);
-    expect(await exited(cri, id)).toMatchObject({ exitCode: 2 });
-    expect(logOf(config, container)).toBe("ran\n");
+    for (const name of ["first", "second"]) {
+      const container = script(name, `echo ${name}; exit 2`);
+      const id = await runContainer(cri, podSandboxId, config, container);
+      expect(await exited(cri, id)).toMatchObject({ exitCode: 2 });
+      expect(logOf(config, container)).toBe(`${name}\n`);
+    }
+    const after = await runtime.podSandboxStatus({ podSandboxId });
+    expect(after.status?.state).toBe(PodSandboxState.SANDBOX_READY);
     await runtime.stopPodSandbox({ podSandboxId });
     await runtime.removePodSandbox({ podSandboxId });
     expect(podLeftovers(cri.daemon)).toEqual([]);
