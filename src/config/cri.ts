@@ -98,7 +98,7 @@ export const CRI_IMAGES = table({
   pinned_images: map(string(), { sandbox: "registry.k8s.io/pause:3.10.2" }),
   runtime_platforms: map(table({ platform: string(), snapshotter: string() })),
   registry,
-  image_decryption: unpulled(table({ key_model: string("node") })),
+  image_decryption: table({ key_model: string("node") }),
   max_concurrent_downloads: unpulled(integer(3)),
   concurrent_layer_fetch_buffer: unpulled(integer(0)),
   image_pull_progress_timeout: duration(300_000),

@@ -11,6 +11,7 @@ import type { Scope } from "../model/scope.ts";
 import type { SnapshotStore } from "../model/snapshots.ts";
 import type { CriStores } from "./cri.ts";
 import type { ImagesContext } from "./images/context.ts";
+import { decryptionPayloads } from "./images/decryption.ts";
 import type { LocalImage } from "./images/local-images.ts";
 import { UnclearLayers } from "./spec/layer-files.ts";
 import type { Root } from "./spec/root-files.ts";
@@ -75,7 +76,7 @@ export async function dropLease(
 
 /** Makes the container's root file system: a new snapshot on the image's layers, which are unpacked if they are not. @throws AlreadyExists, NotFound */
 export function withNewSnapshot(
-  transfers: ImagesContext["transfers"],
+  { transfers, config }: Pick<ImagesContext, "transfers" | "config">,
   snapshotter: string,
   image: LocalImage,
   labels: Labels,
@@ -87,7 +88,10 @@ export function withNewSnapshot(
       if (!isError(error, "NotFound")) throw error;
       // Imported without, or for another snapshotter.
       await step("error unpacking image", () =>
-        transfers.unpackImage(scope, fromDescriptor(image.target), snapshotter),
+        transfers.unpackImage(scope, fromDescriptor(image.target), {
+          snapshotter,
+          payloadsOf: decryptionPayloads(config),
+        }),
       );
       await prepare();
     });

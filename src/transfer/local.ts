@@ -119,10 +119,10 @@ export class LocalTransfers implements Transferrer {
   }
 
   /** Makes the snapshots of an image that is here, for this machine. @throws NotFound if its content is not whole */
-  async unpackImage(scope: Scope, target: OciDescriptor, snapshotter: string): Promise<void> {
+  async unpackImage(scope: Scope, target: OciDescriptor, unpack: UnpackRequest): Promise<void> {
     const { targets, logger } = this.#dependencies;
     const platform = hostPlatform();
-    const chosen = targetsFor([{ platform, snapshotter }], targets, logger);
+    const chosen = targetsFor([{ platform, ...unpack }], targets, logger);
     const selection = { platforms: onlyPlatform(platform), allMetadata: false, manifestLimit: 1 };
     const { unpackImported } = await import("./imported.ts");
     await this.#leased(scope, (leased) => unpackImported(this.#work(), leased, target, selection, chosen));

@@ -1,6 +1,7 @@
 import type { Logger } from "../lib/log.ts";
-import type { Applier } from "../model/diff.ts";
+import type { Applier, ApplyOptions } from "../model/diff.ts";
 import { fail } from "../model/errors.ts";
+import type { OciDescriptor } from "../model/oci.ts";
 import {
   formatPlatform,
   hostPlatform,
@@ -9,6 +10,9 @@ import {
   platformOf,
 } from "../model/platforms.ts";
 import type { SnapshotStore } from "../model/snapshots.ts";
+
+/** What stream processors are handed with a layer, by their ids. */
+export type LayerPayloads = (layer: OciDescriptor) => ApplyOptions["payloads"];
 
 /** Where images of a platform can be unpacked to. */
 export interface UnpackTarget {
@@ -23,6 +27,7 @@ export interface UnpackTarget {
   readonly configType: string;
   /** Of layers, beside the known ones. */
   readonly layerTypes: readonly string[];
+  readonly payloadsOf?: LayerPayloads | undefined;
 }
 
 /** What a snapshotter is called when nobody names one. */
@@ -40,6 +45,7 @@ export interface UnpackRequest {
   readonly platform?: Platform | undefined;
   /** Empty: the default one. */
   readonly snapshotter: string;
+  readonly payloadsOf?: LayerPayloads | undefined;
 }
 
 /** As {@link targetsFor}. @throws InvalidArgument if something is asked for and nothing serves it (`core/unpack` NewUnpacker) */
@@ -61,13 +67,13 @@ export function targetsFor(
   targets: readonly UnpackTarget[],
   logger: Logger,
 ): UnpackTarget[] {
-  return wanted.flatMap(({ platform: message, snapshotter }) => {
+  return wanted.flatMap(({ platform: message, snapshotter, payloadsOf }) => {
     const platform = message === undefined ? platformOf("", "") : platformFrom(message);
     const serving = targets.filter((target) => target.platform.match(platform));
     const named = snapshotter === "" ? DEFAULT_SNAPSHOTTER : snapshotter;
     const found = serving.find(({ snapshots }) => snapshots.name === named);
     const chosen = found ?? (snapshotter === "" ? serving[0] : undefined);
-    if (chosen !== undefined) return [chosen];
+    if (chosen !== undefined) return [payloadsOf === undefined ? chosen : { ...chosen, payloadsOf }];
     const fields = { platform: formatPlatform(platform), snapshotter };
     logger.warn("unpack configuration not supported, image stays packed", fields);
     return [];

@@ -206,6 +206,7 @@ async function apply(
     applied = await target.applier.apply(scope, toDescriptor(layer), mounts, {
       syncFs: target.syncFs,
       alone,
+      payloads: target.payloadsOf?.(layer),
     });
   } catch (error) {
     const where = `${target.snapshots.name} as ${JSON.stringify(key)}`;

@@ -101,7 +101,11 @@ export function digestOf(bytes: Uint8Array): string {
 export function buildImage(
   reference: string,
   layers: readonly Buffer[],
-  pack: (layer: Buffer) => { readonly blob: Uint8Array; readonly mediaType: string },
+  pack: (layer: Buffer) => {
+    readonly blob: Uint8Array;
+    readonly mediaType: string;
+    readonly annotations?: Readonly<Record<string, string>>;
+  },
   config: object = {},
 ): BuiltImage {
   const blobs = new Map<string, Uint8Array>();
@@ -120,7 +124,10 @@ export function buildImage(
       json({ architecture: "amd64", os: "linux", config, rootfs: { type: "layers", diff_ids: diffIds } }),
       "application/vnd.oci.image.config.v1+json",
     ),
-    layers: packed.map(({ blob, mediaType }) => put(blob, mediaType)),
+    layers: packed.map(({ blob, mediaType, annotations }) => ({
+      ...put(blob, mediaType),
+      ...(annotations && { annotations }),
+    })),
   };
   const descriptor = put(json(manifest), manifest.mediaType);
   const index = {

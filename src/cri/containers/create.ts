@@ -325,7 +325,7 @@ async function makeRecord(
   const record = await step("failed to create containerd container", () =>
     underLease(scope, lease, (leased) =>
       newContainer(cri.stores, leased, id, [
-        withNewSnapshot(cri.imagesContext.transfers, snapshotter, image, mappingLabels(users)),
+        withNewSnapshot(cri.imagesContext, snapshotter, image, mappingLabels(users)),
         withCopiedVolumes(volumes, cri.logger),
         withCompletedSpec((root) => completeContainerSpec(spec, input, root)),
         withRuntime(runtime?.name ?? "", runtime?.options),

@@ -13,6 +13,7 @@ import type { Credentials } from "../../model/remotes.ts";
 import type { Scope } from "../../model/scope.ts";
 import type { ImagesContext } from "./context.ts";
 import { credentials, credentialsOf } from "./credentials.ts";
+import { decryptionPayloads } from "./decryption.ts";
 import type { LocalImage } from "./local-images.ts";
 import { imageLabels, recordReference, repositoryNames } from "./managed.ts";
 import { resolveImage } from "./status.ts";
@@ -61,7 +62,7 @@ async function pull(context: ImagesContext, scope: Scope, { name, snapshotter, a
     .pullImage(scope, name, {
       selection: { platforms: onlyPlatform(hostPlatform()) },
       labels: imageLabels(context, name),
-      unpack: { snapshotter },
+      unpack: { snapshotter, payloadsOf: decryptionPayloads(config) },
       stallTimeoutMs,
       discardsLayers,
       resolver: {

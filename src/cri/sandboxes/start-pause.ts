@@ -147,7 +147,7 @@ async function start(
   const record = await step("failed to create containerd container", () =>
     underLease(scope, lease, (leased) =>
       newContainer(stores, leased, id, [
-        withNewSnapshot(given.imagesContext.transfers, snapshotter, image, snapshotLabels(pod)),
+        withNewSnapshot(given.imagesContext, snapshotter, image, snapshotLabels(pod)),
         withCompletedSpec((root) => completeSandboxSpec(spec, input, root)),
         withLabels(labels),
         withExtension(SANDBOX_EXTENSION, packSandboxMetadata(pod.metadata)),

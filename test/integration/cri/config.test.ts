@@ -1,8 +1,11 @@
 /** config.toml's CRI tables: registries as they were told of before hosts.toml, and what cannot be carried out. The reference beside ours. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { fromBinary } from "@bufbuild/protobuf";
+import { AnySchema } from "@bufbuild/protobuf/wkt";
+import { Code } from "@connectrpc/connect";
 import { Introspection } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { ImageService, RuntimeService } from "#gen/runtime/v1/api_pb.ts";
 import { prepareCri, startCri } from "../../support/cri.ts";
@@ -19,6 +22,8 @@ const LAYER = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CREDENTIALS = "kubelet:secret";
 let open: Registry;
 let locked: Registry;
+
+const DISABLED = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"];
 
 const imageOf = (content: string) =>
   buildImage(
@@ -48,7 +53,8 @@ afterAll(async () => {
   removeFolder(folder);
 });
 
-const REGISTRY = '[plugins."io.containerd.grpc.v1.cri".registry';
+const CRI = '[plugins."io.containerd.grpc.v1.cri"';
+const REGISTRY = `${CRI}.registry`;
 
 async function oldConfiguration(): Promise<string> {
   const byName = locked.host.replace("127.0.0.1", "localhost");
@@ -89,11 +95,78 @@ test("mirrors, configs and auths of the registry table choose hosts and prove wh
   for (const other of others) expect(other).toEqual(reference);
 });
 
+const DECODERS = { "+gzip": "tar.gzip", "": "tar" };
+const PLAIN = "application/vnd.oci.image.layer.v1.tar";
+
+/** In ctd-decoder's place: base64 for the cipher; what it is told stands in `<folder>/<kind>`. */
+function decoders(kind: string): string {
+  const notes = join(folder, `payloads-${kind}`);
+  mkdirSync(notes, { recursive: true });
+  const path = join(folder, `decoder-${kind}`);
+  writeFileSync(path, `#!/bin/sh\nset -e\ncat <&3 > ${notes}/$STREAM_PROCESSOR_MEDIATYPE\nexec base64 -d\n`);
+  chmodSync(path, 0o755);
+  mkdirSync(join(notes, dirname(PLAIN)), { recursive: true });
+  return Object.entries(DECODERS)
+    .map(([suffix, id]) =>
+      [
+        `[stream_processors."io.containerd.ocicrypt.decoder.v1.${id}"]`,
+        `accepts = ["${PLAIN}${suffix}+encrypted"]\nreturns = "${PLAIN}${suffix}"\npath = "${path}"`,
+      ].join("\n"),
+    )
+    .join("\n");
+}
+
+const ENCRYPTED = Object.keys(DECODERS).map((suffix) => `${PLAIN}${suffix}+encrypted`);
+
+/** Pulls the encrypted image by the node's keys, and without any. */
+async function decrypted(kind: DaemonKind): Promise<unknown> {
+  const pull = async (keyModel: string) => {
+    // containerd decrypts in the older of its two ways to pull alone, which this number of downloads makes it choose.
+    const keys = `max_concurrent_downloads = 4\n${CRI}.image_decryption]\nkey_model = "${keyModel}"`;
+    const config = `${CRI}]\n${keys}\n${decoders(kind)}`;
+    await using daemon = await startDaemon(kind, { config, disabledPlugins: DISABLED });
+    await using connection = connectGrpc(daemon.socket);
+    const image = `${open.host}/team/encrypted:1`;
+    return await connection.client(ImageService).pullImage({ image: { image } });
+  };
+  const { imageRef } = await pull("node");
+  const payloads = ENCRYPTED.map((type) => {
+    const { typeUrl, value } = fromBinary(AnySchema, readFileSync(join(folder, `payloads-${kind}`, type)));
+    return { typeUrl, text: Buffer.from(value).toString() };
+  });
+  return { imageRef, payloads, without: (await errorOf(pull(""))).code };
+}
+
+test("layers are decrypted by ctd-decoder's stand-in, which is told of each as imgcrypt tells it", async () => {
+  const types = [...ENCRYPTED];
+  const image = buildImage(
+    "encrypted",
+    ["one", "two"].map((data) => tar([{ name: data, data }])),
+    (layer) => {
+      const mediaType = types.shift() ?? "";
+      const blob = Buffer.from((mediaType.includes("gzip") ? gzipSync(layer) : layer).toString("base64"));
+      // What stands in for the wrapped key has letters that Go's JSON escapes.
+      return { blob, mediaType, annotations: { "org.opencontainers.image.enc.keys.jwe": "a<b>&c", a: "b" } };
+    },
+  );
+  await pushImage(open, "team/encrypted", "1", image);
+  const kinds = daemonKinds("containerd-2.1", "bunkerd");
+  const [reference, ...others] = await Promise.all(kinds.map(decrypted));
+  expect(reference).toMatchObject({
+    payloads: [
+      { typeUrl: "io.containerd.ocicrypt.v1.Payload", text: expect.stringContaining('"DecryptConfig"') },
+      { text: expect.stringContaining("enc.keys.jwe") },
+    ],
+    without: Code.Unknown,
+  });
+  for (const other of others) expect(other).toEqual(reference);
+});
+
 /** What CRI's plugins say of themselves, and what the kubelet hears. */
 async function faults(kind: DaemonKind, config: string): Promise<unknown> {
   await using daemon = await startDaemon(kind, {
     config,
-    disabledPlugins: ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"],
+    disabledPlugins: DISABLED,
   });
   await using connection = connectGrpc(daemon.socket);
   const { plugins } = await connection.client(Introspection).plugins({});
@@ -105,7 +178,6 @@ async function faults(kind: DaemonKind, config: string): Promise<unknown> {
   };
 }
 
-const CRI = '[plugins."io.containerd.grpc.v1.cri"';
 const FAULTS: Readonly<Record<string, string>> = {
   "default_runtime_name is of no handler": `${CRI}.containerd]\ndefault_runtime_name = "none"`,
   "all devices need no host devices": `${CRI}.containerd.runtimes.runc]\nprivileged_without_host_devices_all_devices_allowed = true`,
