@@ -62,9 +62,14 @@ export async function finishContainer(cri: Cri, container: Container, exit: Exit
     status.set({ reason: OUT_OF_MEMORY });
   }
   await drainOutput(cri, container);
-  const scope = scopeOf(cri.closing);
-  await ignoringNotFound(() => cri.tasks.kill(scope, { containerId: id, execId: "" }, KILL, true));
-  await ignoringNotFound(() => cri.tasks.delete(scope, id));
+  const turn = await cri.sandboxes.find(metadata.sandboxId)?.cleanups.acquire(cri.closing);
+  try {
+    const scope = scopeOf(cri.closing);
+    await ignoringNotFound(() => cri.tasks.kill(scope, { containerId: id, execId: "" }, KILL, true));
+    await ignoringNotFound(() => cri.tasks.delete(scope, id));
+  } finally {
+    turn?.();
+  }
   await status.save(({ finishedAt }) => ({
     unknown: false,
     ...(finishedAt !== 0n

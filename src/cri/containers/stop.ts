@@ -10,6 +10,8 @@ import { finishContainer, unknownExit, watchContainer } from "./exit.ts";
 import { signalName, signalNumber } from "./signals.ts";
 
 const KILL = 9;
+/** So long a container that was sent a signal and does not end keeps its turn from others. */
+const LONGEST_TURN_MS = { signal: 2000, kill: 10_000 } as const;
 /** Between tries, while the connection to a shim that is just ending is lost. */
 const RETRY_MS = [100, 400] as const;
 
@@ -70,14 +72,41 @@ async function stop(
   }
   if (state === ContainerState.CONTAINER_UNKNOWN) watchContainer(cri, container);
   if (graceSeconds > 0 && (await endsBySignal(cri, container, graceSeconds, signal))) return;
-  failpoint("cri.stop.kill");
-  await step(`failed to kill container ${quote(id)}`, () =>
-    ignoringNotFound(() => cri.tasks.kill(scopeOf(signal), name, KILL, false)),
-  );
-  await step(
-    `an error occurs during waiting for container ${quote(id)} to be killed: wait container ${quote(id)}`,
-    () => waitFor(container.stopped, signal),
-  );
+  const killed = `an error occurs during waiting for container ${quote(id)} to be killed: wait container ${quote(id)}`;
+  const release = await step(killed, () => turn(cri, container, LONGEST_TURN_MS.kill, signal));
+  try {
+    failpoint("cri.stop.kill");
+    await step(`failed to kill container ${quote(id)}`, () =>
+      ignoringNotFound(() => cri.tasks.kill(scopeOf(signal), name, KILL, false)),
+    );
+    await step(killed, () => waitFor(container.stopped, signal));
+  } finally {
+    release();
+  }
+}
+
+/** Resolves when there is room for one more end in the pod, with what gives the turn back; it is given back by itself after `longestMs`. @throws Canceled */
+async function turn(
+  { sandboxes }: Cri,
+  { metadata }: Container,
+  longestMs: number,
+  signal: AbortSignal,
+): Promise<() => void> {
+  const gone = new AbortController();
+  const asked = sandboxes.find(metadata.sandboxId)?.kills.acquire(gone.signal);
+  if (asked === undefined) return () => undefined;
+  let release: () => void;
+  try {
+    release = await waitFor(asked, signal);
+  } catch (error) {
+    gone.abort(error);
+    throw error;
+  }
+  const timer = setTimeout(release, longestMs);
+  return () => {
+    clearTimeout(timer);
+    release();
+  };
 }
 
 /** Sends the stop signal, if nobody has, and waits. False if the container does not end in time. */
@@ -89,16 +118,32 @@ async function endsBySignal(
 ): Promise<boolean> {
   const { id } = container;
   const number = stopSignal(container);
-  if (!container.stopSignaled) {
-    container.stopSignaled = true;
-    failpoint("cri.stop.signal");
-    await step(`failed to stop container ${quote(id)}`, () =>
-      ignoringNotFound(() => cri.tasks.kill(scopeOf(signal), { containerId: id, execId: "" }, number, false)),
-    );
-  }
-  const grace = abortAfter(graceSeconds * 1000);
+  let release: (() => void) | undefined;
   try {
-    await waitFor(container.stopped, AbortSignal.any([signal, grace]));
+    if (!container.stopSignaled) release = await turn(cri, container, LONGEST_TURN_MS.signal, signal);
+    // Another call may have had its turn before.
+    if (!container.stopSignaled) {
+      container.stopSignaled = true;
+      failpoint("cri.stop.signal");
+      await step(`failed to stop container ${quote(id)}`, () =>
+        ignoringNotFound(() =>
+          cri.tasks.kill(scopeOf(signal), { containerId: id, execId: "" }, number, false),
+        ),
+      );
+    }
+    return await endsWithin(container, graceSeconds, signal);
+  } finally {
+    release?.();
+  }
+}
+
+async function endsWithin(
+  { stopped }: Container,
+  graceSeconds: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    await waitFor(stopped, AbortSignal.any([signal, abortAfter(graceSeconds * 1000)]));
     return true;
   } catch (error) {
     if (signal.aborted) throw error;

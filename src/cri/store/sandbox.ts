@@ -1,4 +1,5 @@
 import type { ContainerResources } from "#gen/runtime/v1/api_pb.ts";
+import { Semaphore } from "../../lib/semaphore.ts";
 import { KeptBytes } from "./kept-bytes.ts";
 import type { SandboxMetadata } from "./metadata.ts";
 
@@ -24,6 +25,13 @@ export interface SandboxEndpoint {
   readonly version: number;
 }
 
+/**
+ * Runc's shim, one for all containers of a pod, falls out of step when some thirty of its children end at once (the programs that it runs are
+ * such children, too): each further end then takes it seconds. So many are ended, and cleaned up after, at the same time.
+ */
+const KILLS_AT_ONCE = 8;
+const CLEANUPS_AT_ONCE = 4;
+
 /** A pod as CRI knows it. */
 export class Sandbox {
   readonly id: string;
@@ -32,6 +40,8 @@ export class Sandbox {
   metadata: SandboxMetadata;
   endpoint: SandboxEndpoint = { address: "", version: 0 };
   status: SandboxStatus;
+  readonly kills = new Semaphore(KILLS_AT_ONCE);
+  readonly cleanups = new Semaphore(CLEANUPS_AT_ONCE);
   /** As it stands in lists. */
   readonly listed = new KeptBytes();
 

@@ -192,6 +192,32 @@ test(
   LONG ? 600_000 : 60_000,
 );
 
+test("a pod of 24 containers, all stopped at once as a kubelet does, keeps its shim in step", async () => {
+  const config = podConfig(cri.daemon);
+  const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
+  const text = "trap 'exit 3' TERM; while true; do sleep 0.2; done";
+  // One after the other in four rows: what starts at once is not what is meant here.
+  const rows = Array.from({ length: 4 }, async (_, row) => {
+    const made: string[] = [];
+    for (let at = 0; at < 6; at++)
+      made.push(await runContainer(cri, podSandboxId, config, script(`c${row}-${at}`, text)));
+    return made;
+  });
+  const containerIds = (await Promise.all(rows)).flat();
+  const startedAt = performance.now();
+  await Promise.all(
+    containerIds.map((containerId) => cri.runtime.stopContainer({ containerId, timeout: 60n })),
+  );
+  // A shim whose children end all at once takes some three seconds for each of the last ones.
+  expect(performance.now() - startedAt).toBeLessThan(30_000);
+  const statuses = await Promise.all(
+    containerIds.map((containerId) => cri.runtime.containerStatus({ containerId })),
+  );
+  expect(new Set(statuses.map(({ status }) => status?.exitCode))).toEqual(new Set([3]));
+  await cri.runtime.removePodSandbox({ podSandboxId });
+  expect(traces([podSandboxId, ...containerIds])).toEqual([]);
+}, 120_000);
+
 test(
   `${CYCLES} pods made and deleted one after another leave no descriptor and no memory`,
   async () => {
