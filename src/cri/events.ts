@@ -26,6 +26,7 @@ export class ContainerEvents {
   /** Tells of an event once it is ready, after those that were sent before it. Resolves then. @throws what the event does */
   send(event: Promise<ContainerEventResponse>): Promise<void> {
     const sent = this.#last.then(async () => this.#tell(await event));
+    // Its sender is told; the next event goes out all the same.
     this.#last = sent.catch(() => undefined);
     return sent;
   }

@@ -4,6 +4,7 @@ import { ERROR_BODY_TIMEOUT_MS, MAX_ERROR_BODY_BYTES, MAX_REASON_CHARACTERS } fr
 
 /** The registry's own words (distribution-spec, error codes), as containerd joins them; empty if there are none. */
 export async function registryWords(response: Response): Promise<string> {
+  // A body that does not come says nothing; its status is told anyway.
   const bytes = await readUpTo(response, MAX_ERROR_BODY_BYTES).catch(() => undefined);
   if (bytes === undefined) return "";
   try {

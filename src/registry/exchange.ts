@@ -134,6 +134,7 @@ function withLength(headers: Headers, sizeBytes: number): Headers {
 }
 
 async function discard(response: Response): Promise<void> {
+  // What has failed needs no cancelling, and nobody wants it.
   if (response.body !== null && !response.body.locked) await response.body.cancel().catch(() => undefined);
 }
 
@@ -196,6 +197,7 @@ export async function* readBody(
       yield value;
     }
   } finally {
+    // A body that has failed has told so by `read`.
     await reader.cancel().catch(() => undefined);
   }
 }

@@ -63,6 +63,7 @@ function parseJson(text: string): Bootstrap | undefined {
       return undefined;
     return { version, address, protocol };
   } catch {
+    // A plain address that begins like JSON.
     return undefined;
   }
 }

@@ -31,6 +31,7 @@ async function removeEmpty(path: string): Promise<void> {
 }
 
 async function foldersIn(path: string): Promise<string[]> {
+  // Of one that has gone, or never was, nothing is to be removed.
   const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
   return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }

@@ -161,6 +161,7 @@ function hasChildren(pid: number): boolean {
       return readFileSync(`/proc/${pid}/task/${thread}/children`, "utf8").trim() !== "";
     });
   } catch {
+    // It has ended, and its children are others' now.
     return false;
   }
 }

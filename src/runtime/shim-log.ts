@@ -32,6 +32,7 @@ export function openShimLog(bundlePath: string, logger: Logger): ShimLog {
     close() {
       closed ??= reader
         .cancel()
+        // A stream that has failed needs no cancelling; its failure is logged above.
         .catch(() => undefined)
         .then(() => copied)
         .then(() => closeSync(fd));

@@ -195,7 +195,11 @@ export class Shims {
    */
   async clear(bundle: Bundle): Promise<Exit> {
     const logger = this.#loggerOf(bundle);
-    const bootstrap = await readBootstrap(bundle.path).catch(() => undefined);
+    const bootstrap = await readBootstrap(bundle.path).catch((error: unknown) => {
+      if (!isError(error, "NotFound"))
+        logger.warn("cannot read where a lost shim listened", { error: messageOf(error) });
+      return undefined;
+    });
     const program = (await readText(join(bundle.path, BINARY_FILE))) ?? (await this.#programOf(bundle));
     const exit = program === undefined ? undefined : await this.#deleteByProgram(bundle, program, logger);
     // A shim that never told its address never got a container.

@@ -50,6 +50,7 @@ export async function fetchBlob(
       await writer.commit({ sizeBytes: totalBytes, expected: digest });
       return true;
     } catch (error) {
+      // What went wrong first is what is told.
       await writer.close().catch(() => undefined);
       if (isError(error, "FailedPrecondition")) await forget(content, scope, ref);
       throw error;

@@ -35,6 +35,7 @@ export class LayerFetches {
         throw error;
       },
     );
+    // Who waits for the layer, or for all, is told; nobody may.
     fetching.catch(() => undefined);
     this.#running.set(at, fetching);
   }

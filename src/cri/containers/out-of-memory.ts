@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { unpackSpec } from "../../client/spec.ts";
+import { messageOf } from "../../model/errors.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import type { Spec } from "../spec/spec.ts";
 
@@ -10,8 +11,11 @@ const CGROUPS = "/sys/fs/cgroup";
  * True if the kernel has killed a process of the container for its memory, as far as its cgroup can still tell. The event of it may come
  * after the container's end has been seen.
  */
-export async function wasOutOfMemory({ stores, host }: Cri, id: string): Promise<boolean> {
-  const record = await stores.containers.get(scopeOf(), id).catch(() => undefined);
+export async function wasOutOfMemory({ stores, host, logger }: Cri, id: string): Promise<boolean> {
+  const record = await stores.containers.get(scopeOf(), id).catch((error: unknown) => {
+    logger.debug("cannot tell whether a container ended for its memory", { id, error: messageOf(error) });
+    return undefined;
+  });
   if (record?.spec === undefined) return false;
   const path = (unpackSpec(record.spec) as Spec).linux.cgroupsPath ?? "";
   const file = host.unifiedCgroups

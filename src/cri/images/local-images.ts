@@ -71,6 +71,7 @@ export class LocalImages {
     if (this.#byId === undefined) {
       const reading = this.#read({ namespace: scope.namespace });
       this.#byId = reading;
+      // Who asked is told; who asks next reads anew.
       reading.catch(() => {
         if (this.#byId === reading) this.#byId = undefined;
       });

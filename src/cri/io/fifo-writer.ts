@@ -22,6 +22,7 @@ export class FifoWriter {
       await this.#sink.write(bytes);
       await this.#sink.flush();
     });
+    // Who writes is told; the turn is over all the same.
     this.#turn = written.catch(() => undefined);
     return written;
   }

@@ -81,6 +81,7 @@ function networkMetrics(pid: number): Measured[] | undefined {
   try {
     text = readFileSync(`/proc/${pid}/net/dev`, "latin1");
   } catch {
+    // The process has just ended.
     return undefined;
   }
   const line = text.split("\n").find((candidate) => candidate.trim().startsWith(`${INTERFACE}:`));
@@ -142,6 +143,7 @@ function filesystemMetrics(cri: Cri, { container, counted }: FoundStats): Measur
   try {
     facts = statfsSync(rootfs);
   } catch {
+    // The container has just been taken down.
     return [];
   }
   const { bsize, blocks, bavail, files, ffree } = facts;

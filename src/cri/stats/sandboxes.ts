@@ -95,6 +95,7 @@ function readNetwork(pid: number, timestamp: bigint) {
   try {
     return networkUsage(readFileSync(`/proc/${pid}/net/dev`, "latin1"), timestamp);
   } catch {
+    // The process has just ended.
     return undefined;
   }
 }

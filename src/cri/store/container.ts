@@ -43,6 +43,7 @@ export class Container {
   /** Runs changes of its limits one after the other. */
   exclusive<T>(change: () => Promise<T>): Promise<T> {
     const result = this.#changed.then(change);
+    // Who changes is told; the next change is made all the same.
     this.#changed = result.catch(() => undefined);
     return result;
   }

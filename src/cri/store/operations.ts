@@ -45,6 +45,7 @@ export class Operations<T> {
   ): Promise<T> {
     let running = this.#running.get(name);
     while (running?.controller.signal.aborted === true) {
+      // How the one that was given up ended is told to those who asked for it.
       await waitFor(running, name, caller).catch(() => undefined);
       caller.signal.throwIfAborted();
       running = this.#running.get(name);

@@ -83,6 +83,7 @@ export class StatusFile {
       await writeStatus(this.#path, { ...this.#status, ...changed });
       this.set(changed);
     });
+    // Who saves is told; the next one writes all the same.
     this.#written = saved.catch(() => undefined);
     return saved;
   }

@@ -8,6 +8,11 @@ export interface ByteStream {
   end(): void;
 }
 
+/** Sends what the client is told at last; one that has gone, or has no stream for it, need not be told. */
+export async function tell(stream: Pick<ByteStream, "write"> | undefined, bytes: Uint8Array): Promise<void> {
+  await stream?.write(bytes).catch(() => undefined);
+}
+
 /** Bytes that have come and wait to be read, in order. */
 export class Inbox implements AsyncIterable<Uint8Array> {
   readonly #onTaken: (sizeBytes: number) => void;

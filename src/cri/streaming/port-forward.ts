@@ -1,6 +1,6 @@
 import type { Logger } from "../../lib/log.ts";
 import { messageOf } from "../../model/errors.ts";
-import type { ByteStream } from "./byte-stream.ts";
+import { type ByteStream, tell } from "./byte-stream.ts";
 import { type ChannelCodec, Channels } from "./channels.ts";
 import type { StreamingRuntime } from "./runtime.ts";
 import { SpdyConnection } from "./spdy/connection.ts";
@@ -73,9 +73,7 @@ export async function forwardOverSpdy(wire: Wire, options: ForwardOptions): Prom
 function newPair(pairs: Map<string, Pair>, id: string): Pair {
   const late = (): void => {
     pairs.delete(id);
-    void pair.error
-      ?.write(Buffer.from(`timed out waiting for streams of request ${id}`))
-      .catch(() => undefined);
+    void tell(pair.error, Buffer.from(`timed out waiting for streams of request ${id}`));
     pair.error?.end();
     pair.data?.reset();
   };
@@ -93,7 +91,7 @@ async function forwardPair(
   const failure = await forward(options, portOf(data) ?? 0, data, gone);
   if (failure === undefined) data.end();
   else {
-    await error.write(Buffer.from(failure)).catch(() => undefined);
+    await tell(error, Buffer.from(failure));
     data.reset();
   }
   error.end();
@@ -118,9 +116,9 @@ export async function forwardOverChannels(
     const [data, error] = [channels.stream(2 * index), channels.stream(2 * index + 1)];
     channels.ignore(2 * index + 1);
     const name = Uint8Array.of(port & 0xff, port >> 8);
-    for (const stream of [data, error]) await stream.write(name).catch(() => undefined);
+    for (const stream of [data, error]) await tell(stream, name);
     const failure = await forward(options, port, data, channels.gone);
-    if (failure !== undefined) await error.write(Buffer.from(failure)).catch(() => undefined);
+    if (failure !== undefined) await tell(error, Buffer.from(failure));
     channels.ignore(2 * index);
   });
   await Promise.all(forwards);

@@ -1,3 +1,4 @@
+import { tell } from "./byte-stream.ts";
 import { type ChannelCodec, Channels } from "./channels.ts";
 import type { Session } from "./runtime.ts";
 import { SpdyConnection } from "./spdy/connection.ts";
@@ -97,8 +98,7 @@ export async function spdyCommand(
     },
     async finish(status) {
       const text = encodeStatus(status, protocol === "v4.channel.k8s.io");
-      // A client that has gone need not be told.
-      if (text.length > 0) await error?.write(text).catch(() => undefined);
+      if (text.length > 0) await tell(error, text);
       for (const name of ["stdout", "stderr", "error"]) streams.get(name)?.end();
       connection.close();
     },
@@ -118,10 +118,7 @@ export function webSocketCommand(
   const output = (channel: number, is: boolean) => (is ? channels.stream(channel) : undefined);
   // Tells the client that it is connected.
   const lowest = wanted.stdout ? STDOUT : wanted.stderr ? STDERR : ERROR;
-  void channels
-    .stream(lowest)
-    .write(new Uint8Array(0))
-    .catch(() => undefined);
+  void tell(channels.stream(lowest), new Uint8Array(0));
   return {
     session: {
       stdin: wanted.stdin ? channels.stream(STDIN).bytes : undefined,
@@ -132,11 +129,7 @@ export function webSocketCommand(
     },
     async finish(status) {
       const text = encodeStatus(status, /^v[45]\./.test(protocol));
-      if (text.length > 0)
-        await channels
-          .stream(ERROR)
-          .write(text)
-          .catch(() => undefined);
+      if (text.length > 0) await tell(channels.stream(ERROR), text);
       connection.close();
     },
   };

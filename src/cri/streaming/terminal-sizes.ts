@@ -31,6 +31,7 @@ function parseSize(text: string): TerminalSize | undefined {
     };
     return { width: field("width"), height: field("height") };
   } catch {
+    // The client's own fault: its terminal keeps the size that it has.
     return undefined;
   }
 }
