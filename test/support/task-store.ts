@@ -24,6 +24,8 @@ export interface TestTasks extends AsyncDisposable {
   readonly tasks: Tasks;
   readonly scope: Scope;
   readonly folder: string;
+  /** The shim's path. */
+  readonly runtime: string;
   /** Creates and starts a container; its process as an exec's pattern. */
   run(id: string, args: readonly string[], stdio: Stdio, given?: RunOptions): Promise<Process>;
   /** Kills, waits and deletes. */
@@ -78,6 +80,7 @@ export async function testTasks(rootfs: string): Promise<TestTasks> {
     tasks,
     scope,
     folder,
+    runtime,
     async run(id, args, stdio, { created, netns } = {}) {
       const process: Process = {
         user: { uid: 0, gid: 0 },
