@@ -9,12 +9,12 @@ import {
   LinuxContainerResourcesSchema,
   type UpdatePodSandboxResourcesRequest,
 } from "#gen/runtime/v1/api_pb.ts";
+import { parseExact } from "../../client/spec.ts";
 import { isError } from "../../model/errors.ts";
 import { controllerOf } from "../controllers.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { askForPodUpdate, tellPodUpdated } from "../nri/events.ts";
 import { step } from "../records.ts";
-import { parseExact } from "../spec/json.ts";
 import { fromGo, goText, toGo } from "../store/go-json.ts";
 import type { SandboxStatus } from "../store/sandbox.ts";
 

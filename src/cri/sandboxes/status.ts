@@ -8,13 +8,13 @@ import {
   PodSandboxStatusResponseSchema,
   PodSandboxStatusSchema,
 } from "#gen/runtime/v1/api_pb.ts";
+import { parseExact } from "../../client/spec.ts";
 import { isNetworkNamespace } from "../../linux/netns.ts";
 import { isError, within } from "../../model/errors.ts";
 import { controllerOf } from "../controllers.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { usesHostNetwork } from "../network.ts";
 import { step } from "../records.ts";
-import { parseExact } from "../spec/json.ts";
 import { type GoValue, toGo } from "../store/go-json.ts";
 import type { Sandbox } from "../store/sandbox.ts";
 import { nanoseconds } from "../time.ts";

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import type { ContainerConfig, Mount, PodSandboxConfig, RuntimeHandler } from "#gen/runtime/v1/api_pb.ts";
 import { NamespaceMode, SupplementalGroupsPolicy } from "#gen/runtime/v1/api_pb.ts";
+import { parseExact } from "../../client/spec.ts";
 import { BunkerdError, quote, within } from "../../model/errors.ts";
 import type { ImageConfig } from "../../model/image-config.ts";
 import { systemReason } from "../system-errors.ts";
@@ -10,7 +11,6 @@ import { applyCdi, assertCdi } from "./cdi.ts";
 import { assertNoClasses } from "./classes.ts";
 import { addHostDevices, allowAllDevices, applyDevices } from "./devices.ts";
 import type { HostFacts } from "./host.ts";
-import { parseExact } from "./json.ts";
 import { applyMounts, HOST_SYSFS, removeMount, writable } from "./mounts.ts";
 import {
   assertSameUserNamespace,

@@ -1,10 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { SecurityProfile_ProfileType as ProfileType, type SecurityProfile } from "#gen/runtime/v1/api_pb.ts";
+import { parseExact } from "../../client/spec.ts";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import { systemReason } from "../system-errors.ts";
 import { DEFAULT_PROFILE, hasProfile, loadDefaultProfile } from "./apparmor.ts";
 import type { HostFacts } from "./host.ts";
-import { parseExact } from "./json.ts";
 import { defaultSeccomp } from "./seccomp.ts";
 import type { Seccomp, Spec } from "./spec.ts";
 

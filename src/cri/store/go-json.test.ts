@@ -6,7 +6,7 @@ import {
   NamespaceMode,
   PodSandboxConfigSchema,
 } from "#gen/runtime/v1/api_pb.ts";
-import { parseExact } from "../spec/json.ts";
+import { parseExact } from "../../client/spec.ts";
 import { fromGo, goText, toGo } from "./go-json.ts";
 
 /** In the form of containerd's own records, which test/integration/cri/rpc.test.ts compares with ours. */

@@ -7,8 +7,8 @@ import {
   type PodSandboxConfig,
   PodSandboxConfigSchema,
 } from "#gen/runtime/v1/api_pb.ts";
+import { parseExact } from "../../client/spec.ts";
 import { BunkerdError, fail, messageOf } from "../../model/errors.ts";
-import { parseExact } from "../spec/json.ts";
 import { fromGo, type GoValue, goText, toGo } from "./go-json.ts";
 
 /** In the extensions of a sandbox record; those of container records are in `spec/labels.ts`. */

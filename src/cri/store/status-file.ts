@@ -2,8 +2,8 @@
 import { open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type ContainerResources, ContainerResourcesSchema, ContainerState } from "#gen/runtime/v1/api_pb.ts";
+import { parseExact } from "../../client/spec.ts";
 import { BunkerdError, messageOf } from "../../model/errors.ts";
-import { parseExact } from "../spec/json.ts";
 import { fromGo, type GoValue, goText, toGo } from "./go-json.ts";
 
 /** Times are nanoseconds since 1970, 0 for not yet. */
