@@ -1,12 +1,19 @@
-/** send(2) without waiting, on sockets that the runtime owns: its own write copies what the kernel has no room for. */
+/** send(2) without waiting, and SO_SNDBUF, on sockets that the runtime owns: its own write copies what the kernel has no room for. */
 import { dlopen, FFIType, ptr } from "bun:ffi";
 
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_SNDBUFFORCE = 32;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
 function openLibc() {
   return dlopen("libc.so.6", {
     send: { args: [FFIType.i32, FFIType.ptr, FFIType.u64, FFIType.i32], returns: FFIType.i64_fast },
+    setsockopt: {
+      args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.u32],
+      returns: FFIType.i32,
+    },
   }).symbols;
 }
 
@@ -21,4 +28,12 @@ export function sendNow(fd: number, bytes: Uint8Array, from: number, to: number)
   libc ??= openLibc();
   const sent = Number(libc.send(fd, ptr(bytes, from), to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
   return Math.max(sent, 0);
+}
+
+/** How much may be on its way in the kernel, which counts twice of it; without the right to force it, as `net.core.wmem_max` allows. */
+export function setSendBuffer(fd: number, bytes: number): void {
+  libc ??= openLibc();
+  const value = new Int32Array([bytes]);
+  if (libc.setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, ptr(value), value.byteLength) === 0) return;
+  libc.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, ptr(value), value.byteLength);
 }
