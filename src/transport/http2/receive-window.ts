@@ -47,6 +47,8 @@ export class ReceiveWindow {
   #unreturnedBytes = 0;
   /** Unreturned bytes of paused streams. */
   #heldBytes = 0;
+  /** A DATA frame has begun, at whose end is given back: not within it, so that it does not matter how it came. */
+  #inFrame = false;
 
   constructor(limits: Http2Limits, writer: WindowWriter, now: () => number) {
     this.#limits = limits;
@@ -63,6 +65,7 @@ export class ReceiveWindow {
 
   /** A DATA frame begins, whatever its stream. @throws ConnectionError if the connection's window has not room for it */
   received(bytes: number): void {
+    this.#inFrame = true;
     this.#available -= bytes;
     if (this.#available < 0) {
       throw new ConnectionError(ErrorCode.flowControlError, "data is over the window of the connection");
@@ -84,6 +87,7 @@ export class ReceiveWindow {
 
   /** The frame was delivered: gives back what is due. */
   consumed(stream: ReceiveState | undefined): void {
+    this.#inFrame = false;
     if (stream !== undefined) this.#giveBack(stream);
     this.#giveBackConnection();
   }
@@ -108,7 +112,7 @@ export class ReceiveWindow {
     stream.paused = false;
     this.#heldBytes -= stream.unreturnedBytes;
     stream.unreturnedBytes = 0;
-    this.#giveBackConnection();
+    if (!this.#inFrame) this.#giveBackConnection();
   }
 
   /** The probe was acknowledged. */
