@@ -1,14 +1,12 @@
 import { lstatSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
-import { BunkerdError } from "../../model/errors.ts";
+import { assertFewLinks, components } from "../spec/paths.ts";
 import { systemError } from "../system-errors.ts";
-
-/** As many as linux follows (path_resolution(7)). */
-const MAX_LINKS = 40;
 
 /**
  * Where `path` of a root file system lies on the host: symbolic links are followed as in the container, never out of `root`. What is
- * not there stays as it is written. Only for a tree that nobody changes meanwhile, such as a snapshot that no container has yet. @throws Unknown
+ * not there stays as it is written. Only for a tree that nobody changes meanwhile, such as a snapshot that no container has yet: what is mounted
+ * or copied needs a path. To read a file of a tree that may change, `spec/root-files.ts` opens it on the way. @throws Unknown
  */
 export function pathInRoot(root: string, path: string): string {
   const pending = components(path);
@@ -24,16 +22,11 @@ export function pathInRoot(root: string, path: string): string {
       resolved.push(name);
       continue;
     }
-    links += 1;
-    if (links > MAX_LINKS) throw new BunkerdError("Unknown", `${path}: too many levels of symbolic links`);
+    assertFewLinks(++links, path);
     if (target.startsWith("/")) resolved.length = 0;
     pending.unshift(...components(target));
   }
   return join(root, ...resolved);
-}
-
-function components(path: string): string[] {
-  return path.split("/").filter((name) => name !== "" && name !== ".");
 }
 
 /** Undefined of what is no link, or not there. */

@@ -2,9 +2,8 @@ import { constants, fstatSync, openSync, readSync } from "node:fs";
 import { closeDescriptor, openAt, readLinkAt } from "../../linux/at.ts";
 import { BunkerdError, quote } from "../../model/errors.ts";
 import { layerOf } from "./layer-files.ts";
+import { assertFewLinks, components } from "./paths.ts";
 
-/** As many as linux follows (path_resolution(7)). */
-const MAX_LINKS = 40;
 /** Real ones are far below 1 MiB. */
 const MAX_FILE_BYTES = 10 << 20;
 
@@ -58,8 +57,7 @@ function openInRoot(directories: number[], path: string): number | undefined {
     }
     const target = readLinkAt(directory, name);
     if (target !== undefined) {
-      if (++links > MAX_LINKS)
-        throw new BunkerdError("Unknown", `${path}: too many levels of symbolic links`);
+      assertFewLinks(++links, path);
       if (target.startsWith("/")) while (directories.length > 1) leave(directories);
       names.unshift(...components(target));
       continue;
@@ -101,9 +99,4 @@ function readRegular(fd: number, path: string): string {
   }
   if (length > MAX_FILE_BYTES) throw tooLarge;
   return buffer.toString("utf8", 0, length);
-}
-
-/** Names are binary strings in `linux/at.ts`. */
-function components(path: string): string[] {
-  return path.split("/").filter((name) => name !== "" && name !== ".");
 }
