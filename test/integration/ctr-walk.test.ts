@@ -36,13 +36,13 @@ beforeAll(async () => {
     await writeFiles(daemon, image, names);
     daemons.push(daemon);
   }
-});
+}, 60_000);
 afterAll(async () => {
   for (const daemon of daemons) await daemon.stop();
   await registries.stop();
   endNamespaces();
   removeFolder(folder);
-});
+}, 60_000);
 
 const SCRIPTS: Readonly<Record<string, Script>> = {
   registries: REGISTRIES,

@@ -153,7 +153,7 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     remote.close();
     await backend.stop();
     host[Symbol.dispose]();
-  });
+  }, 60_000);
 
   test("the sandbox service calls another process's controller by its name", async () => {
     const controller = cri.client(Controller);
