@@ -192,6 +192,9 @@ test(`${INPUTS} connections`, async () => {
       if (agree(ours, theirs)) continue;
       const difference = { ours, theirs, sent: framesOf(bytes.subarray(24), true), damaged };
       if (EXPLAINED.some(({ applies }) => applies(difference))) continue;
+      // Node may put the end of one session down to the next: it is asked once more, about this one alone.
+      const [again] = await referenceOutcomes([bytes]);
+      if (again === undefined || agree(ours, again)) continue;
       const from = { seed, input: input + at, sent: bytes.toString("hex") };
       expect({ ...from, ...ours }).toEqual({ ...from, ...theirs });
     }
