@@ -1,27 +1,33 @@
 /**
- * Pods from YAML: `bun bench/pods.ts`, as root. `pod run` until its first log line beside a bare client that makes the same CRI calls on the same socket;
- * a file of ten pods on our socket beside containerd's; CPU of our daemon under exec probes beside that of the probes' own processes. `ROUNDS=2` makes it short.
+ * Pods from YAML, as root; part of `make bench`, alone `bun bench/pods.ts` (`ROUNDS`, `PROBED` pods, `PROBE_SECONDS`; 300 is what the target is told
+ * for). `pod run` until its first log line beside `podman kube play` and beside a client that is connected and makes the same calls; ten pods of
+ * one file on our socket beside containerd's; probes: see `pod-probes.ts`.
  */
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import { ContainerConfigSchema, NamespaceMode, PodSandboxConfigSchema } from "#gen/runtime/v1/api_pb.ts";
-import { criClient } from "../src/client/cri.ts";
-import type { DaemonKind } from "../test/support/daemons.ts";
+import { type Mount, MountSchema } from "#gen/runtime/v1/api_pb.ts";
+import { type CriClient, criClient } from "../src/client/cri.ts";
+import { parseManifest } from "../src/pod/api/manifest.ts";
+import type { Pod } from "../src/pod/api/pod.ts";
+import { observeNode } from "../src/pod/machine.ts";
+import { containerConfig } from "../src/pod/spec/container-config.ts";
+import { POD_NAME } from "../src/pod/spec/labels.ts";
+import { sandboxConfig } from "../src/pod/spec/sandbox-config.ts";
 import { podText } from "../test/support/pod-text.ts";
 import { type PodNode, startPodNode } from "../test/support/pods.ts";
-import { median } from "./measurements.ts";
+import { figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
+import { measureProbes } from "./pod-probes.ts";
+import { type Podman, startPodman } from "./podman.ts";
 
-const ROUNDS = Number(process.env["ROUNDS"] ?? 10);
 const AT_ONCE = 10;
-const PROBED = Number(process.env["PROBED"] ?? 10);
-const PROBE_SECONDS = Number(process.env["PROBE_SECONDS"] ?? 60);
 const SCRIPT = "echo begun; exec sleep 1000";
-const TICKS_PER_SECOND = 100;
 
 async function podRun(node: PodNode, name: string): Promise<number> {
+  const file = join(node.folder, `${name}.json`);
+  writeFileSync(file, podText(name, { app: SCRIPT }));
   const startedAt = performance.now();
-  const child = node.startPod(["run", "-q", "-f", "-"], podText(name, { app: SCRIPT }));
+  const child = node.startPod(["run", "-q", "-f", file]);
   await child.stdout.getReader().read();
   const took = performance.now() - startedAt;
   await node.pod(["rm", name, "--grace-period", "0"]);
@@ -29,31 +35,40 @@ async function podRun(node: PodNode, name: string): Promise<number> {
   return took;
 }
 
-/** The calls that `pod run` cannot do without, by a client that is connected. */
+async function kubePlay(podman: Podman, folder: string, name: string): Promise<number> {
+  const [file, log] = [join(folder, `${name}.json`), join(folder, `${name}.log`)];
+  writeFileSync(file, podText(name, { app: SCRIPT }));
+  const startedAt = performance.now();
+  const child = podman.start(["kube", "play", "--log-driver", "k8s-file", "--log-opt", `path=${log}`, file]);
+  await firstLine(log);
+  const took = performance.now() - startedAt;
+  await child.exited;
+  await podman.run(["pod", "rm", "--force", "--time", "0", name]);
+  return took;
+}
+
+async function firstLine(log: string): Promise<void> {
+  while (!existsSync(log) || statSync(log).size === 0) await Bun.sleep(1);
+}
+
+/** What `pod run` asks of the runtime for the same pod, by a client that is connected. */
 async function bareClient(node: PodNode, name: string): Promise<number> {
   const cri = criClient(node.daemon.socket);
   await cri.version();
-  const logDirectory = join(node.folder, name);
-  mkdirSync(logDirectory);
-  const sandbox = create(PodSandboxConfigSchema, {
-    metadata: { name, namespace: "bare", uid: name },
-    logDirectory,
-    linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } },
+  const [file] = parseManifest(podText(name, { app: SCRIPT }), name).pods;
+  if (file === undefined) throw new Error("no pod");
+  const metadata = { name, namespace: "default", uid: name, labels: {}, annotations: {} };
+  const logDirectory = join(node.folder, "bare", name);
+  mkdirSync(logDirectory, { recursive: true });
+  const mounts = ["etc-hosts:/etc/hosts", "message:/dev/termination-log"].map((text): Mount => {
+    const [host = "", containerPath = ""] = text.split(":");
+    const hostPath = join(logDirectory, host);
+    writeFileSync(hostPath, "");
+    return create(MountSchema, { hostPath, containerPath });
   });
   const startedAt = performance.now();
-  const id = await cri.runPodSandbox(sandbox, "");
-  const image = await cri.imageStatus("box:1");
-  const config = create(ContainerConfigSchema, {
-    metadata: { name: "app" },
-    image: { image: image?.id ?? "" },
-    command: ["sh", "-c", SCRIPT],
-    logPath: "0.log",
-    linux: {},
-  });
-  const container = await cri.createContainer(id, config, sandbox);
-  await cri.startContainer(container);
-  const log = join(logDirectory, "0.log");
-  while (!existsSync(log) || statSync(log).size === 0) await Bun.sleep(1);
+  const { id, container } = await bareCalls(cri, { metadata, spec: file.spec }, logDirectory, mounts);
+  await firstLine(join(logDirectory, "app/0.log"));
   const took = performance.now() - startedAt;
   await cri.stopContainer(container, 0);
   await cri.removeContainer(container);
@@ -61,6 +76,47 @@ async function bareClient(node: PodNode, name: string): Promise<number> {
   await cri.removePodSandbox(id);
   cri.close();
   return took;
+}
+
+async function bareCalls(
+  cri: CriClient,
+  pod: Pod,
+  logDirectory: string,
+  mounts: readonly Mount[],
+): Promise<{ id: string; container: string }> {
+  const [app] = pod.spec.containers;
+  if (app === undefined) throw new Error("no container");
+  const node = await observeNode(cri);
+  await cri.listPodSandbox({ labelSelector: { [POD_NAME]: pod.metadata.name } });
+  const sandbox = sandboxConfig({ pod, node, attempt: 0, logDirectory, userNamespace: undefined });
+  const [id, image] = await Promise.all([cri.runPodSandbox(sandbox, ""), cri.imageStatus("box:1")]);
+  await cri.podSandboxStatus(id);
+  mkdirSync(join(logDirectory, "app"));
+  const config = containerConfig({
+    ...{ pod, node, container: app, restartCount: 0, imageRef: image?.id ?? "", env: new Map(), mounts },
+    ...{ imageUser: { uid: 0n, username: "" }, userNamespace: undefined, targetId: undefined },
+  });
+  const container = await cri.createContainer(id, config, sandbox);
+  await cri.startContainer(container);
+  return { id, container };
+}
+
+async function measureFirstLine(node: PodNode, podman: Podman, rounds: number): Promise<void> {
+  progress("pod run until its first log line");
+  const beside = (what: string, atMost: number) =>
+    figure(`pod run until its first log line (right: ${what})`, "ms", { atMost });
+  const play = beside("podman kube play", 0.8);
+  const bare = beside("the same CRI calls alone", 1.2);
+  for (let round = 0; round <= rounds; round++) {
+    const run = await podRun(node, `run${round}`);
+    const played = await kubePlay(podman, node.folder, `play${round}`);
+    const called = await bareClient(node, `bare${round}`);
+    // The first of each warms up.
+    if (round === 0) continue;
+    for (const { samples } of [play, bare]) samples.ours.push(run);
+    play.samples.containerd.push(played);
+    bare.samples.containerd.push(called);
+  }
 }
 
 async function tenAtOnce(node: PodNode, round: number): Promise<number> {
@@ -74,72 +130,33 @@ async function tenAtOnce(node: PodNode, round: number): Promise<number> {
   return took;
 }
 
-/** Seconds of CPU that a process has used, and its children that have ended. */
-function cpuSeconds(pid: number): { own: number; children: number } {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
-    .replace(/^.*\) /, "")
-    .split(" ")
-    .map(Number);
-  const [user = 0, system = 0, childUser = 0, childSystem = 0] = fields.slice(11, 15);
-  return { own: (user + system) / TICKS_PER_SECOND, children: (childUser + childSystem) / TICKS_PER_SECOND };
-}
-
-/** The daemon's seconds under pods whose exec probes run every 10 s, by `pod run` beside it. */
-async function underProbes(node: PodNode): Promise<number> {
-  const probe = { livenessProbe: { exec: { command: ["true"] }, periodSeconds: 10 } };
-  const names = Array.from({ length: PROBED }, (_, n) => `probed${n}`);
-  const child = node.startPod(
-    ["run", "-q", "-f", "-"],
-    names.map((name) => podText(name, { app: SCRIPT }, {}, { app: probe })).join("\n---\n"),
-  );
-  let lines = 0;
-  const reader = child.stdout.getReader();
-  while (lines < PROBED)
-    lines +=
-      Buffer.from((await reader.read()).value ?? "")
-        .toString()
-        .split("\n").length - 1;
-  await Bun.sleep(2000);
-  const before = cpuSeconds(node.daemon.pid);
-  await Bun.sleep(PROBE_SECONDS * 1000);
-  const used = cpuSeconds(node.daemon.pid).own - before.own;
-  child.kill("SIGKILL");
-  await child.exited;
-  await node.pod(["rm", ...names, "--grace-period", "0"]);
-  return used;
-}
-
-async function on<T>(kind: DaemonKind, ask: (node: PodNode) => Promise<T>): Promise<T> {
-  await using node = await startPodNode(kind);
-  return await ask(node);
-}
-
-const print = (text: string): boolean => process.stdout.write(`${text}\n`);
-const milliseconds = (samples: readonly number[]): string => `${median([...samples]).toFixed(0)} ms`;
-
-await on("bunkerd", async (node) => {
-  const [own, bare]: [number[], number[]] = [[], []];
-  for (let round = 0; round <= ROUNDS; round++) {
-    const [one, other] = [await podRun(node, `run${round}`), await bareClient(node, `bare${round}`)];
-    // The first of each warms up.
-    if (round === 0) continue;
-    own.push(one);
-    bare.push(other);
+async function measureMany(nodes: Readonly<Record<Side, PodNode>>, rounds: number): Promise<void> {
+  progress(`${AT_ONCE} pods of one file`);
+  const many = figure(`${AT_ONCE} pods of one file, until all run`, "ms", { atMost: 0.8 });
+  for (let round = 0; round <= rounds; round++) {
+    for (const [side] of SIDES) {
+      const took = await tenAtOnce(nodes[side], round);
+      if (round > 0) many.samples[side].push(took);
+    }
   }
-  print(
-    `pod run until its first log line ${milliseconds(own)}, bare client ${milliseconds(bare)}, ratio ${(median(own) / median(bare)).toFixed(2)} (target 1.2)`,
-  );
-});
-const many = async (node: PodNode): Promise<number[]> => {
-  const samples: number[] = [];
-  for (let round = 0; round < Math.max(2, ROUNDS / 2); round++) samples.push(await tenAtOnce(node, round));
-  return samples;
-};
-const [ours, theirs] = [await on("bunkerd", many), await on("containerd-2.1", many)];
-print(
-  `${AT_ONCE} pods of one file: ours ${milliseconds(ours)}, containerd ${milliseconds(theirs)}, ratio ${(median(ours) / median(theirs)).toFixed(2)} (target 0.8)`,
-);
-const [mine, other] = [await on("bunkerd", underProbes), await on("containerd-2.1", underProbes)];
-print(
-  `${PROBED} pods with exec probes every 10 s, ${PROBE_SECONDS} s: CPU of our daemon ${mine.toFixed(2)} s, of containerd ${other.toFixed(2)} s, ratio ${(mine / other).toFixed(2)}`,
-);
+}
+
+export async function measurePods(rounds: number): Promise<void> {
+  {
+    await using ours = await startPodNode("bunkerd");
+    await using podman = await startPodman(ours.boxArchive);
+    await measureFirstLine(ours, podman, rounds);
+    await using containerd = await startPodNode("containerd-2.1");
+    await measureMany({ ours, containerd }, rounds);
+  }
+  await measureProbes();
+}
+
+if (import.meta.main) {
+  const rounds = Number(process.env["ROUNDS"] ?? 10);
+  try {
+    await measurePods(rounds);
+  } finally {
+    printFigures(rounds);
+  }
+}

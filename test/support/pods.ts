@@ -95,6 +95,8 @@ export interface PodNode extends AsyncDisposable {
   readonly podsRoot: string;
   readonly logsRoot: string;
   readonly folder: string;
+  /** Of the image {@link BOX}. */
+  readonly boxArchive: string;
   /** `kill -9`, and a new one on what it left. */
   killDaemon(): Promise<void>;
   /** `bunkerd pod WORDS…` on this node; `stdin` is a manifest for `-f -`. */
@@ -151,6 +153,7 @@ export async function startPodNode(
     podsRoot,
     logsRoot,
     folder,
+    boxArchive: images[1] ?? "",
     pod: (words, stdin) => run(command(words), stdin === undefined ? {} : { stdin }),
     startPod(words, stdin) {
       const child = start(command(words), { stdin: "pipe", stdout: "pipe", stderr: "pipe" });
