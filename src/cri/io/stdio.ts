@@ -28,10 +28,8 @@ const MODE = 0o700;
  * FIFO. Source of the layout: containerd `internal/cri/io/helpers.go`, `pkg/cio/io_unix.go`. @throws ErrnoException
  */
 export function makeStdio({ id, root, tty, stdin }: StdioOptions): Stdio {
-  const parent = join(root, "io");
-  mkdirSync(parent, { recursive: true, mode: MODE });
-  const folder = join(parent, String(randomBytes(4).readUInt32LE()));
-  mkdirSync(folder, { mode: MODE });
+  const folder = join(root, "io", String(randomBytes(4).readUInt32LE()));
+  makeFolder(folder);
   const stdio: Stdio = {
     stdin: stdin ? join(folder, `${id}-stdin`) : "",
     stdout: join(folder, `${id}-stdout`),
@@ -39,12 +37,23 @@ export function makeStdio({ id, root, tty, stdin }: StdioOptions): Stdio {
     terminal: tty,
   };
   try {
-    ensureFifos(stdio);
+    for (const path of fifosOf(stdio)) makeNode(path, FIFO | MODE, 0n);
   } catch (error) {
     rmSync(folder, { recursive: true, force: true });
     throw error;
   }
   return stdio;
+}
+
+/** @throws ErrnoException, EEXIST too */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: MODE });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    mkdirSync(dirname(folder), { recursive: true, mode: MODE });
+    mkdirSync(folder, { mode: MODE });
+  }
 }
 
 /** Makes those that are missing. @throws ErrnoException */
