@@ -11,6 +11,7 @@ import { measureCri } from "./cri.ts";
 import { type Figure, figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
 import type { Rate } from "./h2load.ts";
 import * as measure from "./measurements.ts";
+import { measurePods } from "./pods.ts";
 import { measureImages } from "./pull.ts";
 import { measureContainers } from "./run-containers.ts";
 
@@ -189,6 +190,7 @@ await measureBulk(ROUNDS);
 await measureTransfers();
 await measureContainers(ROUNDS);
 await measureCri(ROUNDS);
+await measurePods(ROUNDS);
 
 const { machine, rows } = printFigures(ROUNDS);
 mkdirSync(join(import.meta.dir, "../dist"), { recursive: true });

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { CallOptions } from "@connectrpc/connect";
+import type { CallOptions, Transport } from "@connectrpc/connect";
 import {
   type AuthConfig,
   CgroupDriver,
@@ -76,9 +76,12 @@ export interface StreamOptions {
   readonly tty: boolean;
 }
 
-/** Connects at the first call. @param address path of the socket, with or without `unix://` */
-export function criClient(address: string): CriClient {
-  const remote = new Remote(address);
+/**
+ * Connects at the first call. @param address path of the socket, with or without `unix://`
+ * @param transport to the server, if there is another way than its socket
+ */
+export function criClient(address: string, transport?: Transport): CriClient {
+  const remote = new Remote(address, transport);
   return {
     address: remote.address,
     ...runtimeCalls(remote),

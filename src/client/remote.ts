@@ -12,12 +12,16 @@ const MAX_MESSAGE_BYTES = 64 << 20;
 /** One server, reached by gRPC over HTTP/2 on one connection that is opened at the first call and again when it was lost. */
 export class Remote {
   readonly address: string;
-  readonly #session: Session;
+  readonly #session: Session | undefined;
   readonly #transport: Transport;
 
-  /** @param address path of a unix socket, with or without `unix://` */
-  constructor(address: string) {
+  /** @param address path of a unix socket, with or without `unix://` @param transport to the server, if there is another way than its socket */
+  constructor(address: string, transport?: Transport) {
     this.address = address;
+    if (transport !== undefined) {
+      this.#transport = transport;
+      return;
+    }
     this.#session = new Session(address.replace(/^unix:\/\//, ""));
     this.#transport = createGrpcTransport({
       baseUrl: this.#session.authority,
@@ -49,9 +53,9 @@ export class Remote {
     }
   }
 
-  /** Fails what is under way. */
+  /** Fails what is under way on a connection. */
   close(): void {
-    this.#session.close();
+    this.#session?.close();
   }
 }
 

@@ -107,7 +107,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   });
   ready = true;
   restart?.start();
-  startPods({ config, logger, metrics, stack });
+  startPods({ config, logger, metrics, stack, cri: cri.bindings });
   const owned = stack.move();
   return { state, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }

@@ -6,19 +6,22 @@ import { messageOf } from "../model/errors.ts";
 import type { CpuManager } from "../pod/cpu-manager.ts";
 import type { NodeMode } from "../pod/node-mode.ts";
 import type { PodCounters } from "../pod/parts.ts";
+import type { ServiceBinding } from "../transport/registry.ts";
 
 export interface PodsParts {
   readonly config: Config;
   readonly logger: Logger;
   readonly metrics: DaemonMetrics | undefined;
   readonly stack: AsyncDisposableStack;
+  /** Our own CRI. */
+  readonly cri: readonly ServiceBinding[];
 }
 
-/** Runs the pods of `manifests`, if it is set, beside everything else: it is a client of a CRI socket, our own by default. */
-export function startPods({ config, logger, metrics, stack }: PodsParts): void {
+/** Runs the pods of `manifests`, if it is set, beside everything else: it is a client of a CRI socket, or of our own CRI without a socket between. */
+export function startPods({ config, logger, metrics, stack, cri }: PodsParts): void {
   if (config.pods.manifests === "") return;
   const stopping = new AbortController();
-  const running = open(config, logger, countersOf(metrics), stopping.signal);
+  const running = open({ config, logger, cri }, countersOf(metrics), stopping.signal);
   stack.defer(async () => {
     stopping.abort();
     await (await running)?.close();
@@ -26,8 +29,7 @@ export function startPods({ config, logger, metrics, stack }: PodsParts): void {
 }
 
 async function open(
-  config: Config,
-  logger: Logger,
+  { config, logger, cri }: Pick<PodsParts, "config" | "logger" | "cri">,
   counters: PodCounters,
   signal: AbortSignal,
 ): Promise<NodeMode | undefined> {
@@ -37,7 +39,7 @@ async function open(
     const cpuManager = cpu_manager_policy === "static" ? await cpuManagerOf(config) : undefined;
     const options = {
       ...{ manifests, counters, cpuManager, logger },
-      endpoint: endpoint === "" ? config.grpc.address : endpoint,
+      ...(await wayTo(endpoint, config, cri)),
       roots: { pods: pods_root, logs: logs_root },
       maxRestartMs: max_restart_period,
       logs: { maxBytes: config.pods.container_log_max_bytes, maxFiles: config.pods.container_log_max_files },
@@ -47,6 +49,12 @@ async function open(
     if (!signal.aborted) logger.error("pods: not run", { error: messageOf(error) });
     return undefined;
   }
+}
+
+async function wayTo(endpoint: string, { grpc }: Config, cri: readonly ServiceBinding[]) {
+  if (endpoint !== "" && endpoint !== grpc.address) return { endpoint, transport: undefined };
+  const { localTransport } = await import("../transport/local.ts");
+  return { endpoint: grpc.address, transport: localTransport(cri) };
 }
 
 /** @throws DataLoss on a checkpoint that does not fit this machine, Error on a wrong set */

@@ -1,6 +1,8 @@
 /** Keeps the pods of a directory running: `bunkerd serve` with `manifests` in config.toml. */
+
 import { type FSWatcher, watch } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import type { Transport } from "@connectrpc/connect";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import type { Logger } from "../lib/log.ts";
 import { messageOf } from "../model/errors.ts";
@@ -22,6 +24,7 @@ import type { PodWorker } from "./worker.ts";
 export interface NodeModeOptions {
   readonly manifests: string;
   readonly endpoint: string;
+  readonly transport: Transport | undefined;
   readonly roots: Roots;
   readonly maxRestartMs: number;
   readonly counters: PodCounters;
@@ -73,12 +76,12 @@ export class NodeMode {
 
   /** Waits until the runtime answers, takes over what ran before, and begins. @throws the signal's reason */
   static async open(options: NodeModeOptions, signal: AbortSignal): Promise<NodeMode> {
-    const { endpoint, roots, maxRestartMs, counters, cpuManager, logger } = options;
+    const { endpoint, transport, roots, maxRestartMs, counters, cpuManager, logger } = options;
     for (;;) {
       signal.throwIfAborted();
       try {
         const session = await PodSession.open({
-          ...{ endpoint, roots, maxRestartMs, counters, logger },
+          ...{ endpoint, transport, roots, maxRestartMs, counters, logger },
           ...(cpuManager === undefined ? {} : { lifecycle: cpuManager }),
           onEvent: (event) => logEvent(logger, event),
         });

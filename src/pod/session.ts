@@ -1,4 +1,5 @@
 /** What a process needs to run pods, put together. */
+import type { Transport } from "@connectrpc/connect";
 import { type CriClient, criClient } from "../client/cri.ts";
 import { type Logger, silentLogger } from "../lib/log.ts";
 import { Backoff } from "./backoff.ts";
@@ -23,6 +24,8 @@ const MAX_PULL_BACKOFF_MS = 300_000;
 
 export interface SessionOptions {
   readonly endpoint: string;
+  /** To the runtime, if there is another way than its socket. */
+  readonly transport?: Transport | undefined;
   readonly roots: Roots;
   readonly onEvent: EventSink;
   /** The longest time that a container which keeps failing is held back. */
@@ -49,8 +52,8 @@ export class PodSession {
 
   /** @throws Unavailable if the runtime does not answer */
   static async open(options: SessionOptions): Promise<PodSession> {
-    const { endpoint, roots, maxRestartMs = DEFAULT_MAX_RESTART_MS } = options;
-    const cri = criClient(endpoint);
+    const { endpoint, transport, roots, maxRestartMs = DEFAULT_MAX_RESTART_MS } = options;
+    const cri = criClient(endpoint, transport);
     try {
       const node = await observeNode(cri);
       const record = recorderTo((event) => {
