@@ -80,6 +80,12 @@ function fill(line: string, { version, daemon, namespace, names }: Walker): stri
 function normalise(result: Finished, { daemon, namespace, names }: Walker): string {
   let text = transcript(result, daemon);
   for (const [name, value] of Object.entries(names)) text = text.replaceAll(value, name);
+  // What came before says how snapshots are numbered: only which is which is compared.
+  const snapshots = new Map<string, number>();
+  text = text.replaceAll(/(?<=\/snapshots\/)\d+(?=\/)/g, (number) => {
+    if (!snapshots.has(number)) snapshots.set(number, snapshots.size + 1);
+    return `<${snapshots.get(number)}>`;
+  });
   return (
     text
       // A terminal's colours, and what of `script` is there by chance.
