@@ -171,7 +171,8 @@ export class Shims {
       if (!isError(error, "NotFound"))
         logger.debug("delete of a discarded task", { error: messageOf(error) });
     }
-    await this.#end(shim, logger);
+    // A create that was given up may come to its end between the two calls: the shim then stays for a container that nobody knows.
+    if (!(await this.#end(shim, logger))) await this.#abandon(bundle);
     await this.clear(bundle);
   }
 
@@ -255,9 +256,13 @@ export class Shims {
   }
 
   /** Lets go of the shim of a task that is gone: one of another process's sandbox is that one's to end. */
-  async #end(shim: Shim, logger: Logger): Promise<void> {
-    if (await this.#isForeign(shim)) shim.close();
-    else await this.#shutdown(shim, this.#isShared(shim), logger);
+  async #end(shim: Shim, logger: Logger): Promise<boolean> {
+    if (await this.#isForeign(shim)) {
+      shim.close();
+      return true;
+    }
+    const shared = this.#isShared(shim);
+    return (await this.#shutdown(shim, shared, logger)) || shared;
   }
 
   async #isForeign({ bundle: { namespace, path } }: Shim): Promise<boolean> {
@@ -298,21 +303,27 @@ export class Shims {
 
   /**
    * Asks the shim to end and waits until it has: while its socket is there, a new shim of the same id would answer with its
-   * address. A shim that has other tasks stays.
+   * address. A shim that has other tasks stays. True if it has ended.
    */
-  async #shutdown(shim: Shim, shared: boolean, logger: Logger): Promise<void> {
+  async #shutdown(shim: Shim, shared: boolean, logger: Logger): Promise<boolean> {
     const timeoutMs = this.timeouts.shimShutdownMs;
+    let ended = false;
+    void shim.closed.then(() => {
+      ended = true;
+    });
     try {
       await shim.call((task, call) => task.shutdown({ id: shim.bundle.id }, call), { timeoutMs });
       if (!shared) await waitAtMost(shim.closed, timeoutMs);
     } catch (error) {
-      if (!isLost(error)) {
+      ended = isLost(error);
+      if (!ended) {
         logger.error("failed to shutdown shim task and the shim might be leaked", {
           error: messageOf(error),
         });
       }
     }
     shim.close();
+    return ended;
   }
 
   async #deleteByProgram(bundle: Bundle, program: string, logger: Logger): Promise<Exit | undefined> {
