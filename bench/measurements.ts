@@ -20,7 +20,7 @@ const PATH = "/containerd.services.containers.v1.Containers";
 const SPEC_BYTES = 4096;
 export const WORKERS = 32;
 /** What collectors do not need they give back within seconds; ours looks every five whether the daemon is idle. */
-export const SETTLE_MS = 12_000;
+export const SETTLE_MS = 20_000;
 
 /** Fills a namespace with `count` containers of `sizeBytes`; one in a hundred carries the label that the filter seeks. */
 export async function fill(

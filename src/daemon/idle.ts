@@ -9,6 +9,10 @@ const IDLE_INTERVAL_MS = 5000;
 const STEP_MS = 2000;
 /** Below this share of an interval on the processor the daemon is idle: about a thousand Gets a second are more. */
 const IDLE_SHARE = 0.01;
+/** The same between the steps of a release, whose collections go on for a while. */
+const STEP_SHARE = 0.05;
+/** Looks in a row that must find it idle after work: what comes every few seconds, as pods do, is work. */
+const QUIET_LOOKS = 2;
 /** Growth since the last time that is worth a collection after work. */
 const WORTHWHILE_BYTES = 4 << 20;
 /** Growth that is worth one without. */
@@ -31,19 +35,22 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let busyMs = processorMs();
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
+  let quietLooks = 0;
   let stepsLeft = 0;
   let dropAt = 0;
   let dropAfterMs = FIRST_DROP_AFTER_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
     const now = processorMs();
-    const idle = now - busyMs < intervalMs * IDLE_SHARE;
+    const idle = now - busyMs < intervalMs * (stepsLeft > 0 ? STEP_SHARE : IDLE_SHARE);
     busyMs = now;
     if (!idle) {
       hasWorked = true;
+      quietLooks = 0;
       stepsLeft = 0;
       intervalMs = BUSY_INTERVAL_MS;
     } else if (stepsLeft > 0) takeStep();
+    else if (hasWorked && ++quietLooks < QUIET_LOOKS) intervalMs = BUSY_INTERVAL_MS;
     else {
       const grown = process.memoryUsage.rss() - floorBytes;
       if (grown > (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES)) stepsLeft = STEPS.length;
