@@ -37,6 +37,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let hasWorked = true;
   let quietLooks = 0;
   let stepsLeft = 0;
+  let droppedKb = 0;
   let dropAt = 0;
   let dropAfterMs = FIRST_DROP_AFTER_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -68,14 +69,15 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     busyMs = processorMs();
   };
   const takeStep = (): void => {
-    STEPS[STEPS.length - stepsLeft]?.();
+    droppedKb += STEPS[STEPS.length - stepsLeft]?.() ?? 0;
     stepsLeft--;
     busyMs = processorMs();
     intervalMs = stepsLeft > 0 ? STEP_MS : IDLE_INTERVAL_MS;
     if (stepsLeft > 0) return;
     dropAfterMs = FIRST_DROP_AFTER_MS;
     floorBytes = process.memoryUsage.rss();
-    logger.debug("released memory", { residentKb: floorBytes >> 10 });
+    logger.debug("released memory", { droppedKb, residentKb: floorBytes >> 10 });
+    droppedKb = 0;
   };
   const wait = (): void => {
     timer = setTimeout(look, intervalMs);
@@ -85,13 +87,17 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   return { close: () => clearTimeout(timer) };
 }
 
-/** One after another, a while apart: code pages last, since the rest runs code, and twice: the runtime's collector runs in between. */
-const STEPS: readonly (() => void)[] = [releaseHeap, dropCleanFilePages, dropCleanFilePages];
+/**
+ * One after another, a while apart: code pages last, since the rest runs code, and twice: the runtime's collector runs in between. Each answers
+ * the KiB of code that it has dropped.
+ */
+const STEPS: readonly (() => number)[] = [releaseHeap, dropCleanFilePages, dropCleanFilePages];
 
 /** Garbage, and compiled code: the bytecode that it came from is in the executable. */
-function releaseHeap(): void {
+function releaseHeap(): number {
   Bun.shrink();
   Bun.gc(true);
+  return 0;
 }
 
 /** What all threads have used so far. */

@@ -220,7 +220,13 @@ test("calls whose callers leave leave nothing", async () => {
       .then(({ containerId }) => cri.runtime.removeContainer({ containerId }))
       .catch(() => undefined);
   }
-  const { containerId } = await cri.runtime.createContainer({ ...pod, config });
+  // The last one's name is reserved until what it made is gone.
+  const { containerId } = await until("the name is free", () =>
+    cri.runtime.createContainer({ ...pod, config }).catch((error: unknown) => {
+      if (/is reserved for/.test(String(error))) return undefined;
+      throw error;
+    }),
+  );
   await cri.runtime.removeContainer({ containerId });
   const { containers } = await cri.runtime.listContainers({});
   const known = containers.map(({ id }) => id).sort();

@@ -114,17 +114,20 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
 
   test("SPDY: stdin to its end, much of it, back to the client", async () => {
     const streams = { stdin: true, stdout: true, stderr: false, tty: false };
-    const command = await spdyCommand(await execUrl(["/bin/cat"], streams), V4, "stdin", "stdout");
     const sent = Buffer.from("0123456789abcdef".repeat(200_000));
-    const finished = command.finish();
-    await command.streams["stdin"]?.write(sent);
-    command.streams["stdin"]?.end();
-    const { stdout, error } = await finished;
-    const all = Buffer.from(stdout ?? "");
-    let same = 0;
-    while (same < sent.length && all[same] === sent[same]) same++;
-    expect({ length: all.length, same }).toEqual({ length: sent.length, same: sent.length });
-    expect(JSON.parse(error ?? "")).toMatchObject({ status: "Success" });
+    // containerd may end the connection before all of the output is on its way.
+    for (let tries = kind === "bunkerd" ? 1 : 10; tries > 0; tries--) {
+      const command = await spdyCommand(await execUrl(["/bin/cat"], streams), V4, "stdin", "stdout");
+      const finished = command.finish();
+      await command.streams["stdin"]?.write(sent);
+      command.streams["stdin"]?.end();
+      const { stdout, error } = await finished;
+      const all = Buffer.from(stdout ?? "");
+      if (all.length < sent.length && tries > 1) continue;
+      expect({ length: all.length, equal: all.equals(sent) }).toEqual({ length: sent.length, equal: true });
+      expect(JSON.parse(error ?? "")).toMatchObject({ status: "Success" });
+      return;
+    }
   });
 
   test("SPDY: a terminal follows the client's size", async () => {
