@@ -11,8 +11,10 @@ const STEP_MS = 2000;
 const IDLE_SHARE = 0.01;
 /** The same between the steps of a release, whose collections go on for a while. */
 const STEP_SHARE = 0.05;
-/** Looks in a row that must find it idle after work: what comes every few seconds, as pods do, is work. */
-const QUIET_LOOKS = 2;
+/** Looks in a row that must find it idle after work: what comes every few seconds, as pods do, keeps its compiled code. */
+const QUIET_LOOKS = 5;
+/** So many fewer after the start, whose code is not needed again. */
+const START_LOOKS = 3;
 /** Growth since the last time that is worth a collection after work. */
 const WORTHWHILE_BYTES = 4 << 20;
 /** Growth that is worth one without. */
@@ -35,7 +37,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let busyMs = processorMs();
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
-  let quietLooks = 0;
+  let quietLooks = START_LOOKS;
   let stepsLeft = 0;
   let droppedKb = 0;
   let dropAt = 0;
@@ -47,7 +49,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     busyMs = now;
     if (!idle) {
       hasWorked = true;
-      quietLooks = 0;
+      quietLooks = floorBytes === 0 ? START_LOOKS : 0;
       stepsLeft = 0;
       intervalMs = BUSY_INTERVAL_MS;
     } else if (stepsLeft > 0) takeStep();

@@ -161,7 +161,7 @@ const ODD_CONTAINERS: Named<ContainerInit> = {
   "with an annotation of 1 MiB": { annotations: { long: "x".repeat(1 << 20) } },
   "with an empty label": { labels: { "": "" } },
   "mounting nothing": mounts({}),
-  "mounting to nowhere": mounts({ hostPath: "/tmp", containerPath: "" }),
+  "mounting to nowhere": mounts({ hostPath: "/tmp", containerPath: "", readonly: true }),
   "mounting from nowhere": mounts({ hostPath: "", containerPath: "/x" }),
   "mounting to a relative path": mounts({ hostPath: "/tmp", containerPath: "x/y", readonly: true }),
   "mounting above": mounts({ hostPath: "/tmp", containerPath: "/../../../mnt-above", readonly: true }),
