@@ -129,6 +129,7 @@ export async function measureBulk(rounds: number, sizeMib = 256): Promise<void> 
     // The first round warms up.
     for (let round = 0; round <= rounds; round++) {
       for (const [side] of SIDES) {
+        // The first time there is nothing to clear; a blob that stayed fails the call that follows.
         if (call !== "read") await clearBulk(daemons[side], bulk, call).catch(() => undefined);
         const sample = await bulkRate(daemons[side], bulk, call);
         if (round === 0) continue;

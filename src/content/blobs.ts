@@ -244,9 +244,11 @@ class LocalBlobs implements BlobStore {
     let removed = 0;
     for (const name of await readdir(this.#ingestRoot)) {
       const { folder, ref: refPath } = pathsIn(join(this.#ingestRoot, name));
-      const ref = await readFile(refPath, "utf8").catch(() => undefined);
-      const isItself = ref !== undefined && ingestPaths(this.#ingestRoot, ref).folder === folder;
-      if (isItself && (refs.has(ref) || this.#locks.has(ref))) continue;
+      const ref = await refIn(refPath);
+      // What cannot be read now may be an upload that goes on: the next collection looks again.
+      if (ref === "unreadable") continue;
+      const isItself = ref !== undefined && ingestPaths(this.#ingestRoot, ref.text).folder === folder;
+      if (isItself && (refs.has(ref.text) || this.#locks.has(ref.text))) continue;
       await rm(folder, { recursive: true, force: true });
       removed += 1;
     }
@@ -331,6 +333,16 @@ function shown(ref: string): string {
 
 function timeOf(nanoseconds: bigint): string {
   return new Date(Number(nanoseconds / 1_000_000n)).toISOString();
+}
+
+/** The ref that an ingest's folder holds; undefined if it holds none, and is no ingest. */
+async function refIn(path: string): Promise<{ readonly text: string } | "unreadable" | undefined> {
+  try {
+    return { text: await readFile(path, "utf8") };
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    return ["ENOENT", "ENOTDIR", "EISDIR"].includes(code) ? undefined : "unreadable";
+  }
 }
 
 function sizeOf(targets: readonly Uint8Array[]): number {
