@@ -102,12 +102,12 @@ export class Shims {
     const sandbox = await this.#sandboxBootstrap(scope, options);
     if (sandbox !== undefined && sandbox.version >= SANDBOX_VERSION) {
       writeFileSync(join(bundle.path, SANDBOX_FILE), options.sandboxId, { mode: 0o600 });
+      writeBootstrap(bundle.path, sandbox);
       return this.#register(bundle, sandbox);
     }
     const program = this.#resolve(options.runtime);
     // The log is opened first: a shim waits at its start for a reader.
     const log = openShimLog(bundle.path, this.#loggerOf(bundle));
-    let bootstrap: Bootstrap;
     try {
       const answer = await startShim(
         { program, bundle, settings: this.#settings },
@@ -116,13 +116,15 @@ export class Shims {
         scope.signal,
       );
       writeFileSync(join(bundle.path, BINARY_FILE), program, { mode: 0o600 });
-      bootstrap = parseBootstrap(answer);
+      const bootstrap = parseBootstrap(answer);
+      // Before it is known to anybody: without the file, as on a full disk, the next daemon would not find it.
+      writeBootstrap(bundle.path, bootstrap);
+      return this.#register(bundle, bootstrap, log);
     } catch (error) {
       void log.close();
       await this.#abandon(bundle);
       throw within("start failed", error);
     }
-    return this.#register(bundle, bootstrap, log);
   }
 
   /** Reaches for the shim of a bundle that an earlier daemon left. @throws NotFound if nothing tells where it is */
@@ -247,7 +249,6 @@ export class Shims {
     void shim.closed.then(() => {
       if (!shim.ended) void this.#died(shim);
     });
-    writeBootstrap(bundle.path, bootstrap);
     return shim;
   }
 
@@ -337,12 +338,12 @@ export class Shims {
     }
   }
 
-  /** A start that was cut off may have made its shim already, which nobody would ever reach. */
+  /** A start that failed or was cut off may have made its shim already, which nobody would ever reach. */
   async #abandon(bundle: Bundle): Promise<void> {
     const processes = await killAbandonedStart(bundle);
     if (processes === 0) return;
     const logger = this.#loggerOf(bundle);
-    logger.info("killed what a start left that was cut off", { processes });
+    logger.info("killed what a start left that failed or was cut off", { processes });
     await removeDeadSocket(this.#unsaid(bundle)).catch((error: unknown) =>
       logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
     );
