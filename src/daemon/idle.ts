@@ -1,5 +1,6 @@
 import type { Logger } from "../lib/log.ts";
 import { dropCleanFilePages } from "../linux/memory.ts";
+import { messageOf } from "../model/errors.ts";
 
 /** How often the daemon is looked at: soon after its start, after work, and else. */
 const FIRST_INTERVAL_MS = 1000;
@@ -44,6 +45,15 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let dropAfterMs = FIRST_DROP_AFTER_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
+    try {
+      lookOnce();
+      wait();
+    } catch (error) {
+      // Such as where nobody may read /proc. The daemon can do without.
+      logger.warn("gives no memory back when it is idle", { error: messageOf(error) });
+    }
+  };
+  const lookOnce = (): void => {
     const now = processorMs();
     const idle = now - busyMs < intervalMs * (stepsLeft > 0 ? STEP_SHARE : IDLE_SHARE);
     busyMs = now;
@@ -62,7 +72,6 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
       if (stepsLeft > 0) takeStep();
       else if (grown > RETURNED_BYTES && performance.now() > dropAt) dropAgain();
     }
-    wait();
   };
   const dropAgain = (): void => {
     dropCleanFilePages();

@@ -27,20 +27,26 @@ function program(type: number, address: number, sizeBytes: number, names = NAMES
 }
 
 test("what is appended are the whole pages of the section .bun", () => {
-  expect(appendedRange(program(2, 0x6000, 0x3000))).toEqual({ start: 0x6000, end: 0x9000 });
-  expect(appendedRange(program(2, 0x6001, 0x3000))).toEqual({ start: 0x7000, end: 0x9000 });
-  expect(appendedRange(program(2, 0x6001, 0x1000))).toBeUndefined();
+  const of = (...program_: Parameters<typeof program>) => appendedRange(program(...program_), 0x1000);
+  expect(of(2, 0x6000, 0x3000)).toEqual({ start: 0x6000, end: 0x9000 });
+  expect(of(2, 0x6001, 0x3000)).toEqual({ start: 0x7000, end: 0x9000 });
+  expect(of(2, 0x6001, 0x1000)).toBeUndefined();
+  expect(appendedRange(program(2, 0x6000, 0x9000), 0x4000)).toEqual({ start: 0x8000, end: 0xc000 });
   // Loaded where it pleases the kernel.
-  expect(appendedRange(program(3, 0x6000, 0x3000))).toBeUndefined();
-  expect(appendedRange(program(2, 0x6000, 0x3000, "\0.text\0.bub\0.shstrtab\0"))).toBeUndefined();
-  expect(appendedRange(() => new DataView(new ArrayBuffer(64)))).toBeUndefined();
+  expect(of(3, 0x6000, 0x3000)).toBeUndefined();
+  expect(of(2, 0x6000, 0x3000, "\0.text\0.bub\0.shstrtab\0")).toBeUndefined();
+  expect(appendedRange(() => new DataView(new ArrayBuffer(64)), 0x1000)).toBeUndefined();
 });
 
 test("of a range only pages are taken that are there and still the file's", () => {
   const [file, own, absent] = [0xa0, 0x80, 0];
   const entries = [file, file, own, absent, file].flatMap((flags) => [1, 2, 3, 0, 0, 0, 0, flags]);
-  expect(filePages({ start: 0x6000, end: 0xb000 }, new Uint8Array(entries))).toEqual([
+  expect(filePages({ start: 0x6000, end: 0xb000 }, new Uint8Array(entries), 0x1000)).toEqual([
     { start: 0x6000, end: 0x8000 },
     { start: 0xa000, end: 0xb000 },
+  ]);
+  expect(filePages({ start: 0x8000, end: 0x1c000 }, new Uint8Array(entries), 0x4000)).toEqual([
+    { start: 0x8000, end: 0x10000 },
+    { start: 0x18000, end: 0x1c000 },
   ]);
 });

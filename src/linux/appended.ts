@@ -1,7 +1,6 @@
 /** What `bun build --compile` appends to its own program: code and bytecode that are read, never written. */
 import { closeSync, openSync, readSync } from "node:fs";
 
-const PAGE_BYTES = 4096;
 const PAGEMAP_ENTRY_BYTES = 8;
 /** Of an entry of /proc/pid/pagemap: bit 61, a page of a file; bit 63, present. */
 const FILE_AND_PRESENT = 0xa0;
@@ -20,7 +19,7 @@ export type ReadAt = (position: number, sizeBytes: number) => DataView;
  * The addresses, in whole pages, of an executable's section `.bun` (elf(5), 64 bits): what Bun appends lies there. Undefined if it has none, or
  * is loaded elsewhere than it says.
  */
-export function appendedRange(read: ReadAt): Range | undefined {
+export function appendedRange(read: ReadAt, pageBytes: number): Range | undefined {
   const head = read(0, 64);
   if (head.getUint32(0, true) !== ELF_MAGIC || head.getUint16(16, true) !== ET_EXEC) return undefined;
   const number = (entry: DataView, at: number): number => Number(entry.getBigUint64(at, true));
@@ -34,21 +33,21 @@ export function appendedRange(read: ReadAt): Range | undefined {
   const start = number(found, 16);
   const end = start + number(found, 32);
   const pages = {
-    start: Math.ceil(start / PAGE_BYTES) * PAGE_BYTES,
-    end: Math.floor(end / PAGE_BYTES) * PAGE_BYTES,
+    start: Math.ceil(start / pageBytes) * pageBytes,
+    end: Math.floor(end / pageBytes) * pageBytes,
   };
   return pages.start < pages.end ? pages : undefined;
 }
 
 /** Runs of pages in a range that are resident and still the file's; `pagemap` holds the entries of its pages (proc_pid_pagemap(5)). */
-export function filePages({ start }: Range, pagemap: Uint8Array): Range[] {
+export function filePages({ start }: Range, pagemap: Uint8Array, pageBytes: number): Range[] {
   const runs: { start: number; end: number }[] = [];
   for (let at = 0; at < pagemap.length; at += PAGEMAP_ENTRY_BYTES) {
     if (((pagemap[at + 7] ?? 0) & FILE_AND_PRESENT) !== FILE_AND_PRESENT) continue;
-    const page = start + (at / PAGEMAP_ENTRY_BYTES) * PAGE_BYTES;
+    const page = start + (at / PAGEMAP_ENTRY_BYTES) * pageBytes;
     const last = runs.at(-1);
-    if (last?.end === page) last.end += PAGE_BYTES;
-    else runs.push({ start: page, end: page + PAGE_BYTES });
+    if (last?.end === page) last.end += pageBytes;
+    else runs.push({ start: page, end: page + pageBytes });
   }
   return runs;
 }
@@ -56,15 +55,15 @@ export function filePages({ start }: Range, pagemap: Uint8Array): Range[] {
 /** Of this process's program; null if nothing is appended to it. */
 let ownRange: Range | null | undefined;
 
-/** Of this process: the pages of what is appended to its program that it could drop without loss. */
-export function appendedPages(): Range[] {
-  if (ownRange === undefined) ownRange = withFile("/proc/self/exe", appendedRange) ?? null;
+/** Of this process: the pages of what is appended to its program that it could drop without loss. @param pageBytes the machine's */
+export function appendedPages(pageBytes: number): Range[] {
+  ownRange ??= withFile("/proc/self/exe", (read) => appendedRange(read, pageBytes)) ?? null;
   const range = ownRange;
   if (range === null) return [];
-  const entries = (address: number): number => (address / PAGE_BYTES) * PAGEMAP_ENTRY_BYTES;
+  const entries = (address: number): number => (address / pageBytes) * PAGEMAP_ENTRY_BYTES;
   return withFile("/proc/self/pagemap", (read) => {
     const { buffer } = read(entries(range.start), entries(range.end - range.start));
-    return filePages(range, new Uint8Array(buffer));
+    return filePages(range, new Uint8Array(buffer), pageBytes);
   });
 }
 

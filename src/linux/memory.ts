@@ -4,6 +4,8 @@ import { readFileSync } from "node:fs";
 import { appendedPages } from "./appended.ts";
 
 const MADV_DONTNEED = 4;
+/** bits/confname.h. */
+const SC_PAGESIZE = 30;
 
 export interface Mapping {
   readonly start: bigint;
@@ -36,14 +38,14 @@ export function droppableMappings(smaps: string): Mapping[] {
   return found;
 }
 
-let madvise: ((start: bigint, sizeBytes: bigint, advice: number) => number) | undefined;
-
-function openMadvise() {
-  const { symbols } = dlopen("libc.so.6", {
+function openLibc() {
+  return dlopen("libc.so.6", {
     madvise: { args: [FFIType.u64, FFIType.u64, FFIType.i32], returns: FFIType.i32 },
-  });
-  return symbols.madvise;
+    sysconf: { args: [FFIType.i32], returns: FFIType.i64_fast },
+  }).symbols;
 }
+
+let libc: ReturnType<typeof openLibc> | undefined;
 
 /**
  * Gives back the code that only the start has run: tens of megabytes of the runtime and of this program are touched once and never
@@ -51,9 +53,9 @@ function openMadvise() {
  * dropped. Answers the KiB that were resident in what was dropped.
  */
 export function dropCleanFilePages(): number {
-  madvise ??= openMadvise();
-  const drop = madvise;
-  const appended = appendedPages();
+  libc ??= openLibc();
+  const drop = libc.madvise;
+  const appended = appendedPages(Number(libc.sysconf(SC_PAGESIZE)));
   const mappings = droppableMappings(readFileSync("/proc/self/smaps", "utf8"));
   let droppedKb = 0;
   for (const { start, end } of appended) {
