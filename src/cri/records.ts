@@ -67,8 +67,10 @@ export async function dropLease(
   { id, made }: NewLease,
   logger: Logger,
 ): Promise<void> {
+  // That it could not be made is told to who works under it.
+  if (!(await made.catch(() => false))) return;
   try {
-    if (await made) await ignoringNotFound(() => leases.delete({ namespace }, id));
+    await ignoringNotFound(() => leases.delete({ namespace }, id));
   } catch (error) {
     logger.error("failed to remove the lease of what was made", { id, error: messageOf(error) });
   }

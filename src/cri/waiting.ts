@@ -12,7 +12,8 @@ export function waitFor<T>(promise: Promise<T>, signal: AbortSignal | undefined)
   });
 }
 
-function reasonOf({ reason }: AbortSignal): BunkerdError {
+/** Why a wait is over, as CRI tells it. */
+export function reasonOf({ reason }: AbortSignal): BunkerdError {
   if (reason instanceof BunkerdError) return reason;
   const late = reason instanceof Error && reason.name === "TimeoutError";
   return late

@@ -5,7 +5,7 @@ import { BunkerdError, isError, quote, within } from "../../model/errors.ts";
 import { type Cri, scopeOf } from "../cri.ts";
 import { ignoringNotFound, step } from "../records.ts";
 import type { Container } from "../store/container.ts";
-import { waitFor } from "../waiting.ts";
+import { reasonOf, waitFor } from "../waiting.ts";
 import { finishContainer, unknownExit, watchContainer } from "./exit.ts";
 import { signalName, signalNumber } from "./signals.ts";
 
@@ -92,16 +92,11 @@ async function turn(
   longestMs: number,
   signal: AbortSignal,
 ): Promise<() => void> {
-  const gone = new AbortController();
-  const asked = sandboxes.find(metadata.sandboxId)?.kills.acquire(gone.signal);
-  if (asked === undefined) return () => undefined;
-  let release: () => void;
-  try {
-    release = await waitFor(asked, signal);
-  } catch (error) {
-    gone.abort(error);
-    throw error;
-  }
+  const kills = sandboxes.find(metadata.sandboxId)?.kills;
+  if (kills === undefined) return () => undefined;
+  const release = await kills.acquire(signal).catch(() => {
+    throw reasonOf(signal);
+  });
   const timer = setTimeout(release, longestMs);
   return () => {
     clearTimeout(timer);
