@@ -67,7 +67,7 @@ export async function openContentWriter(
     throw error;
   });
   if (opened.kind === "exists") throw fail("AlreadyExists", `content ${expected}`);
-  const base = { dependencies, scope: { ...scope, namespace }, ref, mediaType };
+  const base = { dependencies, scope: { namespace, lease: scope.lease }, ref, mediaType };
   if (opened.kind === "ingest") {
     return new NamespacedWriter({ ...base, blobs: await blobs.openIngest(opened.lock, totalBytes) });
   }

@@ -1,4 +1,7 @@
-/** What every call on a store carries: containerd's context values (`pkg/namespaces`, `core/leases/context.go`). */
+/**
+ * What every call on a store carries: containerd's context values (`pkg/namespaces`, `core/leases/context.go`). That of a request makes
+ * its signal when it is asked for: a copy by `...scope` has none, and names the one it needs.
+ */
 export interface Scope {
   /** A valid namespace (see `namespaces.ts`). */
   readonly namespace: string;

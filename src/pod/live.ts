@@ -42,8 +42,7 @@ export function liveState({ unit, observed, sync, reason }: PodState, probes: Pr
   return { waiting, ready, started, reason };
 }
 
-/** Nothing happens once the pod is removed. */
-/** Writes a pod's state whenever it has changed. */
+/** Writes a pod's state whenever it has changed; nothing once the pod is removed. */
 export function liveSaver({ folder }: PodPaths): (live: LiveState) => void {
   const path = join(folder, "state.json");
   let saved = "";
