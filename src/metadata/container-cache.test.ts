@@ -50,7 +50,9 @@ function storeOver(maxBytes: number): Subject {
 }
 
 const ids = (store: EncodedContainers, ...filters: string[]): string[] =>
-  fromBinary(ListContainersResponseSchema, store.listEncoded(scope, filters)).containers.map(({ id }) => id);
+  fromBinary(ListContainersResponseSchema, Buffer.concat(store.listEncoded(scope, filters))).containers.map(
+    ({ id }) => id,
+  );
 
 describe("encoded answers", () => {
   beforeEach(async () => {
@@ -80,10 +82,9 @@ describe("encoded answers", () => {
       ListContainersResponseSchema,
       create(ListContainersResponseSchema, { containers }),
     );
-    expect(new Uint8Array(metadata.containers.listEncoded(scope))).toEqual(listed);
-    const streamed = [...metadata.containers.streamEncoded(scope)].map(
-      (bytes) => fromBinary(ListContainerMessageSchema, bytes).container,
-    );
+    const encoded = metadata.containers.listEncoded(scope);
+    expect(new Uint8Array(Buffer.concat(encoded))).toEqual(listed);
+    const streamed = encoded.map((bytes) => fromBinary(ListContainerMessageSchema, bytes).container);
     expect(streamed).toEqual(containers);
   });
 
@@ -122,7 +123,6 @@ describe("encoded answers", () => {
       'container "none" in namespace "one": not found',
     );
     expect(() => containers.listEncoded(scope, ["id=="])).toThrow("expected value or quoted");
-    expect(() => containers.streamEncoded(scope, ["id=="])).toThrow("expected value or quoted");
     expect(() => containers.listEncoded({ namespace: "" })).toThrow("namespace is required");
     expect(containers.listEncoded({ namespace: "none" }).length).toBe(0);
   });

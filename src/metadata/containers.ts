@@ -62,8 +62,7 @@ export function openContainers(
     delete: async (scope, id) => deleteContainer(dependencies, scope, id),
     withLabel: (scope, label) => withLabel(db, scope, label),
     getEncoded: (scope, id) => cache.get(requireNamespace(scope.namespace), id).framed,
-    listEncoded: (scope, filters) => concatenate(matching(cache, scope, filters)),
-    streamEncoded: (scope, filters) => matching(cache, scope, filters).map((container) => container.framed),
+    listEncoded: (scope, filters) => matching(cache, scope, filters).map((container) => container.framed),
     createEncoded: (scope, container) => createContainer(dependencies, scope, container),
     updateEncoded: (scope, container, fieldPaths) =>
       updateContainer(dependencies, scope, container, fieldPaths),
@@ -99,19 +98,6 @@ async function withLabel(db: Db, scope: Scope, label: string): Promise<Container
     tx.close();
   }
   return found;
-}
-
-/** A list's answer is the containers' frames in a row. */
-function concatenate(containers: readonly CachedContainer[]): Uint8Array {
-  let sizeBytes = 0;
-  for (const { framed } of containers) sizeBytes += framed.length;
-  const bytes = Buffer.allocUnsafeSlow(sizeBytes);
-  let position = 0;
-  for (const { framed } of containers) {
-    bytes.set(framed, position);
-    position += framed.length;
-  }
-  return bytes;
 }
 
 /** A message of its own: the bytes are copied, because messages are the caller's to change. */

@@ -35,13 +35,11 @@ export interface LabelledContainers {
 export interface EncodedContainers {
   /** Bytes of one GetContainerResponse. @throws NotFound */
   getEncoded(scope: Scope, id: string): Uint8Array;
-  /** Bytes of one ListContainersResponse. @throws InvalidArgument on a filter's syntax */
-  listEncoded(scope: Scope, filters?: readonly string[]): Uint8Array;
   /**
-   * Bytes of one ListContainerMessage for each container. The set is fixed at the call; errors are thrown at the call.
+   * Each container as the bytes of one ListContainerMessage: all of them in a row are one ListContainersResponse.
    * @throws InvalidArgument on a filter's syntax
    */
-  streamEncoded(scope: Scope, filters?: readonly string[]): Iterable<Uint8Array>;
+  listEncoded(scope: Scope, filters?: readonly string[]): Uint8Array[];
   /** Bytes of one CreateContainerResponse. Fails as {@link ContainerStore.create}, at once or later. */
   createEncoded(scope: Scope, record: ContainerRecord): Promise<Uint8Array>;
   /** Bytes of one UpdateContainerResponse. Fails as {@link ContainerStore.update}, at once or later. */

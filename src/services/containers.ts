@@ -10,6 +10,7 @@ import { wireFields } from "../lib/wire.ts";
 import { type ContainerRecord, recordOf, recordOfWire } from "../model/container-record.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
 import { BunkerdError } from "../model/errors.ts";
+import { PartedMessage } from "../transport/grpc/parted-message.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
 import { bind } from "../transport/registry.ts";
 import { scopeOf } from "./scope.ts";
@@ -49,8 +50,8 @@ export function containersService(dependencies: ContainersDependencies): Service
     },
     encoded && {
       get: ({ id }, context) => encoded.getEncoded(scopeOf(context), id),
-      list: ({ filters }, context) => encoded.listEncoded(scopeOf(context), filters),
-      listStream: ({ filters }, context) => encoded.streamEncoded(scopeOf(context), filters),
+      list: ({ filters }, context) => new PartedMessage(encoded.listEncoded(scopeOf(context), filters)),
+      listStream: ({ filters }, context) => encoded.listEncoded(scopeOf(context), filters),
       create: (request, context) => encoded.createEncoded(scopeOf(context), recordOf(sentOf(request))),
       update: (request, context) =>
         encoded.updateEncoded(scopeOf(context), recordOf(updateOf(request)), request.updateMask?.paths),

@@ -7,13 +7,17 @@ import type {
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Logger } from "../lib/log.ts";
 import type { FramedMessage } from "./grpc/framed-message.ts";
+import type { PartedMessage } from "./grpc/parted-message.ts";
 import type { TransportLimits } from "./limits.ts";
+
+/** The bytes of one response message. */
+export type EncodedAnswer = Uint8Array | PartedMessage;
 
 /** Answers the bytes of one response message. Only gRPC uses it; Connect calls the implementation of the same name. */
 export type EncodedUnary<Request> = (
   request: Request,
   context: HandlerContext,
-) => Uint8Array | Promise<Uint8Array>;
+) => EncodedAnswer | Promise<EncodedAnswer>;
 
 export type EncodedMessage = Uint8Array | FramedMessage;
 
@@ -27,7 +31,7 @@ export type EncodedServerStream<Request> = (
 export type RawUnary = (
   request: Uint8Array,
   context: HandlerContext,
-) => Uint8Array | Promise<Uint8Array> | undefined;
+) => EncodedAnswer | Promise<EncodedAnswer> | undefined;
 
 export type RawImpl<S extends DescService> = {
   [Method in keyof S["method"]]?: S["method"][Method] extends DescMethodUnary ? RawUnary : never;

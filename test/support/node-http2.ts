@@ -13,6 +13,7 @@ import type { EngineHandlers, Http2Engine } from "../../src/transport/engine.ts"
 import { isGrpc } from "../../src/transport/grpc/content-type.ts";
 import { PREFIX_BYTES } from "../../src/transport/grpc/envelope.ts";
 import type { FramedMessage } from "../../src/transport/grpc/framed-message.ts";
+import { type PartedMessage, whole } from "../../src/transport/grpc/parted-message.ts";
 import type { GrpcStream, HeaderList, StreamReceiver } from "../../src/transport/grpc/stream.ts";
 
 /** The runtime's `node:http2` behind the engine's interface: a second implementation that the conformance tests hold beside ours. */
@@ -175,9 +176,9 @@ class NodeHttp2Stream implements GrpcStream {
     this.#closeRequest();
   }
 
-  respond(headers: HeaderList, message: Uint8Array, trailers: HeaderList): void {
+  respond(headers: HeaderList, message: Uint8Array | PartedMessage, trailers: HeaderList): void {
     this.sendHeaders(headers);
-    this.writeMessage(message, false);
+    this.writeMessage(whole(message), false);
     this.end(trailers);
   }
 

@@ -14,6 +14,7 @@ import {
 import { compress } from "./compression.ts";
 import { CallContext } from "./context.ts";
 import type { Method } from "./methods.ts";
+import { whole } from "./parted-message.ts";
 import { type GrpcStream, ResetCode, type StreamReceiver } from "./stream.ts";
 
 /** What all calls of a handler share. */
@@ -107,7 +108,7 @@ export abstract class Call implements StreamReceiver {
     const message = this.#method.encode(value);
     this.checkSize(message);
     if (this.compresses) {
-      void this.#answerCompressed(message);
+      void this.#answerCompressed(whole(message));
       return;
     }
     const headers = withHeaders(RESPONSE_HEADERS, this.context.setHeader);

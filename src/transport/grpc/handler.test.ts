@@ -9,6 +9,7 @@ import type { TransportLimits } from "../limits.ts";
 import { bind, type ObservedCall, type ServiceBinding } from "../registry.ts";
 import type { FramedMessage } from "./framed-message.ts";
 import { createGrpcHandler } from "./handler.ts";
+import type { PartedMessage } from "./parted-message.ts";
 import { type GrpcStream, type HeaderList, ResetCode, type StreamReceiver } from "./stream.ts";
 
 const CHECK = "/grpc.health.v1.Health/Check";
@@ -74,7 +75,7 @@ class PlayedStream implements GrpcStream {
     this.log.push(`end ${Object.fromEntries(trailers)["grpc-status"]}`);
   }
 
-  respond(_headers: HeaderList, message: Uint8Array, trailers: HeaderList): void {
+  respond(_headers: HeaderList, message: Uint8Array | PartedMessage, trailers: HeaderList): void {
     this.log.push(`respond ${message.length} ${Object.fromEntries(trailers)["grpc-status"]}`);
   }
 

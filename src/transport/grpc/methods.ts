@@ -1,7 +1,7 @@
 import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
-import type { RawUnary, ServiceBinding } from "../registry.ts";
+import type { EncodedAnswer, RawUnary, ServiceBinding } from "../registry.ts";
 
 interface MethodBase {
   readonly desc: DescMethod;
@@ -9,7 +9,7 @@ interface MethodBase {
   readonly serviceName: string;
   readonly methodName: string;
   /** Bytes of a value that `call` answered or yielded. @throws Internal */
-  readonly encode: (value: unknown) => Uint8Array;
+  readonly encode: (value: unknown) => EncodedAnswer;
   /** See {@link ServiceBinding.passing}. */
   readonly passing: boolean;
 }
@@ -133,6 +133,6 @@ function encodeAnswer(desc: DescMethod, value: unknown): Uint8Array {
   }
 }
 
-function alreadyEncoded(value: unknown): Uint8Array {
-  return value as Uint8Array;
+function alreadyEncoded(value: unknown): EncodedAnswer {
+  return value as EncodedAnswer;
 }

@@ -1,4 +1,5 @@
 import type { FramedMessage } from "./framed-message.ts";
+import type { PartedMessage } from "./parted-message.ts";
 
 /**
  * What `grpc/` needs of HTTP/2: one request stream, already known to be gRPC. Implemented by the engine (`transport/http2`)
@@ -69,7 +70,7 @@ export interface GrpcStream {
    */
   end(trailers: HeaderList): void;
   /** Headers, one uncompressed message and trailers in one write: a unary answer. */
-  respond(headers: HeaderList, message: Uint8Array, trailers: HeaderList): void;
+  respond(headers: HeaderList, message: Uint8Array | PartedMessage, trailers: HeaderList): void;
   /** RST_STREAM; drops what was not sent. */
   reset(code: number): void;
 }

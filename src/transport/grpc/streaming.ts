@@ -6,6 +6,7 @@ import { EnvelopeDecoder, type EnvelopeSink } from "./envelope.ts";
 import { FramedMessage } from "./framed-message.ts";
 import { MessageMemory } from "./message-memory.ts";
 import { decodeRequest, type ServerStreamingMethod, type StreamingMethod } from "./methods.ts";
+import { whole } from "./parted-message.ts";
 import { RequestQueue } from "./requests.ts";
 import type { GrpcStream } from "./stream.ts";
 
@@ -101,7 +102,7 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
   }
 
   #send(value: unknown): Promise<void> | undefined {
-    const message = value instanceof FramedMessage ? value : this.#streaming.encode(value);
+    const message = value instanceof FramedMessage ? value : whole(this.#streaming.encode(value));
     this.checkSize(message);
     this.sendHeaders();
     const framed = message instanceof FramedMessage;

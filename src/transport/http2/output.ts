@@ -23,31 +23,33 @@ function giveBuffer(buffer: Uint8Array): void {
 /** What a full socket is given by the runtime's own write, which then tells when there is room. */
 const WAKE_BYTES = 512;
 
+/** From here on a copy costs more than what the socket's own write saves. Measured. */
+const DIRECT_BYTES = 64 << 10;
+
 /**
  * What the kernel may hold of a connection that was once too slow for its default of 208 KiB. Measured: on a quiet machine more makes
  * bulk faster still, on a busy one slower, since who sleeps for longer waits longer for its turn.
  */
 const SEND_BUFFER_BYTES = 256 << 10;
 
-/** A part of a framed message that has left its queue and not yet this connection. */
+/** What has left its queue and not yet this connection: of our own buffer, or of a framed message. */
 interface Held {
-  readonly message: FramedMessage;
+  readonly buffer: Uint8Array;
+  readonly message: FramedMessage | undefined;
   at: number;
   readonly end: number;
 }
 
 /**
  * The frames of one connection on their way out: collected until `flush`, then written at once. A buffer is only held between the
- * first frame and the flush, so an idle connection has none. The kernel is given what it has room for; the rest waits in the
- * socket's queue, or where it lies if it is a framed message's: those are sent past the socket, which copies what the kernel does not take.
+ * first frame and the flush, so an idle connection has none. The kernel is given what it has room for. What is large goes past the
+ * socket, whose own write copies what the kernel does not take: the rest waits where it lies.
  */
 export class Output {
   readonly #socket: Socket;
   readonly #drained: () => void;
   #buffer: Uint8Array | undefined;
   #at = 0;
-  /** The buffer that the socket still reads from; ours again when it has drained. */
-  #lent: Uint8Array | undefined;
   #held: Held | undefined;
   /** The message that `#held` is of is sent with it. */
   #finishing: FramedMessage | undefined;
@@ -93,11 +95,16 @@ export class Output {
       return;
     }
     this.#queueHeld();
+    if (bytes >= DIRECT_BYTES) {
+      this.#held = { buffer, message: undefined, at: 0, end: bytes };
+      this.#pushHeld();
+      return;
+    }
     const chunk = buffer.subarray(0, bytes);
     // Behind others it may end below the mark at which the socket says "drain".
     const accepted = this.#blocked ? this.#socket.write(chunk, this.#written) : this.#socket.write(chunk);
+    // The socket refers to what the kernel did not take: nobody else gets that memory.
     if (this.#socket.writableLength === 0) giveBuffer(buffer);
-    else if (!accepted && !this.#blocked) this.#lent = buffer;
     if (!accepted) this.#blocked = true;
   }
 
@@ -106,7 +113,6 @@ export class Output {
     if (!this.#closed && !this.#socket.destroyed) this.#queueHeld();
     this.#closed = true;
     this.flush();
-    this.#lent = undefined;
     this.#held = undefined;
   }
 
@@ -117,7 +123,7 @@ export class Output {
   lend(message: FramedMessage, from: number, to: number): void {
     this.flush();
     if (this.#closed || this.#socket.destroyed) return;
-    this.#held = { message, at: from, end: to };
+    this.#held = { buffer: message.buffer, message, at: from, end: to };
     this.#pushHeld();
   }
 
@@ -130,19 +136,20 @@ export class Output {
   #pushHeld(): void {
     const held = this.#held;
     if (held === undefined) return;
-    const { message, end } = held;
+    const { buffer, message, end } = held;
     while (!this.#blocked) {
       const fd = descriptorOf(this.#socket);
-      if (fd !== undefined) held.at += sendNow(fd, message.buffer, held.at, end);
+      if (fd !== undefined) held.at += sendNow(fd, buffer, held.at, end);
       if (held.at === end) {
         this.#held = undefined;
-        if (this.#finishing === message) message.release();
+        if (message === undefined) giveBuffer(buffer);
+        else if (this.#finishing === message) message.release();
         this.#finishing = undefined;
         return;
       }
       if (fd !== undefined) this.#growSendBuffer(fd);
       const wake = fd === undefined ? end : Math.min(held.at + WAKE_BYTES, end);
-      this.#queue(message.buffer.slice(held.at, wake));
+      this.#queue(buffer.slice(held.at, wake));
       held.at = wake;
     }
   }
@@ -160,7 +167,7 @@ export class Output {
     if (held === undefined) return;
     this.#held = undefined;
     this.#finishing = undefined;
-    this.#queue(held.message.buffer.subarray(held.at, held.end));
+    this.#queue(held.buffer.subarray(held.at, held.end));
   }
 
   #queue(bytes: Uint8Array): void {
@@ -172,8 +179,6 @@ export class Output {
   drained(): void {
     if (!this.#blocked || this.#socket.writableLength > 0) return;
     this.#blocked = false;
-    if (this.#lent !== undefined) giveBuffer(this.#lent);
-    this.#lent = undefined;
     if (!this.#closed && !this.#socket.destroyed) this.#pushHeld();
     if (!this.#blocked) this.#drained();
   }

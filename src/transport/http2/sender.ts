@@ -1,4 +1,5 @@
 import { FramedMessage, GAP_BYTES, STRETCH_BYTES } from "../grpc/framed-message.ts";
+import { PartedMessage } from "../grpc/parted-message.ts";
 import { ConnectionError, ErrorCode } from "./errors.ts";
 import { DEFAULT_WINDOW_BYTES, Flag, FrameType, MAX_WINDOW_BYTES, putFrameHeader } from "./frames.ts";
 import type { Output } from "./output.ts";
@@ -10,13 +11,16 @@ const PREFIX_BYTES = 5;
 const TURN_BYTES = 64 << 10;
 const ALONE_TURN_BYTES = 512 << 10;
 
+/** What of a stream waits: bytes, or a message that lies in parts or as it goes out. */
+export type Waiting = Uint8Array | PartedMessage | FramedMessage;
+
 /** The sending half of a stream: what waits for the peer's windows, and what the peer allows. */
 export interface SendState {
   readonly id: number;
   /** May be negative: RFC 9113 section 6.9.2. */
   sendWindow: number;
   /** Chunks that wait; `firstOffset` bytes of the first have left. */
-  waiting: (Uint8Array | FramedMessage)[] | undefined;
+  waiting: Waiting[] | undefined;
   firstOffset: number;
   unsentBytes: number;
   /** Stands in the queue of streams that may send. */
@@ -80,11 +84,20 @@ export class Sender {
       this.#output.message(stream.id, compressed, message);
       return;
     }
-    const prefix = Buffer.allocUnsafe(PREFIX_BYTES);
-    prefix[0] = compressed ? 1 : 0;
-    prefix.writeUInt32BE(message.length, 1);
-    this.#wait(stream, prefix, PREFIX_BYTES);
+    this.#waitPrefix(stream, message.length, compressed);
     this.data(stream, message);
+  }
+
+  /** The same of one that lies in parts. */
+  parted(stream: SendState, message: PartedMessage): void {
+    if (message.length + PREFIX_BYTES <= this.#output.maxFrameBytes) {
+      this.message(stream, message.joined(), false);
+      return;
+    }
+    this.#waitPrefix(stream, message.length, false);
+    this.#wait(stream, message, message.length);
+    this.#enqueue(stream);
+    this.pump();
   }
 
   /** The same, from where it lies. */
@@ -189,7 +202,14 @@ export class Sender {
     this.#sent.sent();
   }
 
-  #wait(stream: SendState, bytes: Uint8Array | FramedMessage, length: number): void {
+  #waitPrefix(stream: SendState, length: number, compressed: boolean): void {
+    const prefix = Buffer.allocUnsafe(PREFIX_BYTES);
+    prefix[0] = compressed ? 1 : 0;
+    prefix.writeUInt32BE(length, 1);
+    this.#wait(stream, prefix, PREFIX_BYTES);
+  }
+
+  #wait(stream: SendState, bytes: Waiting, length: number): void {
     stream.waiting ??= [];
     stream.waiting.push(bytes);
     stream.unsentBytes += length;
@@ -264,6 +284,7 @@ export class Sender {
       const size = chunk instanceof FramedMessage ? chunk.bodyBytes : chunk.length;
       const to = Math.min(size, from + left);
       if (chunk instanceof FramedMessage) chunk.eachStretch(from, to, this.#append);
+      else if (chunk instanceof PartedMessage) chunk.take(to - from, this.#append);
       else this.#output.append(chunk, from, to);
       left -= to - from;
       stream.firstOffset = to;

@@ -1,10 +1,11 @@
 import type { FramedMessage } from "../grpc/framed-message.ts";
+import { PartedMessage } from "../grpc/parted-message.ts";
 import type { GrpcStream, HeaderList, StreamReceiver } from "../grpc/stream.ts";
 import { headerBlockOf, trailerBlockOf } from "./answer-blocks.ts";
 import { ErrorCode } from "./errors.ts";
 import { fieldOf, type RequestHead } from "./header-block.ts";
 import type { ReceiveState, ReceiveWindow } from "./receive-window.ts";
-import type { Sender, SendState } from "./sender.ts";
+import type { Sender, SendState, Waiting } from "./sender.ts";
 
 /** What a request that is no gRPC may still bring when it has been answered, before it is reset. */
 const MAX_DISCARDED_BYTES = 32 << 20;
@@ -39,7 +40,7 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
   #drainWaiters: (() => void)[] | undefined;
 
   sendWindow: number;
-  waiting: (Uint8Array | FramedMessage)[] | undefined;
+  waiting: Waiting[] | undefined;
   firstOffset = 0;
   unsentBytes = 0;
   queued = false;
@@ -145,13 +146,14 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
     this.#owner.wrote();
   }
 
-  respond(headers: HeaderList, message: Uint8Array, trailers: HeaderList): void {
+  respond(headers: HeaderList, message: Uint8Array | PartedMessage, trailers: HeaderList): void {
     if (this.closed || this.#answered) return;
     this.#answered = true;
     const { sender } = this.#owner;
     if (!this.#headersSent) sender.headers(this, headerBlockOf(headers));
     this.#headersSent = true;
-    sender.message(this, message, false);
+    if (message instanceof PartedMessage) sender.parted(this, message);
+    else sender.message(this, message, false);
     sender.end(this, trailerBlockOf(trailers));
     this.#owner.wrote();
   }

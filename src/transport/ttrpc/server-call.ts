@@ -3,6 +3,7 @@ import type { Logger } from "../../lib/log.ts";
 import { startTimer } from "../../lib/timer.ts";
 import { BunkerdError, messageOf } from "../../model/errors.ts";
 import type { Method } from "../grpc/methods.ts";
+import { whole } from "../grpc/parted-message.ts";
 import type { CallObserver, CallStartObserver } from "../registry.ts";
 import { codeName, toStatus } from "../status.ts";
 import { TtrpcCallContext } from "./context.ts";
@@ -74,7 +75,7 @@ export abstract class ServerCall {
   /** Ends a call that has one message to answer. */
   protected answer(value: unknown): void {
     if (this.ended) return;
-    const response = encodeAnswer(this.#method.encode(value));
+    const response = encodeAnswer(whole(this.#method.encode(value)));
     checkSendSize(response);
     this.stream.write(FrameType.response, 0, response);
     this.#finish("OK", undefined);
@@ -82,7 +83,7 @@ export abstract class ServerCall {
 
   /** Sends one of many answers. */
   protected send(value: unknown): void {
-    const message = this.#method.encode(value);
+    const message = whole(this.#method.encode(value));
     checkSendSize(message);
     this.stream.write(FrameType.data, 0, message);
   }

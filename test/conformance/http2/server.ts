@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Logger, silentLogger } from "../../../src/lib/log.ts";
 import { OK_TRAILERS, RESPONSE_HEADERS } from "../../../src/transport/grpc/answers.ts";
 import { FramedMessage } from "../../../src/transport/grpc/framed-message.ts";
+import { PartedMessage } from "../../../src/transport/grpc/parted-message.ts";
 import type { GrpcStream } from "../../../src/transport/grpc/stream.ts";
 import { Http2Server } from "../../../src/transport/http2/engine.ts";
 import type { Http2Limits } from "../../../src/transport/http2/limits.ts";
@@ -98,6 +99,7 @@ function handle(
   if (what === "throw") throw new Error("broken handler");
   if (what === "paused") stream.pause();
   if (what === "spread") void spread(stream, Number(count), Number(size), server);
+  if (what === "parted") parted(stream, Number(count), Number(size));
   if (what === "framed") void framed(stream, Number(count), Number(size), server);
   const chunks: Uint8Array[] = [];
   let heldBytes = 0;
@@ -134,6 +136,12 @@ async function spread(
   stream.end(OK_TRAILERS);
 }
 
+/** One message of `count` parts. */
+function parted(stream: GrpcStream, count: number, size: number): void {
+  const parts = Array.from({ length: count }, (_, index) => patternOf(index, size));
+  stream.respond(RESPONSE_HEADERS, new PartedMessage(parts), OK_TRAILERS);
+}
+
 async function framed(
   stream: GrpcStream,
   count: number,
@@ -158,6 +166,6 @@ async function framed(
 /** Bytes of which no stretch is like its neighbour, nor like that of another message. */
 export function patternOf(index: number, size: number): Buffer {
   const pattern = Buffer.alloc(size);
-  for (let at = 0; at + 4 <= size; at += 4) pattern.writeUInt32BE((index << 24) + at, at);
+  for (let at = 0; at + 4 <= size; at += 4) pattern.writeUInt32BE(((index & 0x7f) << 24) + at, at);
   return pattern;
 }
