@@ -2,9 +2,10 @@
 import { expect, test } from "bun:test";
 import { BunkerdError } from "../../src/model/errors.ts";
 import { EnvelopeDecoder } from "../../src/transport/grpc/envelope.ts";
+import { fuzzInputs, MemoryWatch } from "../support/fuzz.ts";
 import { type Random, randomFrom, testSeed } from "../support/random.ts";
 
-const INPUTS = process.env["BUNKERD_TEST_LONG"] === undefined ? 20_000 : 1_000_000;
+const INPUTS = fuzzInputs(20_000);
 const MAX_BYTES = 2000;
 
 /** What a body means: its messages up to the first error, that error, and whether it ends within a message. */
@@ -74,7 +75,9 @@ function randomBody(random: Random): Buffer {
 test(`${INPUTS} bodies are read as the rule says`, () => {
   const seed = testSeed();
   const random = randomFrom(seed);
+  const memory = new MemoryWatch(INPUTS);
   for (let input = 0; input < INPUTS; input++) {
+    memory.check(input, { seed });
     const body = randomBody(random);
     const [ours, plain] = [decoded(body, random), plainReading(body)];
     if (JSON.stringify(ours) === JSON.stringify(plain)) continue;

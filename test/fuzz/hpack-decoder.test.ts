@@ -4,10 +4,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CompressionError, HpackDecoder } from "../../src/transport/http2/hpack/decoder.ts";
 import { encodeHuffman, huffmanBytes } from "../../src/transport/http2/hpack/huffman.ts";
+import { fuzzInputs, MemoryWatch } from "../support/fuzz.ts";
 import { plainHpack } from "../support/plain-hpack.ts";
 import { type Random, randomFrom, testSeed } from "../support/random.ts";
 
-const INPUTS = process.env["BUNKERD_TEST_LONG"] === undefined ? 20_000 : 1_000_000;
+const INPUTS = fuzzInputs(20_000);
 const BLOCKS_A_CONNECTION = 20;
 const MAX_TABLE_BYTES = 300;
 const MAX_LIST_BYTES = 2000;
@@ -126,8 +127,10 @@ test("the corpus", () => {
 test(`${INPUTS} blocks`, () => {
   const seed = testSeed();
   const random = randomFrom(seed);
+  const memory = new MemoryWatch(INPUTS);
   let good = 0;
   for (let input = 0; input < INPUTS; input += BLOCKS_A_CONNECTION) {
+    memory.check(input, { seed });
     const blocks: Buffer[] = [];
     while (blocks.length < BLOCKS_A_CONNECTION) {
       // Clients repeat themselves.

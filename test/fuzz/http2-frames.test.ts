@@ -6,10 +6,11 @@ import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Exchange, exchange } from "../support/engine-wire.ts";
+import { fuzzInputs, MemoryWatch } from "../support/fuzz.ts";
 import { type Random, randomFrom, testSeed } from "../support/random.ts";
 import { randomConnection } from "../support/random-http2.ts";
 
-const INPUTS = process.env["BUNKERD_TEST_LONG"] === undefined ? 10_000 : 1_000_000;
+const INPUTS = fuzzInputs(10_000);
 const CORPUS = join(import.meta.dir, "corpus", "http2");
 /** Low, so that the fuzzer finds them. */
 const LIMITS = {
@@ -113,9 +114,11 @@ test("the corpus", async () => {
 test(`${INPUTS} connections`, async () => {
   const seed = testSeed();
   const random = randomFrom(seed);
+  const memory = new MemoryWatch(INPUTS);
   let [begun, survived] = [0, 0];
   for (let input = 0; input < INPUTS; input++) {
-    const result = await check(randomConnection(random).bytes, random, { seed, input });
+    memory.check(input, { seed });
+    const result = await check(randomConnection(random), random, { seed, input });
     begun += result.begun;
     if (!result.closed) survived += 1;
   }

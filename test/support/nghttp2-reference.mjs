@@ -7,19 +7,20 @@ import { Duplex } from "node:stream";
 const ignore = () => undefined;
 const server = createServer({ settings: { maxConcurrentStreams: 100 } });
 server.on("sessionError", ignore);
-let broke = "";
-server.on("session", (session) =>
+let opening = { broke: "" };
+server.on("session", (session) => {
+  const connection = opening;
   session.on("error", (error) => {
-    broke = error.code ?? "error";
-  }),
-);
+    connection.broke = error.code ?? "error";
+  });
+});
 server.on("stream", (stream, headers) => {
   stream.on("error", ignore);
   stream.on("data", ignore);
   stream.on("end", () => {
     if (stream.destroyed || stream.closed || headers[":path"] === "/hold") return;
     try {
-      stream.respond({ ":status": 200 });
+      stream.respond({ ":status": 200 }, { sendDate: false });
       stream.end("\0\0\0\0\u0002hi");
     } catch {
       // Destroyed and not yet said so.
@@ -30,7 +31,9 @@ server.on("stream", (stream, headers) => {
 const turn = () => new Promise(setImmediate);
 
 async function exchange(bytes) {
-  broke = "";
+  // The end of a session may be told of when the next has begun.
+  const connection = { broke: "" };
+  opening = connection;
   const sent = [];
   const wire = new Duplex({
     read: ignore,
@@ -44,7 +47,7 @@ async function exchange(bytes) {
   wire.push(bytes);
   for (let turns = 0; turns < 6; turns++) await turn();
   wire.destroy();
-  return `${Buffer.concat(sent).toString("hex")} ${broke}`;
+  return `${Buffer.concat(sent).toString("hex")} ${connection.broke}`;
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -185,14 +185,8 @@ function sendOther(client: Client): void {
   }
 }
 
-export interface RandomConnection {
-  /** All of it, the preface included. */
-  readonly bytes: Buffer;
-  /** A byte was changed somewhere, or the end cut off. */
-  readonly damaged: boolean;
-}
-
-export function randomConnection(random: Random): RandomConnection {
+/** All of a connection, the preface included. */
+export function randomConnection(random: Random): Buffer {
   const client: Client = { random, frames: [], nextStream: 1, open: [] };
   for (let count = 1 + random.below(20); count > 0; count--) {
     const kind = random.below(20);
@@ -203,8 +197,6 @@ export function randomConnection(random: Random): RandomConnection {
   }
   const bytes = Buffer.concat([PREFACE, frame(4, 0, 0, Buffer.alloc(0)), ...client.frames]);
   // One in eight is damaged somewhere, one in sixteen cut.
-  const damaged = random.below(8) === 0;
-  if (damaged) bytes[24 + random.below(bytes.length - 24)] = random.below(256);
-  if (random.below(16) > 0) return { bytes, damaged };
-  return { bytes: bytes.subarray(0, 24 + random.below(bytes.length - 24)), damaged: true };
+  if (random.below(8) === 0) bytes[24 + random.below(bytes.length - 24)] = random.below(256);
+  return random.below(16) > 0 ? bytes : bytes.subarray(0, 24 + random.below(bytes.length - 24));
 }
