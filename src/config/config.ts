@@ -1,5 +1,7 @@
+import { deprecationMessage } from "../model/deprecations.ts";
 import { BunkerdError } from "../model/errors.ts";
 import { CRI_IMAGES, CRI_RUNTIME, CRI_STREAMING } from "./cri.ts";
+import { type CriDeprecations, criDeprecations } from "./cri-deprecations.ts";
 import { type CriFaults, criFaults } from "./cri-faults.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
 import { NRI } from "./nri.ts";
@@ -119,6 +121,7 @@ export interface CriConfig {
   /** How long undoing a failed call may take (`io.containerd.timeout.cri.defercleanup`). */
   readonly cleanupTimeoutMs: number;
   readonly faults: CriFaults;
+  readonly deprecations: CriDeprecations;
 }
 
 /** One entry of `runtimes`: what a RuntimeClass's handler names. */
@@ -263,13 +266,18 @@ function criConfig(
   const images = plugin("io.containerd.cri.v1.images", CRI_IMAGES);
   const runtime = plugin("io.containerd.cri.v1.runtime", CRI_RUNTIME);
   const faults = criFaults(images, runtime);
+  const deprecations = criDeprecations(images, runtime);
+  if (!runtime.enable_cdi) {
+    const message = deprecationMessage("io.containerd.deprecation/enable-cdi");
+    report("io.containerd.cri.v1.runtime", { kind: "deprecated", place: "enable_cdi", message });
+  }
   for (const [name, fault] of Object.entries(faults)) {
     const id = `io.containerd.cri.v1.${name}`;
     const place = `plugins."${id}"`;
     report(id, { kind: "fault", place, message: `${place}: ${fault}` });
   }
   return {
-    ...{ images, runtime, faults },
+    ...{ images, runtime, faults, deprecations },
     streaming: plugin("io.containerd.grpc.v1.cri", CRI_STREAMING),
     cleanupTimeoutMs: timeouts["io.containerd.timeout.cri.defercleanup"] ?? 60_000,
   };

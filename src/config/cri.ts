@@ -80,7 +80,7 @@ const containerd = table({
 });
 
 const cni = table({
-  bin_dir: string(),
+  bin_dir: deprecated("use bin_dirs", string()),
   bin_dirs: strings(["/opt/cni/bin"]),
   conf_dir: string("/etc/cni/net.d"),
   max_conf_num: integer(1),

@@ -250,6 +250,25 @@ describe("problems", () => {
     expect(config.cri.images.registry.mirrors).toEqual({ "*": { endpoint: ["http://m"] } });
     expect(kinds(problems)).toEqual(["deprecated"]);
     expect(problems[0]?.message).toEndWith(": deprecated: use config_path and a hosts.toml");
+    const used = ["io.containerd.deprecation/cri-registry-mirrors"];
+    expect(config.cri.deprecations).toEqual({ images: used, runtime: [] } as never);
+  });
+
+  test("settings of CRI that containerd calls deprecated are known by its ids", () => {
+    const runtime = '[plugins."io.containerd.cri.v1.runtime"';
+    const cni = `${runtime}.cni]\nbin_dir = '/a'\nbin_dirs = []`;
+    const of = (text: string) => {
+      const { config, problems } = load(`version = 3\n${text}`);
+      return { used: config.cri.deprecations.runtime, told: kinds(problems) };
+    };
+    expect(of(`${runtime}]\nenable_cdi = false\n${cni}`)).toEqual({
+      used: ["io.containerd.deprecation/cri-cni-bin-dir", "io.containerd.deprecation/enable-cdi"],
+      told: ["deprecated", "deprecated"],
+    });
+    expect(of(`${runtime}]\nenable_cdi = true\n${runtime}.cni]\nbin_dir = ''`)).toEqual({
+      used: [],
+      told: [],
+    });
   });
 
   test.each([

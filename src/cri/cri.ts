@@ -6,6 +6,7 @@ import type { KeyLocks } from "../lib/key-locks.ts";
 import type { Lazy } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContainerStore } from "../model/containers.ts";
+import type { Deprecations } from "../model/deprecations.ts";
 import type { LeaseStore } from "../model/leases.ts";
 import type { SandboxController, SandboxStore } from "../model/sandboxes.ts";
 import type { Scope } from "../model/scope.ts";
@@ -74,6 +75,7 @@ export interface Cri {
   readonly events: ContainerEvents;
   readonly stats: StatsSources;
   readonly streaming: Lazy<StreamingServer>;
+  readonly deprecations: Deprecations;
   /** Aborted when the daemon stops. */
   readonly closing: AbortSignal;
   readonly clock: Clock;

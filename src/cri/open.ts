@@ -9,6 +9,7 @@ import type { Clock } from "../lib/clock.ts";
 import { KeyLocks } from "../lib/key-locks.ts";
 import type { Logger } from "../lib/log.ts";
 import type { ContentStore } from "../model/content.ts";
+import type { Deprecations } from "../model/deprecations.ts";
 import { BunkerdError, isError, messageOf } from "../model/errors.ts";
 import type { ImageStore } from "../model/images.ts";
 import type { SandboxController } from "../model/sandboxes.ts";
@@ -58,6 +59,7 @@ export interface CriDependencies extends CriStores {
   readonly events: {
     subscribe(filters: readonly string[], signal?: AbortSignal): AsyncIterableIterator<Envelope>;
   };
+  readonly deprecations: Deprecations;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -75,7 +77,7 @@ export interface OpenCri {
 /** Starts the CRI layer: reads the machine's facts, takes over the pods that there are, and cleans up after those that are gone. */
 export async function openCri(options: CriOptions, dependencies: CriDependencies): Promise<OpenCri> {
   const { config, folders } = options;
-  const { tasks, clock, logger, content } = dependencies;
+  const { tasks, deprecations, clock, logger, content } = dependencies;
   for (const path of [folders.root, folders.state]) mkdirSync(path, { recursive: true, mode: 0o755 });
   const closing = new AbortController();
   const { runtime } = config;
@@ -91,7 +93,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
   };
   const shared = {
     ...options,
-    ...{ host, images, imagesContext, tasks, clock, logger, stores: dependencies },
+    ...{ host, images, imagesContext, tasks, deprecations, clock, logger, stores: dependencies },
     closing: closing.signal,
   };
   const pods = new PodSandboxController(shared);

@@ -21,13 +21,20 @@ export async function runtimeStatus(cri: Cri, verbose: boolean): Promise<StatusR
       conditions: [
         { type: "RuntimeReady", status: true },
         { type: "NetworkReady", ...network },
-        { type: "ContainerdHasNoDeprecationWarnings", status: true },
+        { type: "ContainerdHasNoDeprecationWarnings", ...deprecationStatus(cri) },
       ],
     },
     runtimeHandlers: handlers,
     features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: true },
     info: verbose ? verboseInfo(cri) : {},
   });
+}
+
+function deprecationStatus({ deprecations, config: { runtime } }: Cri) {
+  const used = deprecations.list().filter(({ id }) => !runtime.ignore_deprecation_warnings.includes(id));
+  if (used.length === 0) return { status: true };
+  const message = goText(Object.fromEntries(used.map(({ id, message: words }) => [id, words])));
+  return { status: false, reason: "ContainerdHasDeprecationWarnings", message };
 }
 
 function verboseInfo({ config, folders, address, networks }: Cri): Record<string, string> {

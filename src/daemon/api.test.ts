@@ -47,6 +47,7 @@ async function bindingsOf(disabled: readonly string[], served: Metadata | null =
       runtimeService({ calls: () => Promise.reject(new Error("called")), version: "" }),
       imageService({ calls: () => Promise.reject(new Error("called")) }),
     ],
+    deprecations: { list: () => [] },
     root: "/",
     version: "",
     revision: "",

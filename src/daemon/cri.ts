@@ -15,6 +15,7 @@ import type { TaskStore } from "../model/tasks.ts";
 import { sandboxControllerService } from "../services/sandboxes.ts";
 import type { LocalTransfers } from "../transfer/local.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
+import type { UsedDeprecations } from "./deprecations.ts";
 import { type Parts, PluginType } from "./parts.ts";
 import type { Proxies } from "./proxies.ts";
 import type { Runtime } from "./runtime.ts";
@@ -28,6 +29,7 @@ export interface CriParts {
   readonly metadata: Metadata | undefined;
   readonly runtime: Runtime;
   readonly proxies: Proxies;
+  readonly deprecations: UsedDeprecations;
   readonly transfers: LocalTransfers | undefined;
   readonly version: string;
   readonly stack: AsyncDisposableStack;
@@ -49,17 +51,19 @@ export async function startCri(given: CriParts): Promise<CriServices> {
   const { tasks, sandboxes } = runtime;
   const part = (type: string, id: string) => ({ type, id });
   const sandboxers = await given.proxies.startSandboxControllers();
-  const { faults } = given.config.cri;
+  const { faults, deprecations } = given.config.cri;
   const images = await parts.startOptional(
     part(PluginType.cri, "images"),
     { metadata, transfers },
     (needed) => {
       assertFaultless(faults.images);
+      given.deprecations.used(...deprecations.images);
       return { ...needed.metadata, transfers: needed.transfers };
     },
   );
   const running = await parts.startOptional(part(PluginType.cri, "runtime"), { tasks }, (needed) => {
     assertFaultless(faults.runtime);
+    given.deprecations.used(...deprecations.runtime);
     return needed.tasks;
   });
   const cri = await parts.start(
@@ -110,7 +114,7 @@ interface CriNeeds {
 }
 
 async function open(
-  { parts, config, logger, clock, version }: CriParts,
+  { parts, config, logger, clock, deprecations, version }: CriParts,
   { images: stores, running: tasks, exchange: events, sandboxes }: CriNeeds,
   sandboxers: ReadonlyMap<string, SandboxController>,
 ): Promise<OpenCri> {
@@ -124,7 +128,8 @@ async function open(
       .map(({ id, exports }) => [id, exports["root"] ?? ""]),
   );
   const controllers = new Map([["shim", sandboxes], ...sandboxers]);
-  const dependencies = { ...stores, tasks, controllers, events, snapshotterRoots, clock, logger };
+  const rest = { deprecations, clock, logger };
+  const dependencies = { ...stores, tasks, controllers, events, snapshotterRoots, ...rest };
   const withNri = !config.nri.disable && !config.disabledPlugins.has("io.containerd.nri.v1.nri");
   const nri = withNri ? { config: config.nri, version } : undefined;
   return await openCri({ config: config.cri, folders, address: config.grpc.address, nri }, dependencies);

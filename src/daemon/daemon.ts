@@ -11,6 +11,7 @@ import { HealthStatus } from "../transport/health.ts";
 import { startCollection } from "./collection.ts";
 import { startCri } from "./cri.ts";
 import { openDatabase } from "./database.ts";
+import { UsedDeprecations } from "./deprecations.ts";
 import { startDiff } from "./diff.ts";
 import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
@@ -62,7 +63,8 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   );
   const proxies = new Proxies(parts, config.proxyPlugins);
   stack.defer(() => proxies.close());
-  const base = { parts, config, logger, clock, exchange, proxies, stack };
+  const deprecations = new UsedDeprecations(clock);
+  const base = { parts, config, logger, clock, exchange, proxies, deprecations, stack };
   const opened = await startMetadata({ ...base, metrics });
   const { collection, metadata } = await startCollection({ ...base, metadata: opened, metrics });
   const mounts = await startMounts({ ...base, metadata });
@@ -75,7 +77,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
   const bindings = await startServices({
     ...{ parts, exchange, metadata, collection, mounts, diff, tasks, transfer, health },
-    ...{ cri: cri.bindings, root, version, revision },
+    ...{ cri: cri.bindings, deprecations, root, version, revision },
   });
   metrics?.addServices(bindings);
 

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { Exchange } from "../events/exchange.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { CollectionScheduler } from "../model/collection.ts";
+import type { Deprecations } from "../model/deprecations.ts";
 import type { MountStore } from "../model/mounts.ts";
 import type { TaskStore } from "../model/tasks.ts";
 import { collectionService } from "../services/collection.ts";
@@ -39,6 +40,7 @@ export interface ServicesDependencies {
   readonly health: HealthStatus;
   /** The kubelet's services. */
   readonly cri: readonly ServiceBinding[];
+  readonly deprecations: Deprecations;
   readonly root: string;
   readonly version: string;
   readonly revision: string;
@@ -56,6 +58,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
     diff,
     transfer,
     health,
+    deprecations,
     root,
     version,
     revision,
@@ -105,7 +108,7 @@ export async function startServices(dependencies: ServicesDependencies): Promise
   await add("tasks", { tasks }, tasksService);
   await add("events", { exchange }, eventsService);
   const directory = join(root, `${PluginType.grpc}.introspection`);
-  await add("introspection", {}, () => introspectionService({ plugins: parts, directory }));
+  await add("introspection", {}, () => introspectionService({ plugins: parts, directory, deprecations }));
   await add("version", {}, () => versionService({ version, revision }));
   await add("healthcheck", {}, () => healthBinding(health));
   // None of containerd's plugins, so it is not listed among them.

@@ -5,7 +5,6 @@ import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
-import { DeprecationWarningSchema } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { PlatformSchema } from "#gen/containerd/types/platform_pb.ts";
 import { inProcessClient } from "../../test/support/in-process.ts";
 import { BunkerdError, fail } from "../model/errors.ts";
@@ -48,9 +47,12 @@ const plugins: Plugin[] = [
 ];
 
 function client(directory = join(folder, "io.containerd.grpc.v1.introspection")) {
-  const warning = create(DeprecationWarningSchema, { id: "io.containerd.deprecation/x", message: "old" });
+  const id = "io.containerd.deprecation/enable-cdi";
+  const deprecations = {
+    list: () => [{ id, message: "old", lastSeen: 1_700_000_000_000_000_007n } as const],
+  };
   const table = { list: () => plugins };
-  return inProcessClient(introspectionService({ plugins: table, directory, deprecations: () => [warning] }));
+  return inProcessClient(introspectionService({ plugins: table, directory, deprecations }));
 }
 
 describe("Plugins", () => {
@@ -137,8 +139,12 @@ describe("Server", () => {
     expect(statSync(join(path, "..")).mode & 0o777).toBe(0o700);
     expect(first.pid).toBe(BigInt(process.pid));
     expect(first.pidns).toBe(statSync(`/proc/${process.pid}/ns/pid`, { bigint: true }).ino);
-    expect(first.deprecations.map(({ id, message }) => [id, message])).toEqual([
-      ["io.containerd.deprecation/x", "old"],
+    expect(first.deprecations).toMatchObject([
+      {
+        id: "io.containerd.deprecation/enable-cdi",
+        message: "old",
+        lastOccurrence: { seconds: 1_700_000_000n, nanos: 7 },
+      },
     ]);
     expect((await client().server({})).uuid).toBe(first.uuid);
   });

@@ -1,13 +1,11 @@
 import { statSync } from "node:fs";
 import { create } from "@bufbuild/protobuf";
-import type {
-  DeprecationWarning,
-  Plugin as PluginMessage,
-} from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
+import type { Plugin as PluginMessage } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { Introspection, PluginSchema } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
 import type { Filter } from "../lib/filters.ts";
 import { FilterSyntaxError, parseFilters } from "../lib/filters.ts";
+import type { Deprecations } from "../model/deprecations.ts";
 import { fail } from "../model/errors.ts";
 import type { Plugin, PluginTable } from "../model/plugins.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
@@ -19,9 +17,11 @@ export interface IntrospectionDependencies {
   readonly plugins: PluginTable;
   /** Where the server's UUID is kept: `<root>/io.containerd.grpc.v1.introspection`. */
   readonly directory: string;
-  /** What the configuration or clients used that containerd calls deprecated. */
-  readonly deprecations?: () => readonly DeprecationWarning[];
+  readonly deprecations: Deprecations;
 }
+
+/** In nanoseconds. */
+const SECOND = 1_000_000_000n;
 
 /** containerd.services.introspection.v1.Introspection (containerd `plugins/services/introspection/local.go`). */
 export function introspectionService(
@@ -41,7 +41,10 @@ export function introspectionService(
         uuid: serverUuid(directory),
         pid: BigInt(process.pid),
         pidns: statSync("/proc/self/ns/pid", { bigint: true }).ino,
-        deprecations: [...(deprecations?.() ?? [])],
+        deprecations: deprecations.list().map(({ id, message, lastSeen }) => ({
+          ...{ id, message },
+          lastOccurrence: { seconds: lastSeen / SECOND, nanos: Number(lastSeen % SECOND) },
+        })),
       };
     },
     async pluginInfo({ type, id, options }, context) {

@@ -8,7 +8,8 @@ import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { Introspection } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { ImageService, RuntimeService } from "#gen/runtime/v1/api_pb.ts";
-import { prepareCri, startCri } from "../../support/cri.ts";
+import { ctr } from "../../support/commands.ts";
+import { type CriDaemon, prepareCri, startCri } from "../../support/cri.ts";
 import { bunkerdCommand, type DaemonKind, daemonKinds, startDaemon } from "../../support/daemons.ts";
 import { debianPackage } from "../../support/debian.ts";
 import { connectGrpc, errorOf } from "../../support/grpc.ts";
@@ -73,7 +74,8 @@ async function oldConfiguration(): Promise<string> {
 }
 
 async function pulled(kind: DaemonKind): Promise<unknown> {
-  await using cri = await startCri(kind, { config: await oldConfiguration() });
+  const plugin = `ignore_deprecation_warnings = ["io.containerd.deprecation/cri-registry-configs"]`;
+  await using cri = await startCri(kind, { plugin, config: await oldConfiguration() });
   const images = cri.client(ImageService);
   const pull = async (image: string, more: object = {}) =>
     (await images.pullImage({ image: { image }, ...more })).imageRef;
@@ -85,13 +87,38 @@ async function pulled(kind: DaemonKind): Promise<unknown> {
   told["configs"] = await pull(`${locked.host.replace("127.0.0.1", "localhost")}/team/secret:1`);
   const auth = { username: "kubelet", password: "wrong" };
   told["the kubelet's own"] = (await errorOf(pull("locked.example/team/secret:1", { auth }))).code;
-  return told;
+  return { ...told, ...(await deprecations(cri)) };
+}
+
+/** What a daemon says of keys that newer versions drop: to the kubelet, to clients, and to `ctr`. */
+async function deprecations({ daemon, runtime, client }: CriDaemon): Promise<Record<string, unknown>> {
+  // When they go differs between versions of the reference, as do blanks.
+  const words = (text: string): string =>
+    text.replaceAll(/containerd v2\.\d/g, "containerd v2.x").replaceAll(/\. ?(?=Use)/g, ". ");
+  const { status } = await runtime.status({});
+  const condition = status?.conditions.find(({ type }) => type === "ContainerdHasNoDeprecationWarnings");
+  const server = await client(Introspection).server({});
+  const known = server.deprecations.map(({ id, message, lastOccurrence }) => ({
+    ...{ id, message: words(message) },
+    ago: Math.abs(Date.now() / 1000 - Number(lastOccurrence?.seconds)) < 300,
+  }));
+  const { stdout } = await ctr("2.1", daemon, "deprecations", "list", "--format", "json");
+  const listed = JSON.parse(stdout) as { id: string }[];
+  return {
+    condition: [condition?.status, condition?.reason, JSON.parse(words(condition?.message ?? ""))],
+    deprecations: known.sort((a, b) => (a.id < b.id ? -1 : 1)),
+    ctr: listed.map(({ id }) => id).sort(),
+  };
 }
 
 test("mirrors, configs and auths of the registry table choose hosts and prove who pulls", async () => {
   const kinds = daemonKinds("containerd-2.1", "bunkerd");
   const [reference, ...others] = await Promise.all(kinds.map(pulled));
-  expect(Object.keys(reference as object)).toHaveLength(7);
+  expect(Object.keys(reference as object)).toHaveLength(10);
+  expect(reference).toMatchObject({
+    ctr: { length: 3 },
+    condition: [false, "ContainerdHasDeprecationWarnings", {}],
+  });
   for (const other of others) expect(other).toEqual(reference);
 });
 
