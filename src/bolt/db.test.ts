@@ -98,6 +98,31 @@ describe("buckets", () => {
     expect(stats()).toMatchObject({ inlineBuckets: 1, leafPages: 1, buckets: 2, depth: 2 });
   });
 
+  test("stay on one leaf of several pages where one value alone is too large, and split where more is", async () => {
+    const { db } = memoryDb();
+    const stats = () => db.view((tx) => tx.bucket("b")?.stats());
+    const small = Array.from({ length: 9 }, (_, n) => `k${n}`);
+    await db.update((tx) => {
+      const bucket = tx.createBucket("b");
+      for (const key of small) bucket.put(key, new Uint8Array(100));
+      bucket.put("spec", new Uint8Array(4096));
+    });
+    expect(stats()).toMatchObject({ branchPages: 0, leafPages: 1, leafOverflowPages: 1, keys: 10 });
+    await db.update((tx) => tx.bucket("b")?.put("spec", new Uint8Array(16_384)));
+    expect(stats()).toMatchObject({ branchPages: 1, leafPages: 2, leafOverflowPages: 4 });
+    await db.update((tx) => tx.bucket("b")?.put("spec", new Uint8Array(4096)));
+    expect(stats()).toMatchObject({ branchPages: 1, leafPages: 2, leafOverflowPages: 1 });
+    await db.update((tx) => {
+      const bucket = tx.createBucket("many");
+      for (let n = 0; n < 50; n++) bucket.put(`k${String(n).padStart(2, "0")}`, new Uint8Array(100));
+    });
+    expect(db.view((tx) => tx.bucket("many")?.stats())).toMatchObject({
+      branchPages: 1,
+      leafOverflowPages: 0,
+    });
+    expect(db.check()).toEqual([]);
+  });
+
   test("copy what is put, so that the caller may use the array again", async () => {
     const { db } = memoryDb();
     const [key, value] = [bytes("key"), bytes("value")];

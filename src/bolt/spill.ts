@@ -23,6 +23,9 @@ import type { Tree } from "./tree.ts";
 /** A node with more keys than twice this may be split. */
 const MIN_KEYS_PER_PAGE = 2;
 
+/** A root leaf of more pages than this may be split whatever it holds. */
+const WHOLE_LEAF_PAGES = 4;
+
 export interface PageAllocator {
   readonly pageSize: number;
   /** First id of `count` adjoining pages to write to. */
@@ -108,7 +111,9 @@ function spillNode(tree: Tree, node: Node, pages: PageAllocator): void {
   node.children = [];
   if (!node.dirty) return;
   if (node.pgid !== 0) pages.free(node.pgid, node.pageCount);
-  const ends = splitEnds(node, pages.pageSize, tree.fillPercent);
+  const ends = staysWhole(node, pages.pageSize)
+    ? [node.entries.length]
+    : splitEnds(node, pages.pageSize, tree.fillPercent);
   const rootSplits = node.parent === undefined && ends.length > 1;
   if (rootSplits) node.parent = newNode(false);
   let from = 0;
@@ -134,6 +139,17 @@ function writePiece(node: Node, from: number, to: number, pages: PageAllocator):
   const id = pages.allocate(count);
   pages.emit(writeNode(node, from, to, id, count, new Uint8Array(new ArrayBuffer(count * pages.pageSize))));
   return id;
+}
+
+/**
+ * True for a root leaf that is larger than a page only because of one value, as a container's bucket is with its spec. bbolt splits it into
+ * that value's pages, one for the rest and a branch: two pages more to write with every change, and to read.
+ */
+function staysWhole(node: Node, pageSize: number): boolean {
+  if (!node.isLeaf || node.parent !== undefined || node.sizeBytes > WHOLE_LEAF_PAGES * pageSize) return false;
+  let largest = 0;
+  for (const entry of node.entries) largest = Math.max(largest, entrySize(node, entry));
+  return node.sizeBytes - largest <= pageSize;
 }
 
 /**
