@@ -4,11 +4,13 @@ import { Code, createClient } from "@connectrpc/connect";
 import {
   ContainerEventResponseSchema,
   ListContainersResponseSchema,
+  ListPodSandboxResponseSchema,
   type PodSandboxConfig,
   PodSandboxConfigSchema,
   RuntimeService,
 } from "#gen/runtime/v1/api_pb.ts";
 import { fail } from "../model/errors.ts";
+import { PartedMessage } from "./grpc/parted-message.ts";
 import { localTransport } from "./local.ts";
 import { bind } from "./registry.ts";
 
@@ -43,6 +45,12 @@ describe("a program's calls on its own services", () => {
           ListContainersResponseSchema,
           create(ListContainersResponseSchema, { containers: [{ id: "x" }] }),
         ),
+      listPodSandbox: () =>
+        new PartedMessage(
+          ["a", "b"].map((id) =>
+            toBinary(ListPodSandboxResponseSchema, create(ListPodSandboxResponseSchema, { items: [{ id }] })),
+          ),
+        ),
     },
   );
   const client = createClient(RuntimeService, localTransport([binding]));
@@ -54,6 +62,7 @@ describe("a program's calls on its own services", () => {
     expect(given).not.toBe(config);
     expect(given?.labels).not.toBe(config.labels);
     expect((await client.listContainers({})).containers.map(({ id }) => id)).toEqual(["x"]);
+    expect((await client.listPodSandbox({})).items.map(({ id }) => id)).toEqual(["a", "b"]);
   });
 
   test("fail with the service's own error, or Unimplemented", async () => {

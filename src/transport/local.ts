@@ -9,8 +9,9 @@ import {
 } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { CallContext } from "./grpc/context.ts";
+import { whole } from "./grpc/parted-message.ts";
 import type { RequestHead } from "./grpc/request-headers.ts";
-import type { ServiceBinding } from "./registry.ts";
+import type { EncodedAnswer, ServiceBinding } from "./registry.ts";
 
 type Handler = (request: unknown, context: CallContext) => unknown;
 
@@ -27,7 +28,7 @@ export function localTransport(bindings: readonly ServiceBinding[]): Transport {
         const encoded = handlerOf(bindings, method, "encoded");
         const answer = async (): Promise<MessageShape<typeof method.output>> => {
           if (encoded !== undefined)
-            return fromBinary(method.output, (await encoded(request, context)) as Uint8Array);
+            return fromBinary(method.output, whole((await encoded(request, context)) as EncodedAnswer));
           const handler = handlerOf(bindings, method, "implementation") ?? unimplemented(method);
           const message = (await handler(request, context)) as MessageInitShape<typeof method.output>;
           return copied(method.output, message);
