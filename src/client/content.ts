@@ -21,8 +21,9 @@ import { BunkerdError, fail, isError } from "../model/errors.ts";
 import type { Scope } from "../model/scope.ts";
 import { callOptions, type Remote, required } from "./remote.ts";
 
-/** What one message of a write carries: half of what servers take. */
-const PIECE_BYTES = 8 << 20;
+/** What one message of a write carries at most: half of what servers take. */
+const MAX_PIECE_BYTES = 8 << 20;
+const SMALL_PIECE_BYTES = 32 << 10;
 
 type WriteRequest = MessageInitShape<typeof WriteContentRequestSchema>;
 
@@ -95,9 +96,14 @@ function remoteReader(remote: Remote, scope: Scope, digest: string, sizeBytes: n
   };
 }
 
-/** One call of Write: each request has its answer. */
+/**
+ * One call of Write: each request has its answer. To a server that may widen its windows it goes on a connection of its own and in pieces of
+ * half a window: Bun forgets the widening of a stream that has had a WINDOW_UPDATE, so that both sides would wait for ever, and grpc-go widens
+ * once it has had more than two thirds of a window before a ping of its own came back.
+ */
 class RemoteWriter implements ContentWriter {
   readonly #remote: Remote;
+  readonly #owned: Remote | undefined;
   readonly #ref: string;
   readonly #clock = systemClock();
   readonly #requests: WriteRequest[] = [];
@@ -106,12 +112,13 @@ class RemoteWriter implements ContentWriter {
   readonly #answers: AsyncIterator<WriteContentResponse>;
   #last: WriteContentResponse | undefined;
   #status: Status;
-  /** What the next write follows; 0 after a truncation. */
+  /** What the next write follows. */
   #offset = 0n;
-  #truncated = false;
 
-  private constructor(remote: Remote, scope: Scope, { ref, totalBytes = 0n, expected = "" }: WriterOptions) {
+  private constructor(shared: Remote, scope: Scope, { ref, totalBytes = 0n, expected = "" }: WriterOptions) {
+    const remote = shared.widensWindows ? shared.alone() : shared;
     this.#remote = remote;
+    this.#owned = remote === shared ? undefined : remote;
     this.#ref = ref;
     this.#status = create(StatusSchema, { ref, total: totalBytes, expected });
     const stream = remote.service(Content).write(this.#sent(), callOptions(scope));
@@ -122,8 +129,7 @@ class RemoteWriter implements ContentWriter {
   static async open(remote: Remote, scope: Scope, options: WriterOptions): Promise<RemoteWriter> {
     const writer = new RemoteWriter(remote, scope, options);
     const { ref, totalBytes: total = 0n, expected = "" } = options;
-    const answer = await writer.#call({ action: WriteAction.STAT, ref, total, expected });
-    writer.#offset = answer.offset;
+    writer.#offset = (await writer.#call({ action: WriteAction.STAT, ref, total, expected })).offset;
     return writer;
   }
 
@@ -136,23 +142,21 @@ class RemoteWriter implements ContentWriter {
   }
 
   async write(data: Uint8Array): Promise<void> {
-    for (let at = 0; at < data.length; at += PIECE_BYTES) {
-      const piece = data.subarray(at, at + PIECE_BYTES);
+    const step = this.#remote.widensWindows ? SMALL_PIECE_BYTES : MAX_PIECE_BYTES;
+    for (let at = 0; at < data.length; at += step) {
+      const piece = data.subarray(at, at + step);
       await this.#call({ action: WriteAction.WRITE, offset: this.#offset, data: piece });
       this.#offset += BigInt(piece.length);
-      this.#truncated = false;
     }
   }
 
-  /** The server does it with the next write. */
+  /** A write at 0 drops what is there. */
   async truncate(): Promise<void> {
+    await this.#call({ action: WriteAction.WRITE, offset: 0n });
     this.#offset = 0n;
-    this.#truncated = true;
   }
 
   async commit({ sizeBytes: total = 0n, expected = "", labels = {} }: CommitOptions): Promise<void> {
-    // A write at 0 drops what is there.
-    if (this.#truncated) await this.#call({ action: WriteAction.WRITE, offset: 0n });
     const labelled = { labels: { ...labels } };
     try {
       await this.#call({ action: WriteAction.COMMIT, offset: this.#offset, total, expected, ...labelled });
@@ -169,6 +173,8 @@ class RemoteWriter implements ContentWriter {
     } catch (error) {
       // Whatever was wrong was told by the call that it was wrong with.
       if (!isError(error)) throw error;
+    } finally {
+      this.#owned?.close();
     }
   }
 
@@ -193,6 +199,7 @@ class RemoteWriter implements ContentWriter {
       return value;
     } catch (error) {
       this.#end();
+      this.#owned?.close();
       throw error;
     }
   }

@@ -31,6 +31,16 @@ export class Remote {
     });
   }
 
+  /** The same server on a connection of its own, for its owner to close; this one if that is no socket's. */
+  alone(): Remote {
+    return this.#session === undefined ? this : new Remote(this.address);
+  }
+
+  /** See {@link Session.widensWindows}. */
+  get widensWindows(): boolean {
+    return this.#session?.widensWindows === true;
+  }
+
   service<S extends DescService>(service: S): RpcClient<S> {
     return createClient(service, this.#transport);
   }
@@ -59,9 +69,10 @@ export class Remote {
   }
 }
 
-/** Headers as containerd's clients send them: `pkg/namespaces/grpc.go`, `core/leases/grpc.go`. */
+/** Headers as containerd's clients send them: `pkg/namespaces/grpc.go`, `core/leases/grpc.go`. An empty namespace is none. */
 export function callOptions({ namespace, lease, signal }: Scope): CallOptions {
-  const headers: Record<string, string> = { "containerd-namespace": namespace };
+  const headers: Record<string, string> = {};
+  if (namespace !== "") headers["containerd-namespace"] = namespace;
   if (lease !== undefined) headers["containerd-lease"] = lease;
   return signal === undefined ? { headers } : { headers, signal };
 }

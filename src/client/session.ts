@@ -2,6 +2,9 @@ import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 
 import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 
+/** RFC 9113 section 6.9.2. */
+const DEFAULT_WINDOW_BYTES = 65_535;
+
 /**
  * The HTTP/2 connection that Connect's transport makes its requests on: opened when one is needed, kept while it lives,
  * opened anew after it was lost. Connect's own manager is not used because under Bun a connection that the server closes
@@ -11,12 +14,18 @@ export class Session {
   readonly authority = "http://localhost";
   readonly #path: string;
   #current: Promise<ClientHttp2Session> | undefined;
+  #windowBytes = DEFAULT_WINDOW_BYTES;
   /** Open connections, with how many streams each has. */
   readonly #streams = new Map<ClientHttp2Session, number>();
 
   /** @param path of a unix socket */
   constructor(path: string) {
     this.#path = path;
+  }
+
+  /** True of a server that has not said what a stream may send ahead, nor that it keeps to it; until it has answered, of any. */
+  get widensWindows(): boolean {
+    return this.#windowBytes === DEFAULT_WINDOW_BYTES;
   }
 
   /** Called by Connect. Rejects with Node's error if the socket cannot be reached. */
@@ -74,6 +83,9 @@ export class Session {
       session.once("connect", () => resolve(session));
       session.once("error", reject);
       session.once("close", () => reject(lost(this.#path)));
+    });
+    session.once("remoteSettings", ({ initialWindowSize = DEFAULT_WINDOW_BYTES }) => {
+      this.#windowBytes = initialWindowSize;
     });
     const retire = (): void => {
       if (this.#current === connected) this.#current = undefined;
