@@ -9,6 +9,8 @@ import { silentLogger } from "../lib/log.ts";
 import type { BlobStore } from "../model/content.ts";
 import { openBlobs } from "./blobs.ts";
 
+const scope = { namespace: "any" };
+
 let root: string;
 let blobs: BlobStore;
 beforeEach(() => {
@@ -57,9 +59,9 @@ test("a lock is one writer's, and says since when", () => {
 test("what is no digest names no path", async () => {
   for (const hostile of ["../../etc/passwd", "sha256:../../../../etc/passwd", "", "sha256:", "x:y"]) {
     expect(blobs.sizeOf(hostile)).toBeUndefined();
-    expect(await codeOf(blobs.open(hostile))).toBe("InvalidArgument");
+    expect(await codeOf(blobs.open(scope, hostile))).toBe("InvalidArgument");
   }
-  expect(await codeOf(blobs.open(digest))).toBe("NotFound");
+  expect(await codeOf(blobs.open(scope, digest))).toBe("NotFound");
 });
 
 test("hostile refs stay within the folder of ingests", async () => {
@@ -90,7 +92,7 @@ describe("fill", () => {
   });
 
   test("what is in memory is there at once", async () => {
-    const reader = await blobs.open(sum);
+    const reader = await blobs.open(scope, sum);
     const targets = targetsOf(1_000_000, 300_000);
     expect(reader.fill(targets, 12_345)).toBeUndefined();
     expect(Buffer.compare(Buffer.concat(targets), large.subarray(12_345, 1_012_345))).toBe(0);
@@ -102,7 +104,7 @@ describe("fill", () => {
     expect(Bun.spawnSync(["dd", `if=${pathOf()}`, "iflag=nocache", "count=0", "status=none"]).exitCode).toBe(
       0,
     );
-    const reader = await blobs.open(sum);
+    const reader = await blobs.open(scope, sum);
     const targets = targetsOf(large.length, 1000);
     await reader.fill(targets, 0);
     expect(Buffer.compare(Buffer.concat(targets), large)).toBe(0);
@@ -110,7 +112,7 @@ describe("fill", () => {
   });
 
   test("a file that has become shorter is DataLoss", async () => {
-    const reader = await blobs.open(sum);
+    const reader = await blobs.open(scope, sum);
     truncateSync(pathOf(), 2_000_000);
     const filled = reader.fill(targetsOf(1_500_000, 100_000), 1_000_000);
     expect(await codeOf(Promise.resolve(filled))).toBe("DataLoss");

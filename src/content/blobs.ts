@@ -1,6 +1,7 @@
 import { mkdirSync, statSync } from "node:fs";
 import { type FileHandle, mkdir, open, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { Claims } from "../lib/claims.ts";
 import type { Clock } from "../lib/clock.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import type { Logger } from "../lib/log.ts";
@@ -15,6 +16,8 @@ import type {
 } from "../model/content.ts";
 import { CANONICAL_ALGORITHM, digestFault } from "../model/digests.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
+import { IngestLocks } from "../model/ingest-locks.ts";
+import type { Scope } from "../model/scope.ts";
 import { Digester, digestFile } from "./digester.ts";
 import { contentFailure, errnoOf } from "./faults.ts";
 import { ingestPaths, pathsIn, readIngest, writeIngest } from "./ingests.ts";
@@ -46,32 +49,31 @@ export function openBlobs(dependencies: BlobStoreDependencies): BlobStore {
 }
 
 class LocalBlobs implements BlobStore {
+  readonly isRemote = false;
   readonly #root: string;
   readonly #ingestRoot: string;
   readonly #clock: Clock;
   readonly #logger: Logger;
-  /** Since when each ingest in use is locked. */
-  readonly #locks = new Map<string, bigint>();
+  readonly #locks: IngestLocks;
   /** Removals under way: who opens the ingest anew waits for them. */
   readonly #removals = new Map<string, Promise<void>>();
-  /** Blobs that are going. */
-  readonly #going = new Map<string, PromiseWithResolvers<void>>();
-  /** How many writers each blob has whose commit its caller may not have recorded yet. */
-  readonly #claims = new Map<string, number>();
+  /** Blobs that are going, and those of writers whose commit their callers may not have recorded yet. */
+  readonly #claims = new Claims();
 
   constructor({ root, clock, logger }: BlobStoreDependencies) {
     this.#root = root;
     this.#ingestRoot = join(root, "ingest");
     this.#clock = clock;
+    this.#locks = new IngestLocks(clock);
     this.#logger = logger;
   }
 
   sizeOf(digest: string): number | undefined {
-    if (digestFault(digest) !== undefined || this.#going.has(digest)) return undefined;
+    if (digestFault(digest) !== undefined || this.#claims.isGoing(digest)) return undefined;
     return statSync(this.#blobPath(digest), { throwIfNoEntry: false })?.size;
   }
 
-  async open(digest: string): Promise<BlobReader> {
+  async open(_scope: Scope, digest: string): Promise<BlobReader> {
     const path = this.#blobPath(digest);
     try {
       const file = await open(path, "r");
@@ -85,21 +87,7 @@ class LocalBlobs implements BlobStore {
   }
 
   lockIngest(ref: string): IngestLock {
-    const now = this.#clock.now();
-    const since = this.#locks.get(ref);
-    if (since !== undefined) {
-      const seconds = Number((now - since) / 1_000_000n) / 1000;
-      throw fail("Unavailable", `ref ${shown(ref)} locked for ${seconds}s (since ${timeOf(since)})`);
-    }
-    this.#locks.set(ref, now);
-    let held = true;
-    return {
-      ref,
-      release: () => {
-        if (held) this.#locks.delete(ref);
-        held = false;
-      },
-    };
+    return this.#locks.lock(ref);
   }
 
   async openIngest(lock: IngestLock, totalBytes: bigint): Promise<BlobWriter> {
@@ -134,33 +122,15 @@ class LocalBlobs implements BlobStore {
       digester: resumed === undefined ? new Digester(CANONICAL_ALGORITHM) : digester,
       clock: this.#clock,
       blobPath: (digest) => this.#blobPath(digest),
-      claim: (digest) => this.#claim(digest),
+      claim: (digest) => this.#claims.claim(digest),
     });
   }
 
-  /** Keeps a blob, whether it is there or is to come, from being removed until what is returned is called. */
-  async #claim(digest: string): Promise<() => void> {
-    this.#claims.set(digest, (this.#claims.get(digest) ?? 0) + 1);
-    await this.#going.get(digest)?.promise;
-    let held = true;
-    return () => {
-      if (!held) return;
-      held = false;
-      const left = (this.#claims.get(digest) ?? 1) - 1;
-      if (left > 0) this.#claims.set(digest, left);
-      else this.#claims.delete(digest);
-    };
-  }
-
-  beginRemoval(digest: string): BlobRemoval | undefined {
-    if (this.#claims.has(digest) || this.sizeOf(digest) === undefined) return undefined;
+  beginRemoval(digest: string): BlobRemoval | "in use" | "gone" {
+    if (this.#claims.isClaimed(digest)) return "in use";
+    if (this.sizeOf(digest) === undefined) return "gone";
     const path = this.#blobPath(digest);
-    const going = Promise.withResolvers<void>();
-    this.#going.set(digest, going);
-    const end = (): void => {
-      this.#going.delete(digest);
-      going.resolve();
-    };
+    const end = this.#claims.begin(digest);
     return {
       digest,
       cancel: end,
@@ -190,7 +160,7 @@ class LocalBlobs implements BlobStore {
   }
 
   ingestInUse(ref: string): boolean {
-    return this.#locks.has(ref);
+    return this.#locks.isHeld(ref);
   }
 
   /** What is there of an ingest, summed; undefined if it is of no use and must begin anew. */
@@ -240,15 +210,17 @@ class LocalBlobs implements BlobStore {
     }
   }
 
-  async removeIngestsExcept(refs: ReadonlySet<string>): Promise<number> {
+  async removeIngestsExcept(refsNow: () => ReadonlySet<string>): Promise<number> {
     let removed = 0;
-    for (const name of await readdir(this.#ingestRoot)) {
+    const names = await readdir(this.#ingestRoot);
+    const refs = refsNow();
+    for (const name of names) {
       const { folder, ref: refPath } = pathsIn(join(this.#ingestRoot, name));
       const ref = await refIn(refPath);
       // What cannot be read now may be an upload that goes on: the next collection looks again.
       if (ref === "unreadable") continue;
       const isItself = ref !== undefined && ingestPaths(this.#ingestRoot, ref.text).folder === folder;
-      if (isItself && (refs.has(ref.text) || this.#locks.has(ref.text))) continue;
+      if (isItself && (refs.has(ref.text) || this.#locks.isHeld(ref.text))) continue;
       await rm(folder, { recursive: true, force: true });
       removed += 1;
     }
@@ -323,16 +295,6 @@ class FileReader implements BlobReader {
   async close(): Promise<void> {
     await this.#file.close();
   }
-}
-
-/** A ref in a message: as it is if that is one readable line. */
-function shown(ref: string): string {
-  const quoted = quote(ref);
-  return quoted === `"${ref}"` ? ref : quoted;
-}
-
-function timeOf(nanoseconds: bigint): string {
-  return new Date(Number(nanoseconds / 1_000_000n)).toISOString();
 }
 
 /** The ref that an ingest's folder holds; undefined if it holds none, and is no ingest. */

@@ -1,14 +1,15 @@
 import { join } from "node:path";
 import type { CommitReport } from "../bolt/db.ts";
 import type { Config } from "../config/config.ts";
-import { openBlobs } from "../content/blobs.ts";
 import { Exchange } from "../events/exchange.ts";
 import { createMetrics, type DaemonMetrics } from "../http/metrics.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
 import { type Metadata, openMetadata } from "../metadata/metadata.ts";
+import { BunkerdError } from "../model/errors.ts";
 import { HealthStatus } from "../transport/health.ts";
 import { startCollection } from "./collection.ts";
+import { startContent } from "./content.ts";
 import { startCri } from "./cri.ts";
 import { openDatabase } from "./database.ts";
 import { UsedDeprecations } from "./deprecations.ts";
@@ -71,7 +72,6 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const { differs, service: diff } = await startDiff(parts, config, metadata, proxies);
   const runtime = await startRuntime({ ...base, metadata, differs: diff?.differs ?? [], version });
   const { tasks } = runtime;
-  await proxies.refuseOthers();
   const transfer = await startTransfer({ ...base, metadata, differs });
   const restart = await startRestart({ ...base, metadata, tasks });
   const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
@@ -148,14 +148,15 @@ interface MetadataParts {
 /** The blobs, the database with its lock, and the stores on both. */
 async function startMetadata(given: MetadataParts): Promise<Metadata | undefined> {
   const { parts, config, logger, clock, exchange, metrics, proxies, stack } = given;
-  const root = join(config.root, `${PluginType.content}.content`);
-  const content = await parts.start({ type: PluginType.content, id: "content", exports: { root } }, {}, () =>
-    openBlobs({ root, clock, logger }),
-  );
+  const content = await startContent({ parts, config, logger, clock, proxies });
   const snapshotters = await startSnapshotters({ parts, config, clock, logger, proxies, stack });
   const path = join(config.root, `${PluginType.metadata}.bolt`, "meta.db");
   const { openTimeoutMs, contentSharing } = config.bolt;
   const name = { type: PluginType.metadata, id: "bolt", exports: { path, policy: contentSharing } };
+  if (content instanceof BunkerdError) {
+    parts.refuse(name, content);
+    return undefined;
+  }
   return parts.start(name, { content, snapshotters, exchange }, async (needed) => {
     let stores: Metadata | undefined;
     const onCommit = (report: CommitReport): void => {

@@ -106,8 +106,12 @@ export class Parts implements PluginTable {
 
   /** Lists a part that does not run for a reason that is no failure: `ctr plugins ls` shows `skip`. */
   skip(name: PartName, reason: string): void {
-    if (this.#disabled.has(`${name.type}.${name.id}`)) return;
-    this.#add(name, [], new BunkerdError("Unimplemented", `${reason}: skip plugin`));
+    this.refuse(name, new BunkerdError("Unimplemented", `${reason}: skip plugin`));
+  }
+
+  /** Lists a part that does not run, and why. */
+  refuse(name: PartName, error: Error): void {
+    if (!this.#disabled.has(`${name.type}.${name.id}`)) this.#add(name, [], error);
   }
 
   /** @throws FailedPrecondition if a required part did not start, NotFound if there is none of that name */

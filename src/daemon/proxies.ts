@@ -1,8 +1,9 @@
 import type { Remote } from "../client/remote.ts";
 import type { RemoteSandboxController } from "../client/sandbox-controller.ts";
 import type { Config, ProxyPluginConfig } from "../config/config.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { BlobStore } from "../model/content.ts";
 import type { Differ } from "../model/diff.ts";
-import { fail } from "../model/errors.ts";
 import { parsePlatform, platformOf } from "../model/platforms.ts";
 import type { SandboxController } from "../model/sandboxes.ts";
 import type { Snapshotter } from "../model/snapshots.ts";
@@ -44,6 +45,19 @@ export class Proxies {
     }
   }
 
+  /** Those that are content stores. */
+  async startContent(clock: Clock): Promise<readonly BlobStore[]> {
+    const running: BlobStore[] = [];
+    for (const [name, plugin] of this.#of(PluginType.content)) {
+      const part = await this.#parts.start(nameOf(name, plugin), {}, async () => {
+        const { remoteBlobs } = await import("../client/blobs.ts");
+        return remoteBlobs(await this.#remote(plugin.address), { name, clock });
+      });
+      if (part !== undefined) running.push(part);
+    }
+    return running;
+  }
+
   /** Adds those that are differs, by name. */
   async startDiffers(running: Map<string, Differ>): Promise<void> {
     for (const [name, plugin] of this.#of(PluginType.differ)) {
@@ -70,15 +84,6 @@ export class Proxies {
   /** Ends the waits for sandboxes of other processes. */
   stopWaiting(): void {
     for (const controller of this.#controllers.values()) controller.stopWaiting();
-  }
-
-  /** Lists those that this daemon cannot do with. */
-  async refuseOthers(): Promise<void> {
-    for (const [name, plugin] of this.#of(PluginType.content)) {
-      await this.#parts.startOptional(nameOf(name, plugin), {}, () => {
-        throw fail("Unimplemented", `proxy plugin ${JSON.stringify(name)} of type ${PluginType.content}`);
-      });
-    }
   }
 
   #of(type: string): [string, ProxyPluginConfig][] {

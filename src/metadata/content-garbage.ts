@@ -19,9 +19,11 @@ export interface ContentGarbageDependencies {
 /** Frees blobs and ingests of which no namespace knows any more. */
 export class ContentGarbage {
   readonly #dependencies: ContentGarbageDependencies;
-  /** Digests of which a namespace has let go. */
-  #discarded = new Set<string>();
+  /** Digests that namespaces have let go of, and which these are. */
+  #discarded = new Map<string, Set<string>>();
   readonly #removals = new Set<Promise<void>>();
+  /** Ingests whose removal failed. */
+  readonly #unremoved = new Set<string>();
   #swept = false;
 
   constructor(dependencies: ContentGarbageDependencies) {
@@ -29,37 +31,67 @@ export class ContentGarbage {
   }
 
   /** A namespace has durably let go of a blob: {@link flush} frees it unless another has it. */
-  discard(digest: string): void {
-    this.#discarded.add(digest);
+  discard(digest: string, namespace: string): void {
+    const namespaces = this.#discarded.get(digest);
+    if (namespaces === undefined) this.#discarded.set(digest, new Set([namespace]));
+    else namespaces.add(namespace);
   }
 
   /** The ingest's record is durably gone. Begun at once, so that whoever opens the reference again waits for it. */
+  async removeIngest(blobRef: string): Promise<void> {
+    try {
+      await this.#dependencies.blobs.removeIngest(blobRef);
+    } catch (error) {
+      this.#unremoved.add(blobRef);
+      throw error;
+    }
+  }
+
+  /** The same for who does not wait. */
   discardIngest(blobRef: string): void {
-    const { blobs, logger } = this.#dependencies;
-    const removal = blobs
-      .removeIngest(blobRef)
+    const { logger } = this.#dependencies;
+    const removal = this.removeIngest(blobRef)
       .catch((error: unknown) => logger.warn("failed to remove ingest", { ref: blobRef, error }))
       .finally(() => this.#removals.delete(removal));
     this.#removals.add(removal);
   }
 
   /**
-   * Frees what was discarded, the first time also blobs that no record names, as a crash between a record and its file leaves them;
-   * resolves when the files are gone. What fails is logged, and tried again after the next start.
+   * Frees what was discarded, the first time also what no record names, as a crash between a record and its file leaves it;
+   * resolves when the files are gone. What fails is logged, and tried again by the next collection.
    */
   async flush(): Promise<void> {
     const { logger } = this.#dependencies;
-    if (!this.#swept) {
-      this.#swept = true;
-      const unnamed = await this.#unnamed();
-      for (const digest of unnamed) this.#discarded.add(digest);
-      if (unnamed.length > 0) logger.info("found blobs that no record names", { count: unnamed.length });
+    try {
+      if (!this.#swept) await this.#sweep();
+    } catch (error) {
+      logger.warn("failed to look for content that no record names", { error });
     }
+    this.#removeAgain();
     const digests = [...this.#discarded];
-    this.#discarded = new Set();
+    this.#discarded = new Map();
     for (let at = 0; at < digests.length; at += FREED_AT_ONCE)
-      await this.#free(digests.slice(at, at + FREED_AT_ONCE));
+      await this.#free(new Map(digests.slice(at, at + FREED_AT_ONCE)));
     await Promise.all(this.#removals);
+  }
+
+  async #sweep(): Promise<void> {
+    const { blobs, logger } = this.#dependencies;
+    const unnamed = await this.#unnamed();
+    for (const digest of unnamed) if (!this.#discarded.has(digest)) this.#discarded.set(digest, new Set());
+    if (unnamed.length > 0) logger.info("found blobs that no record names", { count: unnamed.length });
+    if (blobs.isRemote) await this.#sweepIngests();
+    this.#swept = true;
+  }
+
+  /** A reference that was opened again has the same name, and is not garbage. */
+  #removeAgain(): void {
+    const { db, blobs } = this.#dependencies;
+    if (this.#unremoved.size === 0) return;
+    const named = db.view(ingestRefs);
+    const refs = [...this.#unremoved];
+    this.#unremoved.clear();
+    for (const ref of refs) if (!named.has(ref) && !blobs.ingestInUse(ref)) this.discardIngest(ref);
   }
 
   async #unnamed(): Promise<string[]> {
@@ -79,10 +111,14 @@ export class ContentGarbage {
     }
   }
 
-  /** Removes ingests without a record, which nobody can resume. Before the first call: one that is begun meanwhile has none yet. */
+  /** Removes ingests without a record, which nobody can resume; of a store that may be away the first {@link flush} does it. */
   async sweepIngests(): Promise<void> {
+    if (!this.#dependencies.blobs.isRemote) await this.#sweepIngests();
+  }
+
+  async #sweepIngests(): Promise<void> {
     const { db, blobs, logger } = this.#dependencies;
-    const removed = await blobs.removeIngestsExcept(db.view(ingestRefs));
+    const removed = await blobs.removeIngestsExcept(() => db.view(ingestRefs));
     if (removed > 0) logger.info("removed ingests that no record names", { count: removed });
   }
 
@@ -90,28 +126,45 @@ export class ContentGarbage {
    * Decides in a write transaction, because none that would take a blob over can come between; from then on the store says that the blob
    * is not there.
    */
-  async #free(digests: readonly string[]): Promise<void> {
-    const { db, blobs, logger } = this.#dependencies;
+  async #free(digests: ReadonlyMap<string, ReadonlySet<string>>): Promise<void> {
+    const { db, blobs } = this.#dependencies;
     let removals: BlobRemoval[] = [];
+    let inUse: string[] = [];
     try {
       await db.update((tx) => {
+        [removals, inUse] = [[], []];
         const expected = expectedDigests(tx);
-        const unnamed = digests.filter((digest) => !expected.has(digest) && !isNamed(tx, digest));
-        removals = unnamed.flatMap((digest) => blobs.beginRemoval(digest) ?? []);
+        const namespaces = namespacesOf(tx);
+        for (const [digest, discarders] of digests) {
+          if (expected.has(digest) || isNamed(tx, digest)) continue;
+          const removal = blobs.beginRemoval(digest, new Set([...discarders, ...namespaces]));
+          if (removal === "in use") inUse.push(digest);
+          else if (removal !== "gone") removals.push(removal);
+        }
       });
     } catch (error) {
       for (const removal of removals) removal.cancel();
       throw error;
     }
-    const ended = removals.map(async (removal) => {
-      try {
-        await removal.finish();
-        logger.debug("removed content", { digest: removal.digest });
-      } catch (error) {
-        logger.warn("failed to remove content", { digest: removal.digest, error });
-      }
-    });
-    await Promise.all(ended);
+    for (const digest of inUse) this.#discardAgain(digest, digests);
+    await Promise.all(removals.map((removal) => this.#finish(removal, digests)));
+  }
+
+  async #finish(removal: BlobRemoval, digests: ReadonlyMap<string, ReadonlySet<string>>): Promise<void> {
+    const { digest } = removal;
+    const { logger } = this.#dependencies;
+    try {
+      await removal.finish();
+      logger.debug("removed content", { digest });
+    } catch (error) {
+      this.#discardAgain(digest, digests);
+      logger.warn("failed to remove content", { digest, error });
+    }
+  }
+
+  #discardAgain(digest: string, digests: ReadonlyMap<string, ReadonlySet<string>>): void {
+    const namespaces = this.#discarded.get(digest) ?? [];
+    this.#discarded.set(digest, new Set([...namespaces, ...(digests.get(digest) ?? [])]));
   }
 }
 

@@ -8,6 +8,7 @@ import type {
   BlobWriter,
   CommitOptions,
   ContentWriter,
+  HeldBlob,
   IngestLock,
   WriterOptions,
 } from "../model/content.ts";
@@ -46,13 +47,14 @@ export async function openContentWriter(
   if (ref === "") throw fail("InvalidArgument", "ref must not be empty");
   const namespace = requireNamespace(scope.namespace);
   const { db, blobs, clock } = dependencies;
+  const held = await holdToShare(dependencies, scope, expected);
   let lock: IngestLock | undefined;
   const open = (tx: Tx): Opened => {
     if (expected !== "" && contentBucket(tx, namespace, "blob")?.bucket(expected) !== undefined) {
       addToLease(tx, scope, ["content"], expected);
       return { kind: "exists" };
     }
-    const sharedBytes = sharedSize(dependencies, tx, expected, totalBytes);
+    const sharedBytes = sharedSize(dependencies, tx, expected, totalBytes, held);
     const bucket = createIngest(dependencies, tx, scope, ref);
     const blobRef = textOf(bucket.get(KEY.ref));
     if (sharedBytes !== undefined) {
@@ -62,10 +64,13 @@ export async function openContentWriter(
     lock = blobs.lockIngest(blobRef);
     return { kind: "ingest", lock };
   };
-  const opened = await db.update(open).catch((error: unknown) => {
-    lock?.release();
-    throw error;
-  });
+  const opened = await db
+    .update(open)
+    .catch((error: unknown) => {
+      lock?.release();
+      throw error;
+    })
+    .finally(() => held?.release());
   if (opened.kind === "exists") throw fail("AlreadyExists", `content ${expected}`);
   const base = { dependencies, scope: { namespace, lease: scope.lease }, ref, mediaType };
   if (opened.kind === "ingest") {
@@ -78,15 +83,30 @@ export async function openContentWriter(
   });
 }
 
+/** A remote store is asked as containerd asks it: of what the namespace has not, and may take over. */
+async function holdToShare(
+  { db, blobs, shared }: ContentDependencies,
+  scope: Scope,
+  digest: string,
+): Promise<HeldBlob | undefined> {
+  if (blobs.hold === undefined || digest === "") return undefined;
+  const asks = db.view((tx) => {
+    const has = contentBucket(tx, scope.namespace, "blob")?.bucket(digest) !== undefined;
+    return !has && (shared || isOfSharedNamespace(tx, digest));
+  });
+  return asks ? await blobs.hold(scope, digest) : undefined;
+}
+
 /** Size of the blob that the namespace may take over without writing it; undefined if there is none. */
 function sharedSize(
   { blobs, shared }: ContentDependencies,
   tx: Tx,
   digest: string,
   totalBytes: bigint,
+  held: HeldBlob | undefined,
 ): bigint | undefined {
   if (digest === "" || !(shared || isOfSharedNamespace(tx, digest))) return undefined;
-  const sizeBytes = blobs.sizeOf(digest);
+  const sizeBytes = held === undefined ? blobs.sizeOf(digest) : held.sizeBytes;
   // Another size than expected is the caller's mistake, which its commit will show.
   if (sizeBytes === undefined || (totalBytes !== 0n && totalBytes !== BigInt(sizeBytes))) return undefined;
   return BigInt(sizeBytes);
@@ -180,11 +200,13 @@ class NamespacedWriter implements ContentWriter {
       validateContentLabels(labels);
       const committed = await this.#finish(sizeBytes, expected);
       failpoint("content.beforeRecord");
-      const isNew = await this.#record(committed.digest, committed.sizeBytes, labels);
+      const isNew = await this.#recordHeld(committed.digest, committed.sizeBytes, labels);
       if (!isNew) throw fail("AlreadyExists", `content ${committed.digest}`);
     } catch (error) {
       // Closing what has failed has nothing to add to the failure.
       await this.#writer?.close().catch(() => undefined);
+      // A blob that came to be after all has no record.
+      if (this.#writer !== undefined) this.#discard(expected || this.#writer.digest());
       throw error;
     }
     await this.#writer?.close();
@@ -213,14 +235,36 @@ class NamespacedWriter implements ContentWriter {
     return { digest: writer.digest(), sizeBytes: has };
   }
 
-  /** Ends the ingest and gives the namespace its blob; false if it had it. */
-  #record(digest: string, size: bigint, labels: Readonly<Record<string, string>>): Promise<boolean> {
+  #discard(digest: string): void {
+    const { dependencies, scope } = this.#state;
+    dependencies.garbage.discard(digest, scope.namespace);
+  }
+
+  /** Of a shared blob: the ingest that kept it may have gone with its lease. */
+  async #recordHeld(
+    digest: string,
+    size: bigint,
+    labels: Readonly<Record<string, string>>,
+  ): Promise<boolean> {
+    const { dependencies, scope } = this.#state;
+    const { blobs } = dependencies;
+    if (this.#writer !== undefined) return await this.#record(digest, size, labels, () => true);
+    const held = await blobs.hold?.(scope, digest);
+    const isThere = () => (held === undefined ? blobs.sizeOf(digest) : held.sizeBytes) !== undefined;
+    return await this.#record(digest, size, labels, isThere).finally(() => held?.release());
+  }
+
+  /** Ends the ingest and gives the namespace its blob; false if it had it. @throws NotFound if the blob is not there */
+  #record(
+    digest: string,
+    size: bigint,
+    labels: Readonly<Record<string, string>>,
+    isThere: () => boolean,
+  ): Promise<boolean> {
     const { dependencies, scope, ref, mediaType } = this.#state;
-    const { db, blobs, clock, publisher } = dependencies;
-    const isShared = this.#writer === undefined;
+    const { db, clock, publisher } = dependencies;
     return db.update((tx) => {
-      // The ingest that kept it may have gone with its lease.
-      if (isShared && blobs.sizeOf(digest) === undefined) throw fail("NotFound", `content ${digest}`);
+      if (!isThere()) throw fail("NotFound", `content ${digest}`);
       const content = createObjectsBucket(tx, scope.namespace, "content");
       const records = content.createBucketIfNotExists(KEY.blob);
       const isNew = records.bucket(digest) === undefined;
@@ -256,7 +300,7 @@ class NamespacedWriter implements ContentWriter {
     const writer = await blobs.openIngest(blobs.lockIngest(blobRef), copy ? sizeBytes : 0n);
     this.#writer = writer;
     if (!copy) return writer;
-    const reader = await blobs.open(digest);
+    const reader = await blobs.open(this.#state.scope, digest);
     try {
       const buffer = Buffer.allocUnsafeSlow(COPY_BYTES);
       for (let position = 0; position < reader.sizeBytes; ) {

@@ -36,7 +36,7 @@ export function openContent(dependencies: ContentDependencies): ContentStore {
     update: (scope, info, fieldPaths) => updateInfo(dependencies, scope, info, fieldPaths ?? []),
     list: async (scope, filters) => listInfos(db, scope, filters ?? []),
     delete: (scope, digest) => deleteContent(dependencies, scope, digest),
-    open: async (scope, digest) => openBlob(dependencies, digest, readScoped(db, scope, digest)),
+    open: async (scope, digest) => openBlob(dependencies, scope, readScoped(db, scope, digest)),
     status: async (scope, ref) => {
       const namespace = requireNamespace(scope.namespace);
       const blobRef = db.view((tx) => blobRefOf(existingIngest(tx, namespace, ref), ref));
@@ -120,7 +120,7 @@ async function deleteContent(
     contentBucket(tx, namespace, "blob")?.deleteBucket(digest);
     removeFromLease(tx, scope, ["content"], digest);
     tx.onCommit(() => {
-      garbage.discard(digest);
+      garbage.discard(digest, namespace);
       changes.deleted();
       const event = create(ContentDeleteSchema, { digest });
       publisher.publish(namespace, "/content/delete", ContentDeleteSchema, event);
@@ -128,8 +128,12 @@ async function deleteContent(
   });
 }
 
-async function openBlob({ blobs }: ContentDependencies, digest: string, { size }: Info): Promise<BlobReader> {
-  const reader = await blobs.open(digest);
+async function openBlob(
+  { blobs }: ContentDependencies,
+  scope: Scope,
+  { digest, size }: Info,
+): Promise<BlobReader> {
+  const reader = await blobs.open(scope, digest);
   if (BigInt(reader.sizeBytes) === size) return reader;
   await reader.close();
   throw fail("DataLoss", `content ${digest} has ${reader.sizeBytes} bytes of ${size}`);
@@ -162,11 +166,7 @@ function ignoreMissing(error: unknown): undefined {
   if (!isError(error, "NotFound")) throw error;
 }
 
-async function abortIngest(
-  { db, blobs, garbage }: ContentDependencies,
-  scope: Scope,
-  ref: string,
-): Promise<void> {
+async function abortIngest({ db, garbage }: ContentDependencies, scope: Scope, ref: string): Promise<void> {
   const namespace = requireNamespace(scope.namespace);
   const removal = await db.update((tx) => {
     const ingest = existingIngest(tx, namespace, ref);
@@ -177,8 +177,8 @@ async function abortIngest(
     const removing: { done?: Promise<void> } = {};
     // Begun in the tick of the commit, so that whoever opens the ref again waits for it.
     tx.onCommit(() => {
-      removing.done = blobs.removeIngest(blobRef);
-      if (expected !== "") garbage.discard(expected);
+      removing.done = garbage.removeIngest(blobRef);
+      if (expected !== "") garbage.discard(expected, namespace);
     });
     return removing;
   });

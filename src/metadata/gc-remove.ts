@@ -33,13 +33,13 @@ export function removeRecord(tx: Tx, removal: Removal, node: Node): void {
 const FREE: Readonly<
   Record<string, (removal: Removal, node: Node, bucket: Bucket, home: Bucket) => (() => void) | undefined>
 > = {
-  content: ({ content }, { key }) => {
-    return () => content.discard(key);
+  content: ({ content }, { key, namespace }) => {
+    return () => content.discard(key, namespace);
   },
-  ingest: ({ content }, _node, bucket) => {
+  ingest: ({ content }, { namespace }, bucket) => {
     const [ref, expected] = [textOf(bucket.get(KEY.ref)), textOf(bucket.get(KEY.expected))];
     return () => {
-      if (expected !== "") content.discard(expected);
+      if (expected !== "") content.discard(expected, namespace);
       if (ref !== "") content.discardIngest(ref);
     };
   },

@@ -60,12 +60,26 @@ export interface IngestLock {
   release(): void;
 }
 
-/** Blobs by digest and ingests by reference, of all namespaces: implemented by `content/`. */
+/** What a store says of a blob, which is not removed until it is let go. */
+export interface HeldBlob {
+  /** undefined: not there. */
+  readonly sizeBytes: number | undefined;
+  release(): void;
+}
+
+/**
+ * Blobs by digest and ingests by reference, of all namespaces: implemented by `content/`, and by `client/` for one of another process, which
+ * may know namespaces of its own. An ingest's reference begins with the namespace that it is of.
+ */
 export interface BlobStore {
-  /** Size in bytes, undefined if it is not there. At once, so that it can be asked for within a transaction. */
+  /** Of another process, that may be away: calls throw Unavailable then. */
+  readonly isRemote: boolean;
+  /** Size in bytes, undefined if it is not there. At once, so that it can be asked for within a transaction; a remote store never knows. */
   sizeOf(digest: string): number | undefined;
+  /** What a remote store has instead: asked before the transaction, let go after it. */
+  hold?(scope: Scope, digest: string): Promise<HeldBlob>;
   /** @throws NotFound */
-  open(digest: string): Promise<BlobReader>;
+  open(scope: Scope, digest: string): Promise<BlobReader>;
   /** At once. @throws Unavailable while somebody else has it */
   lockIngest(ref: string): IngestLock;
   /** Begins or resumes the ingest; if that fails the lock is let go. */
@@ -76,12 +90,15 @@ export interface BlobStore {
   removeIngest(ref: string): Promise<void>;
   /** Whether somebody holds the ingest's lock. */
   ingestInUse(ref: string): boolean;
-  /** Removes all ingests but those of `refs`, those in use, and what else lies among them. Answers how many. */
-  removeIngestsExcept(refs: ReadonlySet<string>): Promise<number>;
-  /** The digests of all blobs. */
+  /** Removes all ingests but those in use, those of `refs`, which is asked once it is known what is there, and what else lies among them. Answers how many. */
+  removeIngestsExcept(refs: () => ReadonlySet<string>): Promise<number>;
+  /** The digests of all blobs that are this daemon's alone to remove. */
   list(): Promise<Set<string>>;
-  /** At once, so that it can be decided within a transaction. Undefined if it is not there or a writer is committing it. */
-  beginRemoval(digest: string): BlobRemoval | undefined;
+  /**
+   * At once, so that it can be decided within a transaction. In use: a writer is committing it, or somebody holds it.
+   * @param namespaces that may have had it
+   */
+  beginRemoval(digest: string, namespaces: ReadonlySet<string>): BlobRemoval | "in use" | "gone";
 }
 
 export interface WriterOptions {

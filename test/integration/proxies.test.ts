@@ -86,7 +86,6 @@ test("a container runs on a snapshotter of another process, which may go and com
       config: [
         WITHOUT_COLLECTION,
         plugin("native", "snapshot"),
-        plugin("foreign", "content"),
         plugin("far", "io.containerd.differ.v1"),
       ].join("\n"),
     });
@@ -99,7 +98,6 @@ test("a container runs on a snapshotter of another process, which may go and com
     expect(about("native")).toMatch(new RegExp(`address\\s+${backend.socket}`));
     expect(about("native")).toMatch(/root\s+\/somewhere/);
     expect(about("native")).toMatch(/Capabilities:\s+remap-ids/);
-    expect(about("foreign")).toContain('proxy plugin "foreign" of type io.containerd.content.v1');
     expect(about("far")).not.toContain("Error");
 
     const imported = await ctr("images", "import", "--local", "--snapshotter", "native", archive);

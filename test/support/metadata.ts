@@ -39,6 +39,8 @@ export interface TestMetadata extends Metadata {
 export interface TestMetadataOptions extends MetadataOptions {
   readonly clock?: Clock;
   readonly snapshotters?: ReadonlyMap<string, Snapshotter>;
+  /** Others than those of the folder. */
+  readonly blobs?: BlobStore;
   /** Fills the database before the stores open it. */
   readonly prepare?: (db: Db) => Promise<void>;
 }
@@ -57,8 +59,8 @@ export async function temporaryMetadata(options: TestMetadataOptions = {}): Prom
     const clock = options.clock ?? systemClock();
     const contentRoot = join(folder, "content");
     const logger = silentLogger;
-    const blobs = openBlobs({ root: contentRoot, clock, logger });
     const { snapshotters = new Map() } = options;
+    const blobs = options.blobs ?? openBlobs({ root: contentRoot, clock, logger });
     const dependencies = { blobs, snapshotters, publisher, logger, clock };
     const metadata = await openMetadata(db, dependencies, options);
     return { ...metadata, db, blobs, contentRoot, events: publisher.events, close };
