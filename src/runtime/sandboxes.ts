@@ -15,7 +15,8 @@ import type { Scope } from "../model/scope.ts";
 import type { Exit } from "../model/tasks.ts";
 import { createBundle, deleteBundle } from "./bundle.ts";
 import { isLost, type Shim } from "./shim.ts";
-import { type Shims, timestamp } from "./shims.ts";
+import type { Shims } from "./shims.ts";
+import { timestamp } from "./timestamp.ts";
 
 /** Sandboxes that are their shim's own business (containerd `plugins/sandbox/controller.go`): sandboxer `shim`. */
 export class ShimSandboxes implements SandboxController {

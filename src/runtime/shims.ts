@@ -1,11 +1,10 @@
-import { createHash } from "node:crypto";
-import { writeFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import { type Any, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
+import type { Any } from "@bufbuild/protobuf/wkt";
 import { TaskDeleteSchema, TaskExitSchema } from "#gen/containerd/events/task_pb.ts";
 import type { Clock } from "../lib/clock.ts";
+import { ifThere } from "../lib/if-there.ts";
 import type { Logger } from "../lib/log.ts";
 import { startTimer } from "../lib/timer.ts";
 import type { ContainerStore } from "../model/containers.ts";
@@ -14,16 +13,13 @@ import type { EventPublisher } from "../model/events.ts";
 import type { SandboxStore } from "../model/sandboxes.ts";
 import type { Scope } from "../model/scope.ts";
 import type { Exit } from "../model/tasks.ts";
-import { killAbandonedStart } from "./abandoned.ts";
 import { type Bootstrap, parseBootstrap, readBootstrap, writeBootstrap } from "./bootstrap.ts";
-import { type Bundle, type BundleFolders, deleteBundle, SPEC_FILE } from "./bundle.ts";
-import { removeEmptyCgroups } from "./cgroup.ts";
-import { removeDeadSocket } from "./dead-socket.ts";
+import { type Bundle, type BundleFolders, deleteBundle } from "./bundle.ts";
+import { BINARY_FILE, Leftovers, programOf } from "./leftovers.ts";
 import { isRuncShim, resolveRuntime } from "./runtime-path.ts";
 import { isLost, Shim } from "./shim.ts";
-import { deleteByShim, type LegacyPrograms, type ShimSettings, startShim } from "./shim-command.ts";
+import { type LegacyPrograms, type ShimSettings, startShim } from "./shim-command.ts";
 import { openShimLog, type ShimLog } from "./shim-log.ts";
-import { parseSpec } from "./spec.ts";
 
 /** Milliseconds; `[timeouts]` of config.toml, `io.containerd.timeout.*`. */
 export interface RuntimeTimeouts {
@@ -61,13 +57,10 @@ export interface StartOptions {
   readonly version: number;
 }
 
-const BINARY_FILE = "shim-binary-path";
 /** Names the sandbox whose shim runs the task. */
 const SANDBOX_FILE = "sandbox";
 /** Shims from this version on run what is created in their sandbox without being started for it. */
 const SANDBOX_VERSION = 3;
-/** What a task came to whose shim died and cannot be asked. */
-const UNKNOWN_EXIT_STATUS = 255;
 /** Those whose shims this daemon has started. */
 const OWN_SANDBOXERS: ReadonlySet<string> = new Set(["", "podsandbox", "shim"]);
 
@@ -78,6 +71,7 @@ export class Shims {
   readonly #settings: ShimSettings;
   readonly #dependencies: ShimsDependencies;
   readonly #legacy: LegacyPrograms = new Set();
+  readonly #leftovers: Leftovers;
   readonly #shims = new Map<string, Map<string, Shim>>();
 
   constructor({ folders, settings, timeouts }: ShimsOptions, dependencies: ShimsDependencies) {
@@ -85,6 +79,9 @@ export class Shims {
     this.timeouts = timeouts;
     this.#settings = settings;
     this.#dependencies = dependencies;
+    const { containers, clock, logger } = dependencies;
+    const timeoutMs = timeouts.shimCleanupMs;
+    this.#leftovers = new Leftovers({ settings, timeoutMs, containers, clock, logger });
   }
 
   get(namespace: string, id: string): Shim | undefined {
@@ -122,7 +119,7 @@ export class Shims {
       return this.#register(bundle, bootstrap, log);
     } catch (error) {
       void log.close();
-      await this.#abandon(bundle);
+      await this.#leftovers.killShim(bundle);
       throw within("start failed", error);
     }
   }
@@ -153,9 +150,9 @@ export class Shims {
     this.#forget(shim);
     const logger = this.#loggerOf(bundle);
     await this.#end(shim, logger);
-    const program = await readText(join(bundle.path, BINARY_FILE));
+    const program = programOf(bundle);
     // runc's shim has done all of it already, and asking once more costs two processes.
-    if (program !== undefined && !isRuncShim(program)) await this.#deleteByProgram(bundle, program, logger);
+    if (program !== undefined && !isRuncShim(program)) await this.#leftovers.deleteByProgram(bundle, program);
     await deleteBundle(bundle).catch((error: unknown) =>
       logger.error("failed to delete bundle", { error: messageOf(error) }),
     );
@@ -174,7 +171,7 @@ export class Shims {
         logger.debug("delete of a discarded task", { error: messageOf(error) });
     }
     // A create that was given up may come to its end between the two calls: the shim then stays for a container that nobody knows.
-    if (!(await this.#end(shim, logger))) await this.#abandon(bundle);
+    if (!(await this.#end(shim, logger))) await this.#leftovers.killShim(bundle);
     await this.clear(bundle);
   }
 
@@ -192,36 +189,9 @@ export class Shims {
     if (!isSandbox && this.get(namespace, id) === shim) await this.discard(shim);
   }
 
-  /**
-   * Removes what is left of a task without a shim: processes, cgroup, mounts, bundle. Answers what the container came to, as far
-   * as the shim's program can tell. Failures are logged; the bundle of a task that could not be killed stays for the next start.
-   */
-  async clear(bundle: Bundle): Promise<Exit> {
-    const logger = this.#loggerOf(bundle);
-    const bootstrap = await readBootstrap(bundle.path).catch((error: unknown) => {
-      if (!isError(error, "NotFound"))
-        logger.warn("cannot read where a lost shim listened", { error: messageOf(error) });
-      return undefined;
-    });
-    const program = (await readText(join(bundle.path, BINARY_FILE))) ?? (await this.#programOf(bundle));
-    const exit = program === undefined ? undefined : await this.#deleteByProgram(bundle, program, logger);
-    // A shim that never told its address never got a container.
-    if (exit !== undefined || program === undefined || bootstrap === undefined) {
-      await removeEmptyCgroups(await cgroupsPathOf(bundle));
-      await deleteBundle(bundle).catch((error: unknown) =>
-        logger.error("failed to delete bundle", { error: messageOf(error) }),
-      );
-    }
-    await removeDeadSocket(bootstrap ?? this.#unsaid(bundle)).catch((error: unknown) =>
-      logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
-    );
-    return (
-      exit ?? {
-        pid: 0,
-        exitStatus: UNKNOWN_EXIT_STATUS,
-        exitedAt: timestamp(this.#dependencies.clock.now()),
-      }
-    );
+  /** Removes what is left of a task without a shim. Answers what the container came to, as far as the shim's program can tell. */
+  clear(bundle: Bundle): Promise<Exit> {
+    return this.#leftovers.remove(bundle);
   }
 
   /** Lets go of all shims; they live on. */
@@ -267,7 +237,7 @@ export class Shims {
   }
 
   async #isForeign({ bundle: { namespace, path } }: Shim): Promise<boolean> {
-    const sandboxId = await readText(join(path, SANDBOX_FILE));
+    const sandboxId = ifThere(() => readFileSync(join(path, SANDBOX_FILE), "utf8"));
     if (sandboxId === undefined || this.get(namespace, sandboxId) !== undefined) return false;
     try {
       const { sandboxer } = await this.#dependencies.sandboxes.get({ namespace }, sandboxId);
@@ -327,52 +297,6 @@ export class Shims {
     return ended;
   }
 
-  async #deleteByProgram(bundle: Bundle, program: string, logger: Logger): Promise<Exit | undefined> {
-    try {
-      const command = { program, bundle, settings: this.#settings };
-      const { pid, exitStatus, exitedAt } = await deleteByShim(command, this.timeouts.shimCleanupMs);
-      return { pid, exitStatus, exitedAt };
-    } catch (error) {
-      logger.warn("failed to clean up by the shim's program", { error: messageOf(error) });
-      return undefined;
-    }
-  }
-
-  /** A start that failed or was cut off may have made its shim already, which nobody would ever reach. */
-  async #abandon(bundle: Bundle): Promise<void> {
-    const processes = await killAbandonedStart(bundle);
-    if (processes === 0) return;
-    const logger = this.#loggerOf(bundle);
-    logger.info("killed what a start left that failed or was cut off", { processes });
-    await removeDeadSocket(this.#unsaid(bundle)).catch((error: unknown) =>
-      logger.error("failed to remove the socket of a dead shim", { error: messageOf(error) }),
-    );
-  }
-
-  /** Where runc's shim listens, of one that could not answer it any more: `pkg/shim/util_unix.go`, `CreateSocketAddress`. */
-  #unsaid({ namespace, id }: Bundle): Bootstrap {
-    const { address, socketDir } = this.#settings;
-    const name = createHash("sha256")
-      .update(join(address, namespace, id))
-      .digest("hex");
-    return {
-      version: 2,
-      protocol: "ttrpc",
-      address: `unix://${join(socketDir || "/run/containerd/s", name)}`,
-    };
-  }
-
-  /** Bundles of containerd before 1.6 do not name their shim. */
-  async #programOf({ namespace, id }: Bundle): Promise<string | undefined> {
-    try {
-      const { runtime } = await this.#dependencies.containers.get({ namespace }, id);
-      return resolveRuntime(runtime?.name ?? "");
-    } catch (error) {
-      if (error instanceof BunkerdError) return undefined;
-      throw error;
-    }
-  }
-
   /** How to reach the shim of the container's sandbox; undefined if it needs one of its own (`shim_manager.go`, `Start`). */
   async #sandboxBootstrap(
     scope: Scope,
@@ -399,30 +323,6 @@ export class Shims {
     const shim = this.get(scope.namespace, sandboxId);
     if (shim === undefined) throw fail("NotFound", `can't find shim for sandbox ${sandboxId}`);
     return shim.bootstrap;
-  }
-}
-
-/** @param nanoseconds since 1970 */
-export function timestamp(nanoseconds: bigint): Timestamp {
-  const second = 1_000_000_000n;
-  return create(TimestampSchema, { seconds: nanoseconds / second, nanos: Number(nanoseconds % second) });
-}
-
-/** Empty if there is no spec, or none that can be read: whoever wrote it has been told. */
-async function cgroupsPathOf(bundle: Bundle): Promise<string> {
-  try {
-    return parseSpec(await readFile(join(bundle.path, SPEC_FILE))).linux?.cgroupsPath ?? "";
-  } catch {
-    return "";
-  }
-}
-
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
   }
 }
 

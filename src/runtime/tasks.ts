@@ -1,6 +1,5 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type Any, AnySchema, TimestampSchema } from "@bufbuild/protobuf/wkt";
-import { CheckpointOptionsSchema, OptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
+import { create } from "@bufbuild/protobuf";
+import { type Any, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import {
   type CheckpointTaskRequest,
@@ -10,7 +9,6 @@ import {
   type ExecProcessRequest,
   type UpdateTaskRequest,
 } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
-import { RuntimeInfoSchema, RuntimeRequestSchema } from "#gen/containerd/types/introspection_pb.ts";
 import { type Metric, MetricSchema } from "#gen/containerd/types/metrics_pb.ts";
 import { type Process, type ProcessInfo, ProcessSchema, Status } from "#gen/containerd/v1/types/task_pb.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -24,16 +22,16 @@ import type { Exit, NewTask, PreparedTask, ProcessName, TaskStore } from "../mod
 import { type Bundle, createBundle, deleteBundle } from "./bundle.ts";
 import {
   type CheckpointStores,
-  inCheckpointFolder,
-  storeCheckpoint,
-  unpackCheckpoint,
+  type Restore,
+  restoreFolder,
+  restoreOf,
+  takeCheckpoint,
 } from "./checkpoints.ts";
 import { Preparations } from "./preparations.ts";
-import { resolveRuntime } from "./runtime-path.ts";
+import { checkRuntime, runtimeInfo } from "./runtime-info.ts";
 import { type CallLimits, isLost, type Shim } from "./shim.ts";
-import { askShim } from "./shim-command.ts";
-import { type Shims, timestamp } from "./shims.ts";
-import { checkFeatures, isSpec, parseSpec, usesIdMappedMounts } from "./spec.ts";
+import type { Shims } from "./shims.ts";
+import { timestamp } from "./timestamp.ts";
 
 export interface TasksDependencies {
   readonly containers: ContainerStore;
@@ -44,16 +42,10 @@ export interface TasksDependencies {
   readonly logger: Logger;
 }
 
-const RUNC_OPTIONS: typeof OptionsSchema.typeName = "containerd.runc.v1.Options";
-const CHECKPOINT_OPTIONS: typeof CheckpointOptionsSchema.typeName = "containerd.runc.v1.CheckpointOptions";
-/** Names, on a checkpoint's descriptor, a folder to restore from. */
-const RESTORE_FROM_PATH = "RestoreFromPath";
-
 interface TaskToCreate {
   readonly spec: Any;
   readonly request: CreateTaskRequest;
-  /** Empty for none. */
-  readonly checkpoint: string;
+  readonly restore: Restore;
 }
 
 /** Tasks as shims run them: containerd's `plugins/services/tasks/local.go` and `core/runtime/v2/task_manager.go`. */
@@ -84,7 +76,7 @@ export class Tasks implements TaskStore {
   async create(scope: Scope, request: CreateTaskRequest): Promise<number> {
     const id = request.containerId;
     const container = await this.#containers.get(scope, id);
-    const checkpoint = checkpointPath(container, request);
+    const restore = restoreOf(container, request);
     const { spec } = container;
     if (spec === undefined) throw fail("InvalidArgument", `container ${id} without a spec`);
     const key = `${scope.namespace}/${id}`;
@@ -93,14 +85,14 @@ export class Tasks implements TaskStore {
       throw fail("AlreadyExists", `task ${id}`);
     this.#changing.add(key);
     try {
-      return await this.#create(scope, container, { spec, request, checkpoint });
+      return await this.#create(scope, container, { spec, request, restore });
     } finally {
       this.#changing.delete(key);
     }
   }
 
   async #create(scope: Scope, container: Container, task: TaskToCreate): Promise<number> {
-    const { spec, request } = task;
+    const { spec, request, restore } = task;
     const id = container.id;
     const options = hasValue(request.options) ? request.options : container.runtime?.options;
     const runtime = request.runtimePath || (container.runtime?.name ?? "");
@@ -110,7 +102,7 @@ export class Tasks implements TaskStore {
       (await this.#startShim(scope, container, request, options));
     let checkpoint: string;
     try {
-      checkpoint = await this.#checkpointFolder(scope, bundle, request, task.checkpoint);
+      checkpoint = await restoreFolder(this.#checkpoints, scope, restore, bundle.path);
     } catch (error) {
       await this.#shims.discard(shim);
       throw error;
@@ -131,7 +123,7 @@ export class Tasks implements TaskStore {
         ...(options && { options }),
       };
       const { pid } = await shim.call((task, call) => task.create(message, call), scope);
-      if (restoresFromPath(request)) await shim.call((task, call) => task.start({ id }, call), scope);
+      if (restore.starts) await shim.call((task, call) => task.start({ id }, call), scope);
       return pid;
     } catch (error) {
       // A shim that died has been cleaned up after.
@@ -264,42 +256,8 @@ export class Tasks implements TaskStore {
     const { containerId: id, options } = request;
     const container = await this.#containers.get(scope, id);
     const shim = this.#running(scope, id);
-    const path = checkpointImagePath(container, options);
-    const checkpointTo = (folder: string) =>
-      shim.call(
-        (task, call) => task.checkpoint({ id, path: folder, ...(options && { options }) }, call),
-        scope,
-      );
-    if (path !== "") {
-      await checkpointTo(path);
-      return create(CheckpointTaskResponseSchema);
-    }
-    const stores = this.#neededCheckpoints();
-    return await inCheckpointFolder(async (folder) => {
-      await checkpointTo(folder);
-      const spec = container.spec ?? create(AnySchema);
-      const descriptors = await storeCheckpoint(stores, scope, folder, spec);
-      return create(CheckpointTaskResponseSchema, { descriptors });
-    });
-  }
-
-  /** The folder to restore from, empty for none: what is in the content is unpacked into the bundle, as the shim reads it at the start. */
-  async #checkpointFolder(
-    scope: Scope,
-    bundle: Bundle,
-    request: CreateTaskRequest,
-    named: string,
-  ): Promise<string> {
-    const { checkpoint } = request;
-    if (named !== "" || checkpoint === undefined) return named;
-    return await unpackCheckpoint(this.#neededCheckpoints(), scope, checkpoint, bundle.path);
-  }
-
-  /** @throws Unimplemented */
-  #neededCheckpoints(): CheckpointStores {
-    if (this.#checkpoints === undefined)
-      throw fail("Unimplemented", "checkpoints in content without a differ");
-    return this.#checkpoints;
+    const descriptors = await takeCheckpoint(this.#checkpoints, scope, { container, shim, options });
+    return create(CheckpointTaskResponseSchema, { descriptors });
   }
 
   async update(scope: Scope, request: UpdateTaskRequest): Promise<void> {
@@ -341,17 +299,8 @@ export class Tasks implements TaskStore {
     this.#stopping.abort(fail("Unavailable", "daemon is stopping"));
   }
 
-  async info(request: Any, signal: AbortSignal): Promise<Any> {
-    if (request.typeUrl.replace(/^.*\//, "") !== RuntimeRequestSchema.typeName) {
-      throw fail("Unimplemented", `unknown request type ${unquoted(request.typeUrl)}`);
-    }
-    const { runtimePath, options } = fromBinary(RuntimeRequestSchema, request.value);
-    const info = await askShim(resolve(runtimePath), options, signal);
-    // ctr takes the type's bare name only, as Go's typeurl writes it.
-    return create(AnySchema, {
-      typeUrl: RuntimeInfoSchema.typeName,
-      value: toBinary(RuntimeInfoSchema, info),
-    });
+  info(request: Any, signal: AbortSignal): Promise<Any> {
+    return runtimeInfo(request, signal);
   }
 
   async #call<T>(scope: Scope, id: string, run: Parameters<typeof Shim.prototype.call<T>>[0]): Promise<T> {
@@ -433,68 +382,6 @@ function hasValue(options: Any | undefined): options is Any {
 
 function anySignal(...signals: (AbortSignal | undefined)[]): AbortSignal {
   return AbortSignal.any(signals.filter((signal) => signal !== undefined));
-}
-
-/** @throws Unknown as the reference, whose errors have no class here */
-function resolve(runtime: string): string {
-  try {
-    return resolveRuntime(runtime);
-  } catch (error) {
-    throw within("failed to resolve runtime path", error);
-  }
-}
-
-/** runc ignores what it does not know; a mount whose ids are not shifted would open files to the wrong users. @throws Unknown */
-async function checkRuntime(
-  runtime: string,
-  spec: Any | undefined,
-  options: Any | undefined,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  if (!isSpec(spec) || !usesIdMappedMounts(parseSpec(spec.value))) return;
-  try {
-    checkFeatures((await askShim(resolve(runtime), options, signal)).features);
-  } catch (error) {
-    throw within("failed to validate OCI runtime features", error);
-  }
-}
-
-/** The folder to restore from, empty for none that is named. @throws Unknown */
-function checkpointPath(container: Container, { options, checkpoint }: CreateTaskRequest): string {
-  let path = "";
-  if (options !== undefined) {
-    if (typeName(options) !== RUNC_OPTIONS) {
-      throw new BunkerdError("Unknown", `invalid task create option for ${container.runtime?.name ?? ""}`);
-    }
-    path = decodeOptions(options, () => fromBinary(OptionsSchema, options.value)).criuImagePath;
-  }
-  return checkpoint?.annotations[RESTORE_FROM_PATH] ?? path;
-}
-
-function restoresFromPath({ checkpoint }: CreateTaskRequest): boolean {
-  return checkpoint?.annotations[RESTORE_FROM_PATH] !== undefined;
-}
-
-/** @throws Unknown */
-function checkpointImagePath(container: Container, options: Any | undefined): string {
-  if (options === undefined) return "";
-  if (typeName(options) !== CHECKPOINT_OPTIONS) {
-    throw new BunkerdError("Unknown", `invalid task checkpoint option for ${container.runtime?.name ?? ""}`);
-  }
-  return decodeOptions(options, () => fromBinary(CheckpointOptionsSchema, options.value)).imagePath;
-}
-
-function typeName(any: Any): string {
-  return any.typeUrl.replace(/^.*\//, "");
-}
-
-/** @throws InvalidArgument */
-function decodeOptions<T>({ typeUrl }: Any, decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    throw fail("InvalidArgument", `options ${unquoted(typeUrl)}: ${messageOf(error)}`, { cause: error });
-  }
 }
 
 /** @throws InvalidArgument */
