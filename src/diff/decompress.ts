@@ -3,8 +3,8 @@ import { createGunzip, createZstdDecompress } from "node:zlib";
 import { fail, messageOf } from "../model/errors.ts";
 import { detectCompression } from "./media-types.ts";
 
-/** Large pieces: each costs a turn of the loop. */
-const CHUNK_BYTES = 256 << 10;
+/** Large pieces: each costs a turn of the loop and the waking of a thread. */
+const CHUNK_BYTES = 1 << 20;
 /** What tells a compression. */
 const START_BYTES = 10;
 

@@ -33,8 +33,11 @@ const MAX_SECONDS = 9_223_372_036;
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 const MAX_ID = 0xffffffff;
 const MAX_DEVICE = 0xffffffff;
-/** The disk begins with a file of this size when it is whole, with a larger one each so many bytes; smaller ones wait for the end. */
-const WRITEBACK_FROM_BYTES = 16 << 10;
+/**
+ * The disk begins with a file of this size when it is whole, with a larger one each so many bytes. Smaller ones wait for the end: to begin with each is as
+ * much work as to write it to the page cache.
+ */
+const WRITEBACK_FROM_BYTES = 256 << 10;
 const WRITEBACK_STEP_BYTES = 8 << 20;
 
 export interface LayerTarget {
