@@ -1,6 +1,6 @@
 /**
- * Pods from YAML, as root; part of `make bench`, alone `bun bench/pods.ts` (`ROUNDS`, `PROBED` pods, `PROBE_SECONDS`; 300 is what the target is told
- * for). `pod run` until its first log line beside `podman kube play` and beside a client that is connected and makes the same calls; ten pods of
+ * Pods from YAML, as root; part of `make bench`, alone `bun bench/pods.ts` (`ROUNDS`, `PARTS` of `first-line,many,probes`, `PROBED` pods, `PROBE_SECONDS`;
+ * 300 is what the target is told for). `pod run` until its first log line beside `podman kube play` and beside a client that is connected and makes the same calls; ten pods of
  * one file on our socket beside containerd's; probes: see `pod-probes.ts`.
  */
 import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
@@ -141,15 +141,20 @@ async function measureMany(nodes: Readonly<Record<Side, PodNode>>, rounds: numbe
   }
 }
 
+const PARTS = (process.env["PARTS"] ?? "first-line,many,probes").split(",");
+
 export async function measurePods(rounds: number): Promise<void> {
-  {
+  if (PARTS.includes("first-line")) {
     await using ours = await startPodNode("bunkerd");
     await using podman = await startPodman(ours.boxArchive);
     await measureFirstLine(ours, podman, rounds);
+  }
+  if (PARTS.includes("many")) {
+    await using ours = await startPodNode("bunkerd");
     await using containerd = await startPodNode("containerd-2.1");
     await measureMany({ ours, containerd }, rounds);
   }
-  await measureProbes();
+  if (PARTS.includes("probes")) await measureProbes();
 }
 
 if (import.meta.main) {

@@ -22,8 +22,7 @@ import type { Scope } from "../model/scope.ts";
 import { callOptions, type Remote, required } from "./remote.ts";
 
 /** What one message of a write carries at most: half of what servers take. */
-const MAX_PIECE_BYTES = 8 << 20;
-const SMALL_PIECE_BYTES = 32 << 10;
+const PIECE_BYTES = 8 << 20;
 
 type WriteRequest = MessageInitShape<typeof WriteContentRequestSchema>;
 
@@ -96,14 +95,9 @@ function remoteReader(remote: Remote, scope: Scope, digest: string, sizeBytes: n
   };
 }
 
-/**
- * One call of Write: each request has its answer. To a server that may widen its windows it goes on a connection of its own and in pieces of
- * half a window: Bun forgets the widening of a stream that has had a WINDOW_UPDATE, so that both sides would wait for ever, and grpc-go widens
- * once it has had more than two thirds of a window before a ping of its own came back.
- */
+/** One call of Write: each request has its answer. */
 class RemoteWriter implements ContentWriter {
   readonly #remote: Remote;
-  readonly #owned: Remote | undefined;
   readonly #ref: string;
   readonly #clock = systemClock();
   readonly #requests: WriteRequest[] = [];
@@ -115,10 +109,8 @@ class RemoteWriter implements ContentWriter {
   /** What the next write follows. */
   #offset = 0n;
 
-  private constructor(shared: Remote, scope: Scope, { ref, totalBytes = 0n, expected = "" }: WriterOptions) {
-    const remote = shared.widensWindows ? shared.alone() : shared;
+  private constructor(remote: Remote, scope: Scope, { ref, totalBytes = 0n, expected = "" }: WriterOptions) {
     this.#remote = remote;
-    this.#owned = remote === shared ? undefined : remote;
     this.#ref = ref;
     this.#status = create(StatusSchema, { ref, total: totalBytes, expected });
     const stream = remote.service(Content).write(this.#sent(), callOptions(scope));
@@ -142,9 +134,8 @@ class RemoteWriter implements ContentWriter {
   }
 
   async write(data: Uint8Array): Promise<void> {
-    const step = this.#remote.widensWindows ? SMALL_PIECE_BYTES : MAX_PIECE_BYTES;
-    for (let at = 0; at < data.length; at += step) {
-      const piece = data.subarray(at, at + step);
+    for (let at = 0; at < data.length; at += PIECE_BYTES) {
+      const piece = data.subarray(at, at + PIECE_BYTES);
       await this.#call({ action: WriteAction.WRITE, offset: this.#offset, data: piece });
       this.#offset += BigInt(piece.length);
     }
@@ -173,8 +164,6 @@ class RemoteWriter implements ContentWriter {
     } catch (error) {
       // Whatever was wrong was told by the call that it was wrong with.
       if (!isError(error)) throw error;
-    } finally {
-      this.#owned?.close();
     }
   }
 
@@ -199,7 +188,6 @@ class RemoteWriter implements ContentWriter {
       return value;
     } catch (error) {
       this.#end();
-      this.#owned?.close();
       throw error;
     }
   }

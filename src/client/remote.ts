@@ -1,9 +1,8 @@
 import type { DescService } from "@bufbuild/protobuf";
 import type { CallOptions, Client as RpcClient, Transport } from "@connectrpc/connect";
 import { createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
 import type { Scope } from "../model/scope.ts";
-import { Session } from "./session.ts";
+import { type GrpcTransport, grpcTransport } from "../transport/grpc/client.ts";
 import { fromConnectError } from "./status.ts";
 
 /** Above containerd's own 16 MiB, so that the server's limit is the one that is met. */
@@ -12,7 +11,7 @@ const MAX_MESSAGE_BYTES = 64 << 20;
 /** One server, reached by gRPC over HTTP/2 on one connection that is opened at the first call and again when it was lost. */
 export class Remote {
   readonly address: string;
-  readonly #session: Session | undefined;
+  readonly #own: GrpcTransport | undefined;
   readonly #transport: Transport;
 
   /** @param address path of a unix socket, with or without `unix://` @param transport to the server, if there is another way than its socket */
@@ -22,23 +21,9 @@ export class Remote {
       this.#transport = transport;
       return;
     }
-    this.#session = new Session(address.replace(/^unix:\/\//, ""));
-    this.#transport = createGrpcTransport({
-      baseUrl: this.#session.authority,
-      sessionManager: this.#session,
-      readMaxBytes: MAX_MESSAGE_BYTES,
-      writeMaxBytes: MAX_MESSAGE_BYTES,
-    });
-  }
-
-  /** The same server on a connection of its own, for its owner to close; this one if that is no socket's. */
-  alone(): Remote {
-    return this.#session === undefined ? this : new Remote(this.address);
-  }
-
-  /** See {@link Session.widensWindows}. */
-  get widensWindows(): boolean {
-    return this.#session?.widensWindows === true;
+    const path = address.replace(/^unix:\/\//, "");
+    this.#own = grpcTransport({ connect: path, maxMessageBytes: MAX_MESSAGE_BYTES });
+    this.#transport = this.#own;
   }
 
   service<S extends DescService>(service: S): RpcClient<S> {
@@ -65,7 +50,7 @@ export class Remote {
 
   /** Fails what is under way on a connection. */
   close(): void {
-    this.#session?.close();
+    this.#own?.close();
   }
 }
 

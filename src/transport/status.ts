@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import { AnySchema, anyPack } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
+import type { Status as RpcStatus } from "#gen/google/rpc/status_pb.ts";
 import { BunkerdError, type ErrorCode } from "../model/errors.ts";
 
 /** What a failed call answers. */
@@ -72,6 +73,20 @@ export function toConnectError(error: unknown): ConnectError {
   if (error instanceof ConnectError) return error;
   const status = toStatus(error);
   return new ConnectError(status.message, status.code, undefined, undefined, error);
+}
+
+/** A status that a server answered, as Connect's clients throw it. */
+export function statusError(
+  { code, message, details }: Pick<RpcStatus, "code" | "message" | "details">,
+  metadata?: Headers,
+): ConnectError {
+  const error = new ConnectError(message, Code[code] === undefined ? Code.Unknown : code, metadata);
+  error.details = details.map(({ typeUrl, value }) => ({
+    type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1),
+    value,
+  }));
+  error.isWireError = true;
+  return error;
 }
 
 function detailsOf(error: ConnectError): Any[] {

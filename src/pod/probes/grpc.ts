@@ -1,24 +1,29 @@
 /** Loaded at the first gRPC probe. */
+import { connect } from "node:net";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { Health, HealthCheckResponse_ServingStatus as Serving } from "#gen/grpc/health/v1/health_pb.ts";
+import { grpcTransport } from "../../transport/grpc/client.ts";
 import type { Probe } from "../api/handlers.ts";
 import type { Outcome } from "./handlers.ts";
 
+/** A health check answers a number. */
+const MAX_MESSAGE_BYTES = 64 << 10;
+
 export async function grpcProbe(host: string, { grpc }: Probe, timeoutMs: number): Promise<Outcome> {
-  const address = `${host.includes(":") ? `[${host}]` : host}:${grpc?.port ?? 0}`;
-  const baseUrl = `http://${address}`;
-  const sessionManager = new Http2SessionManager(baseUrl);
-  const client = createClient(Health, createGrpcTransport({ baseUrl, sessionManager }));
+  const port = grpc?.port ?? 0;
+  const authority = `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const dial = () => connect({ host, port });
+  const transport = grpcTransport({ connect: dial, authority, maxMessageBytes: MAX_MESSAGE_BYTES });
+  const client = createClient(Health, transport);
   try {
     const { status } = await client.check({ service: grpc?.service ?? "" }, { timeoutMs });
     if (status === Serving.SERVING) return { result: "success", output: "service healthy" };
     const word = Object.entries(Serving).find(([, value]) => value === status)?.[0] ?? String(status);
     return { result: "failure", output: `service unhealthy (responded with ${JSON.stringify(word)})` };
   } catch (error) {
-    return { result: "failure", output: wordsOf(ConnectError.from(error), address, timeoutMs) };
+    return { result: "failure", output: wordsOf(ConnectError.from(error), authority, timeoutMs) };
   } finally {
-    sessionManager.abort();
+    transport.close();
   }
 }
 

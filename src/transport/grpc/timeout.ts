@@ -23,6 +23,15 @@ export function parseTimeout(value: string): number {
   return Number(digits) * unitMs;
 }
 
+/** A `grpc-timeout` of at least so many milliseconds, in the finest unit that 8 digits have room for from milliseconds on. */
+export function encodeTimeout(timeoutMs: number): string {
+  for (const unit of ["m", "S", "M"]) {
+    const value = Math.ceil(timeoutMs / (UNIT_MS[unit] ?? 1));
+    if (value < 1e8) return `${value}${unit}`;
+  }
+  return `${Math.min(Math.ceil(timeoutMs / 3_600_000), 99_999_999)}H`;
+}
+
 function malformed(what: string): BunkerdError {
   return new BunkerdError("Internal", `malformed grpc-timeout: ${what}`);
 }

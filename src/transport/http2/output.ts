@@ -183,6 +183,12 @@ export class Output {
     if (!this.#blocked) this.#drained();
   }
 
+  /** What is no frame: the client's preface. */
+  bytes(bytes: Uint8Array): void {
+    putBytes(this.#reserve(bytes.length), this.#at, bytes);
+    this.#at += bytes.length;
+  }
+
   /** A frame of a few bytes or a header block that fits one frame. */
   frame(type: number, flags: number, streamId: number, payload: Uint8Array): void {
     const buffer = this.#reserve(FRAME_HEADER_BYTES + payload.length);

@@ -14,12 +14,14 @@ export const Setting = {
 
 const ENTRY_BYTES = 6;
 
-/** What of a peer's SETTINGS frame concerns a server; undefined where the frame does not say. */
+/** What a peer's SETTINGS frame says; undefined where it does not. */
 export interface PeerSettings {
   /** The smallest of several: an encoder must have been there. */
   headerTableBytes: number | undefined;
   initialWindowBytes: number | undefined;
   maxFrameBytes: number | undefined;
+  /** Of a server. */
+  maxConcurrentStreams: number | undefined;
 }
 
 /** The last value of each setting, so that a frame of many costs no more than one. @throws ConnectionError for a value out of its range */
@@ -28,6 +30,7 @@ export function readSettings(payload: Uint8Array): PeerSettings {
     headerTableBytes: undefined,
     initialWindowBytes: undefined,
     maxFrameBytes: undefined,
+    maxConcurrentStreams: undefined,
   };
   for (let at = 0; at < payload.length; at += ENTRY_BYTES) {
     const id = ((payload[at] ?? 0) << 8) | (payload[at + 1] ?? 0);
@@ -46,6 +49,8 @@ function readSetting(settings: PeerSettings, id: number, value: number): void {
       throw new ConnectionError(ErrorCode.flowControlError, `SETTINGS_INITIAL_WINDOW_SIZE is ${value}`);
     }
     settings.initialWindowBytes = value;
+  } else if (id === Setting.maxConcurrentStreams) {
+    settings.maxConcurrentStreams = value;
   } else if (id === Setting.maxFrameSize) {
     if (value < MIN_FRAME_BYTES || value > MAX_FRAME_BYTES) {
       throw new ConnectionError(ErrorCode.protocolError, `SETTINGS_MAX_FRAME_SIZE is ${value}`);

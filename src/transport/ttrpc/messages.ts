@@ -1,9 +1,9 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { type Status as RpcStatus, StatusSchema } from "#gen/google/rpc/status_pb.ts";
+import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
 import { type KeyValue, KeyValueSchema, RequestSchema, ResponseSchema } from "#gen/ttrpc/request_pb.ts";
 import { messageOf } from "../../model/errors.ts";
-import type { Status } from "../status.ts";
+import { type Status, statusError } from "../status.ts";
 import { MAX_MESSAGE_BYTES } from "./frames.ts";
 
 /** What a request frame holds. */
@@ -48,7 +48,7 @@ export function encodeFailure({ code, message, details }: Status): Uint8Array {
 /** The payload of an answer. @throws ConnectError: the status that the server answered; Internal if malformed */
 export function decodeAnswer(bytes: Uint8Array): Uint8Array {
   const { status, payload } = decoded(() => fromBinary(ResponseSchema, bytes));
-  if (status !== undefined && status.code !== 0) throw errorOf(status);
+  if (status !== undefined && status.code !== 0) throw statusError(status);
   return payload;
 }
 
@@ -70,14 +70,4 @@ export function oversizedMessage(sizeBytes: number): string {
 /** A frame of a type that has no place on its stream: the reference's `client.go`. */
 export function unexpectedFrame(type: number): ConnectError {
   return new ConnectError(`unexpected message type ${type} received: protocol error`, Code.Internal);
-}
-
-function errorOf({ code, message, details }: RpcStatus): ConnectError {
-  const error = new ConnectError(message, Code[code] === undefined ? Code.Unknown : code);
-  error.details = details.map(({ typeUrl, value }) => ({
-    type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1),
-    value,
-  }));
-  error.isWireError = true;
-  return error;
 }
