@@ -1,5 +1,6 @@
 /** The TypeScript client against bunkerd and against real containerd. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
@@ -43,6 +44,8 @@ for (const kind of daemonKinds("bunkerd", "containerd-2.1")) {
     test("the sample", () => runSample(daemon));
     test("10,000 containers of 4 KiB are listed", () => listMany(client), 120_000);
 
+    test("an upload and a download that are larger than any window", () => passMuch(client), 60_000);
+
     test("version and introspection", async () => {
       expect((await client.version()).version).not.toBe("");
       const plugins = await client.introspection().plugins(["type==io.containerd.grpc.v1,id==containers"]);
@@ -54,6 +57,23 @@ for (const kind of daemonKinds("bunkerd", "containerd-2.1")) {
       expect([missing.code, missing.message]).toEqual(["NotFound", "plugin a.b not found: not found"]);
     });
   });
+}
+
+/** grpc-go widens the window of a stream while that is open. */
+async function passMuch(client: Client): Promise<void> {
+  const data = Buffer.alloc(64 << 20);
+  for (let at = 0; at < data.length; at += 4096) data.writeUInt32LE(at, at);
+  const digest = `sha256:${createHash("sha256").update(data).digest("hex")}`;
+  const content = client.content();
+  const writer = await content.writer(scope, { ref: "much", totalBytes: BigInt(data.length) });
+  await writer.write(data);
+  await writer.commit({ sizeBytes: BigInt(data.length), expected: digest });
+  const reader = await content.open(scope, digest);
+  const read = Buffer.alloc(data.length);
+  expect(await reader.read(read, 0)).toBe(data.length);
+  expect(read.equals(data)).toBe(true);
+  await reader.close();
+  await content.delete(scope, digest);
 }
 
 function storeCases(client: () => Client): void {
