@@ -1,6 +1,15 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { appendFileSync, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { codeOf } from "../../test/support/content-suite.ts";
@@ -44,6 +53,16 @@ test("a file that somebody else wrote into is not taken for what was summed", as
   appendFileSync(join(folderOf("r"), "data"), "!");
   expect(await codeOf(writer.commit(5n, digest))).toBe("FailedPrecondition");
   expect(blobs.sizeOf(digest)).toBeUndefined();
+});
+
+test("an ingest whose ref cannot be read just now outlives a collection, one without a ref does not", async () => {
+  for (const ref of ["unread", "none"]) await (await blobs.openIngest(blobs.lockIngest(ref), 0n)).close();
+  rmSync(join(folderOf("none"), "ref"));
+  rmSync(join(folderOf("unread"), "ref"));
+  // In place of a disk that fails, which reading answers neither by a text nor by its absence.
+  symlinkSync("ref", join(folderOf("unread"), "ref"));
+  expect(await blobs.removeIngestsExcept(() => new Set())).toBe(1);
+  expect([existsSync(folderOf("unread")), existsSync(folderOf("none"))]).toEqual([true, false]);
 });
 
 test("a lock is one writer's, and says since when", () => {

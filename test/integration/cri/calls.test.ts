@@ -1,5 +1,5 @@
 /** What a kubelet meets now and then: calls repeated, given up, out of time; events; lists as streams; limits of a pod; a network by template. */
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -11,18 +11,16 @@ import {
   exited,
   podConfig,
   podLeftovers,
-  prepareCri,
   removePods,
   runContainer,
   script,
   startCri,
 } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import { containerdProgram } from "../../support/daemons.ts";
 import { inNamespace } from "../../support/grpc.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
 let network = "";
 let cri: CriDaemon;
 
@@ -57,11 +55,7 @@ conf_dir = "${network}/net.d"
 conf_template = "${network}/template"
 use_internal_loopback = true`;
 
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 beforeEach(async () => {
   network = temporaryFolder();
   writeSlowNetwork(network);

@@ -15,23 +15,17 @@ import {
   logOf,
   podConfig,
   podLeftovers,
-  prepareCri,
   runContainer,
   script,
   startCri,
 } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import { containerdProgram, daemonKinds } from "../../support/daemons.ts";
 import { inNamespace } from "../../support/grpc.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 import { temporaryFolder } from "../../support/processes.ts";
 import { writeSandboxShim } from "../../support/sandbox-shim.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 
 const scope = inNamespace("k8s.io");
 

@@ -8,21 +8,14 @@ import {
   logOf,
   podConfig,
   podLeftovers,
-  prepareCri,
   runContainer,
   script,
   startCri,
 } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import { daemonKinds } from "../../support/daemons.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
-
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 
 const hostNetwork = { linux: { securityContext: { namespaceOptions: { network: NamespaceMode.NODE } } } };
 

@@ -1,19 +1,14 @@
 /** A pod's network is taken down by another daemon than the one that set it up, from what either remembers of it. */
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
-import { podConfig, podLeftovers, prepareCri, startCri } from "../../support/cri.ts";
+import { podConfig, podLeftovers, startCri } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import type { DaemonKind } from "../../support/daemons.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 import { output } from "../../support/processes.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 
 const names = (path: string): string[] => (existsSync(path) ? readdirSync(path) : []);
 

@@ -17,22 +17,16 @@ import {
   logOf,
   podConfig,
   podLeftovers,
-  prepareCri,
   runContainer,
   script,
   startCri,
 } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import { daemonKinds } from "../../support/daemons.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 import { type PluginBehaviour, startPlugin, type TestPlugin } from "../../support/nri-plugin.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 
 describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
   let cri: CriDaemon;

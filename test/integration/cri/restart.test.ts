@@ -1,5 +1,5 @@
 /** Pods outlive their daemon: killed, stopped, or replaced by the other one on the same folders, and back. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { until } from "../../support/containers.ts";
@@ -9,23 +9,16 @@ import {
   logOf,
   podConfig,
   podLeftovers,
-  prepareCri,
   removePods,
   runContainer,
   script,
   startCri,
 } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import { type DaemonKind, daemonKinds } from "../../support/daemons.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 import { removeFolder } from "../../support/processes.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
-
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 
 const COUNT = "n=0; while [ ! -e /data/end ]; do n=$((n+1)); echo $n; sleep 0.01; done; echo end; exit 7";
 

@@ -1,18 +1,12 @@
 /** Stats of pods and containers, from the kernel's own files; the reference, which asks its shims, beside ours. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { until } from "../../support/containers.ts";
-import { type CriDaemon, podConfig, prepareCri, runContainer, script, startCri } from "../../support/cri.ts";
+import { type CriDaemon, podConfig, runContainer, script, startCri } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import { daemonKinds } from "../../support/daemons.ts";
 import { errorOf } from "../../support/grpc.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
-
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 
 const BUSY = "dd if=/dev/zero of=/file bs=1M count=5; while true; do :; done";
 

@@ -10,13 +10,12 @@ import {
   exited,
   logOf,
   podConfig,
-  prepareCri,
   runContainer,
   script,
   startCri,
 } from "../../support/cri.ts";
+import { useHostNetwork } from "../../support/cri-tests.ts";
 import { daemonKinds } from "../../support/daemons.ts";
-import { enterHostNetwork } from "../../support/netns.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 import {
   request,
@@ -27,13 +26,7 @@ import {
   webSocketClient,
 } from "../../support/streaming.ts";
 
-let host: ReturnType<typeof enterHostNetwork>;
-
-beforeAll(async () => {
-  await prepareCri();
-  host = enterHostNetwork();
-});
-afterAll(() => host[Symbol.dispose]());
+useHostNetwork();
 
 const V4 = "v4.channel.k8s.io";
 const sh = (text: string): string[] => ["/bin/sh", "-c", text];
