@@ -29,11 +29,9 @@ export function podCommand(): Command {
 
 function addCommon(command: Command): void {
   command
-    .addOption(
-      new Option("-r, --runtime-endpoint <path>", "socket of the CRI runtime").default(
-        undefined,
-        `--address, else ${DEFAULT_ADDRESS}`,
-      ),
+    .option(
+      "-r, --runtime-endpoint <path>",
+      `socket of the CRI runtime (default: that of --address, else ${DEFAULT_ADDRESS})`,
     )
     .option("--pods-root <dir>", "where pods' volumes and records lie", DEFAULT_PODS_ROOT)
     .option("--logs-root <dir>", "where containers' logs lie", DEFAULT_LOGS_ROOT)
@@ -87,11 +85,10 @@ function addRun(pod: Command): void {
     .requiredOption(...FILE)
     .option("--rm", "remove the pods when they have ended")
     .option("-q, --quiet", "print no events")
-    .option(
-      "--max-restart-period <duration>",
-      "longest back-off of a container that keeps failing",
-      duration,
-      300_000,
+    .addOption(
+      new Option("--max-restart-period <duration>", "longest back-off of a container that keeps failing")
+        .argParser(duration)
+        .default(300_000, "5m"),
     )
     .action(
       calling(async (_args: [], options: RunOptions) => (await import("./pod/run.ts")).runPods(options)),
@@ -106,7 +103,11 @@ function addApply(pod: Command): void {
     )
     .requiredOption(...FILE)
     .option("-q, --quiet", "print no events")
-    .option("--timeout <duration>", "how long the pods may take to start", duration, 300_000)
+    .addOption(
+      new Option("--timeout <duration>", "how long the pods may take to start")
+        .argParser(duration)
+        .default(300_000, "5m"),
+    )
     .action(
       calling(async (_args: [], options: ApplyOptions) =>
         (await import("./pod/apply.ts")).applyPods(options),
@@ -143,7 +144,7 @@ function addLogs(pod: Command): void {
     .argument("[CONTAINER]", "all of them, with a prefix, if it is left out and there are several")
     .option("-f, --follow", "go on until the containers have ended")
     .option("-p, --previous", "of the instance before the last restart")
-    .option("--since <duration>", "only what is not older", duration)
+    .option("--since <duration>", "only what is not older, such as 10s or 1h30m", duration)
     .option("--tail <lines>", "only the last lines", whole)
     .option("--timestamps", "with the time of each line")
     .action(

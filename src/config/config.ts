@@ -4,6 +4,7 @@ import { CRI_IMAGES, CRI_RUNTIME, CRI_STREAMING } from "./cri.ts";
 import { type CriDeprecations, criDeprecations } from "./cri-deprecations.ts";
 import { type CriFaults, criFaults } from "./cri-faults.ts";
 import { decode, type Problem, type ProblemKind, reportUnknown } from "./decode.ts";
+import { reportLeftovers } from "./migrate.ts";
 import { NRI } from "./nri.ts";
 import {
   DIFF_SERVICE,
@@ -190,7 +191,9 @@ const GRPC_DEFAULT_SEND_BYTES = 2 ** 31 - 1;
 
 /** Reads a merged tree; problems say what is wrong with it, each once. @throws InvalidArgument on settings that exclude each other */
 export function readConfig(tree: Table, report: (problem: Problem) => void): Config {
-  const root = decode(withoutPlugins(tree), ROOT, report);
+  const own = withoutPlugins(tree);
+  reportLeftovers(own, report);
+  const root = decode(own, ROOT, report);
   const disabledPlugins = new Set(root.disabled_plugins);
   for (const id of disabledPlugins) assertPluginUri("disabled", id, tree);
   for (const id of root.required_plugins) assertPluginUri("required", id, tree);

@@ -30,7 +30,7 @@ export interface Problem {
   readonly part?: string;
 }
 
-type Report = (problem: Problem) => void;
+export type Report = (problem: Problem) => void;
 
 /**
  * Reads a node as its field says. What is missing or wrong gets the default; each wrong, unknown, removed key and each key

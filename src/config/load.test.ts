@@ -184,6 +184,9 @@ describe("flags", () => {
 describe("problems", () => {
   test.each([
     ["rooot = 'x'", "unknown", 'rooot: unknown key "rooot", did you mean "root"?'],
+    ["[grpc]\nadress = '/x'", "unknown", 'grpc.adress: unknown key "adress", did you mean "address"?'],
+    ["[grpc]\ntcp_adress = '/x'", "unknown", 'unknown key "tcp_adress", did you mean "tcp_address"?'],
+    ["[metrics]\nadress = '/x'", "unknown", 'unknown key "adress", did you mean "address"?'],
     ["root = 1", "type", "root: expected a string, found integer 1"],
     ["root = ['a']", "type", "root: expected a string, found array"],
     ["oom_score = 1.5", "type", "oom_score: expected an integer, found float 1.5"],

@@ -3,6 +3,7 @@
  * and the `ConfigMigration` of its plugins. Settings move with their origin, so messages keep naming what the user wrote.
  */
 import { BunkerdError } from "../model/errors.ts";
+import { type Report, reportUnknown } from "./decode.ts";
 import { isEmpty } from "./merge.ts";
 import {
   isTable,
@@ -85,6 +86,35 @@ function qualifyPluginNames(root: Table): void {
   }
 }
 
+const SIZES = ["max_recv_message_size", "max_send_message_size"];
+const TCP_KEYS: ReadonlyMap<string, string> = new Map([
+  ["tcp_address", "address"],
+  ["tcp_tls_ca", "tls_ca"],
+  ["tcp_tls_cert", "tls_cert"],
+  ["tcp_tls_key", "tls_key"],
+  ["tcp_tls_common_name", "tls_common_name"],
+]);
+/** Keys of the top-level tables that became plugins. */
+const MOVED = {
+  grpc: ["address", "uid", "gid", ...SIZES],
+  ttrpc: ["address", "uid", "gid"],
+  metrics: ["address", "grpc_histogram"],
+} as const;
+
+/** Takes away what is left of those tables: keys that they never had. */
+export function reportLeftovers(root: Table, report: Report): void {
+  for (const [table, names] of Object.entries(MOVED)) {
+    const node = root.get(table);
+    if (!isTable(node)) continue;
+    root.delete(table);
+    const known = table === "grpc" ? [...names, ...TCP_KEYS.keys()] : names;
+    for (const [name, child] of node) {
+      const others = known.filter((other) => other !== name);
+      reportUnknown(name, child, others, report);
+    }
+  }
+}
+
 /** The non-empty settings of a top-level table, which is emptied of those names. */
 function takeSettings(root: Table, table: string, names: readonly string[]): Map<string, Setting> {
   const taken = new Map<string, Setting>();
@@ -118,14 +148,13 @@ function moveServers(root: Table): void {
   const debugAddress = debug.get("address");
   if (debugAddress !== undefined) put("io.containerd.server.v1.debug", withOwner(debug, debugAddress));
 
-  const grpcNames = ["address", "uid", "gid", "max_recv_message_size", "max_send_message_size"];
-  const grpc = takeSettings(root, "grpc", grpcNames);
+  const grpc = takeSettings(root, "grpc", MOVED.grpc);
   const address = grpc.get("address");
   put("io.containerd.server.v1.grpc", address === undefined ? new Map(grpc) : withOwner(grpc, address));
   moveTcp(root, grpc, put);
   moveTtrpc(root, grpc, put);
 
-  const metrics = takeSettings(root, "metrics", ["address", "grpc_histogram"]);
+  const metrics = takeSettings(root, "metrics", MOVED.metrics);
   const histogram = metrics.get("grpc_histogram");
   if (histogram !== undefined)
     put("io.containerd.metrics.v1.grpc-prometheus", new Map([["grpc_histogram", histogram]]));
@@ -143,18 +172,11 @@ function moveTcp(
   grpc: ReadonlyMap<string, Setting>,
   put: (id: string, settings: Table) => void,
 ): void {
-  const renamed = new Map([
-    ["tcp_address", "address"],
-    ["tcp_tls_ca", "tls_ca"],
-    ["tcp_tls_cert", "tls_cert"],
-    ["tcp_tls_key", "tls_key"],
-    ["tcp_tls_common_name", "tls_common_name"],
-  ]);
-  const taken = takeSettings(root, "grpc", [...renamed.keys()]);
+  const taken = takeSettings(root, "grpc", [...TCP_KEYS.keys()]);
   if (!taken.has("tcp_address")) return;
   const settings: Table = new Map();
-  for (const [name, setting] of taken) settings.set(renamed.get(name) ?? name, setting);
-  for (const name of ["max_recv_message_size", "max_send_message_size"]) {
+  for (const [name, setting] of taken) settings.set(TCP_KEYS.get(name) ?? name, setting);
+  for (const name of SIZES) {
     const setting = grpc.get(name);
     if (setting !== undefined) settings.set(name, setting);
   }
@@ -166,7 +188,7 @@ function moveTtrpc(
   grpc: ReadonlyMap<string, Setting>,
   put: (id: string, settings: Table) => void,
 ): void {
-  const ttrpc = takeSettings(root, "ttrpc", ["address", "uid", "gid"]);
+  const ttrpc = takeSettings(root, "ttrpc", MOVED.ttrpc);
   const grpcAddress = grpc.get("address");
   // An address that is no text is told of where it stands.
   if (!ttrpc.has("address") && typeof grpcAddress?.value === "string") {

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
-import { BunkerdError, messageOf } from "../../model/errors.ts";
+import { errnoWords } from "../../linux/errno.ts";
+import { BunkerdError } from "../../model/errors.ts";
 import type { Roots } from "../../pod/paths.ts";
 import type { GlobalOptions } from "../options.ts";
 
@@ -23,7 +24,8 @@ export async function readManifestText(file: string): Promise<{ text: string; na
   try {
     return { text: readFileSync(file, "utf8"), name: file };
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code === "ENOENT" ? "NotFound" : "InvalidArgument";
-    throw new BunkerdError(code, `${file}: ${messageOf(error)}`, { cause: error });
+    const { code, errno = 0 } = error as NodeJS.ErrnoException;
+    const kind = code === "ENOENT" ? "NotFound" : "InvalidArgument";
+    throw new BunkerdError(kind, `open ${file}: ${errnoWords(errno)}`, { cause: error });
   }
 }
