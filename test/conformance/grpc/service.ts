@@ -46,6 +46,7 @@ const file = create(FileDescriptorProtoSchema, {
         method("EchoEncoded", false, false),
         method("Missing", false, false),
         method("Collect", true, false),
+        method("Gather", true, false),
         method("Spread", false, true),
         method("SpreadEncoded", false, true),
         method("Chat", true, true),
@@ -63,8 +64,13 @@ function method(name: string, clientStreaming: boolean, serverStreaming: boolean
   return { name, inputType: type, outputType: type, clientStreaming, serverStreaming };
 }
 
+const files = create(FileDescriptorSetSchema, { file: [file] });
+
+/** For clients of other processes: a FileDescriptorSet. */
+export const DESCRIPTORS = toBinary(FileDescriptorSetSchema, files);
+
 function serviceDesc() {
-  const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: [file] }));
+  const registry = createFileRegistry(files);
   const service = registry.getService(NAME);
   if (service === undefined) throw new Error(`${NAME} is not declared`);
   return service;
@@ -107,7 +113,7 @@ export interface Seen {
 export type Behaviour = (request: Payload, context: HandlerContext) => unknown;
 
 /**
- * Echo answers its request, and behaves as `text` says; Collect counts bytes and messages; Spread answers `count` messages of the
+ * Echo answers its request, and behaves as `text` says; Collect counts bytes and messages; Gather answers the last; Spread answers `count` messages of the
  * request's data (-1: waits for the end of the call); Chat answers each message.
  */
 export function conformanceService(behaviours: Record<string, Behaviour> = {}): {
@@ -167,6 +173,16 @@ export function conformanceService(behaviours: Record<string, Behaviour> = {}): 
           count += 1;
         }
         return { count, text: String(bytes) } as unknown as Message;
+      } finally {
+        exited();
+      }
+    },
+    async gather(requests: AsyncIterable<unknown>, context: HandlerContext) {
+      entered(context);
+      try {
+        let last: Partial<Payload> = {};
+        for await (const request of requests) last = await behave(request as Payload, context);
+        return last as unknown as Message;
       } finally {
         exited();
       }

@@ -16,20 +16,13 @@ function missing(tool: string): boolean {
 }
 
 describe("node", () => {
-  test("grpc-js and node:http2, messages of every size", async () => {
+  test("grpc-js and node:http2: uploads, cancels, settings, headers", async () => {
     if (missing("node")) return;
     await using server = await startServer(http2Engine);
     const script = join(import.meta.dir, "node-client.mjs");
     const printed = await output(["node", script, server.path, Conformance.typeName]);
     const lines = printed.trim().split("\n");
     expect(Object.fromEntries(lines.map((line) => JSON.parse(line) as [string, unknown]))).toEqual({
-      "unary 0": true,
-      "unary 1": true,
-      "unary 16383": true,
-      "unary 1048576": true,
-      "unary 16777206": true,
-      // RESOURCE_EXHAUSTED
-      "unary 16777217": 8,
       "64 MiB up": true,
       cancelled: true,
       "200 at once": true,

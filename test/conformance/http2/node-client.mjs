@@ -19,22 +19,12 @@ function payload(size) {
 }
 
 const identity = (bytes) => bytes;
-const sizes = [0, 1, (16 << 10) - 1, 1 << 20, (16 << 20) - 10, (16 << 20) + 1];
 
 async function grpcJs() {
   const client = new Client(`unix:${socket}`, credentials.createInsecure(), {
     "grpc.max_receive_message_length": 32 << 20,
     "grpc.max_send_message_length": 32 << 20,
   });
-  for (const size of sizes) {
-    const sent = payload(size);
-    const outcome = await new Promise((resolve) => {
-      client.makeUnaryRequest(`/${service}/Echo`, identity, identity, sent, (error, answer) =>
-        resolve(error === null ? answer.equals(sent) : error.code),
-      );
-    });
-    say(`unary ${size}`, outcome);
-  }
   const collected = await new Promise((resolve) => {
     const call = client.makeClientStreamRequest(`/${service}/Collect`, identity, identity, (error, answer) =>
       resolve(error === null ? answer.toString("latin1").includes(String(64 << 20)) : error.code),
