@@ -5,7 +5,6 @@ import { Claims } from "../lib/claims.ts";
 import type { Clock } from "../lib/clock.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import type { Logger } from "../lib/log.ts";
-import { readCached } from "../linux/cached-read.ts";
 import type {
   BlobReader,
   BlobRemoval,
@@ -18,17 +17,16 @@ import { CANONICAL_ALGORITHM, digestFault } from "../model/digests.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
 import { IngestLocks } from "../model/ingest-locks.ts";
 import type { Scope } from "../model/scope.ts";
-import { Digester, digestFile } from "./digester.ts";
+import { DigestThread, type ThreadDigester } from "./digest-thread.ts";
+import { Digester, digestOpen } from "./digester.ts";
 import { contentFailure, errnoOf } from "./faults.ts";
 import { ingestPaths, pathsIn, readIngest, writeIngest } from "./ingests.ts";
-import { IngestWriter } from "./writer.ts";
+import { openReader } from "./reader.ts";
+import { IngestWriter, LARGE_BYTES } from "./writer.ts";
 
 /*
  * Blobs and ingests in containerd's layout (`plugins/content/local`): `blobs/<algorithm>/<sum>` and `ingest/<SHA-256 of the ref>/`.
  */
-
-/** readv(2): IOV_MAX. */
-const MAX_VECTOR = 1024;
 
 export interface BlobStoreDependencies {
   /** `<root>/io.containerd.content.v1.content`; made if need be. */
@@ -55,6 +53,7 @@ class LocalBlobs implements BlobStore {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #locks: IngestLocks;
+  readonly #digests = new DigestThread();
   /** Removals under way: who opens the ingest anew waits for them. */
   readonly #removals = new Map<string, Promise<void>>();
   /** Blobs that are going, and those of writers whose commit their callers may not have recorded yet. */
@@ -76,9 +75,7 @@ class LocalBlobs implements BlobStore {
   async open(_scope: Scope, digest: string): Promise<BlobReader> {
     const path = this.#blobPath(digest);
     try {
-      const file = await open(path, "r");
-      const { size } = await file.stat();
-      return new FileReader(file, digest, size);
+      return openReader(path, digest);
     } catch (error) {
       if (errnoOf(error) === "ENOENT")
         throw fail("NotFound", `blob ${digest} expected at ${path}: blob not found`);
@@ -104,26 +101,23 @@ class LocalBlobs implements BlobStore {
     const { ref } = lock;
     const paths = ingestPaths(this.#ingestRoot, ref);
     const isNew = (await mkdir(paths.folder, { recursive: true, mode: 0o755 })) !== undefined;
-    const digester = new Digester(CANONICAL_ALGORITHM);
-    const resumed = isNew ? undefined : await this.#resume(ref, totalBytes, digester);
-    const now = this.#clock.now();
-    const status = resumed ?? { ref, offsetBytes: 0, totalBytes, startedAt: now, updatedAt: now };
-    if (resumed === undefined) {
-      if (!isNew) await rm(paths.folder, { recursive: true, force: true });
-      if (!isNew) await mkdir(paths.folder, { mode: 0o755 });
-      await writeIngest(paths, status);
-    }
-    const file = await open(paths.data, resumed === undefined ? "wx" : "r+");
-    return new IngestWriter({
+    const resumed = isNew ? undefined : await this.#resume(ref, totalBytes);
+    const common = {
       lock,
       paths,
-      file,
-      status,
-      digester: resumed === undefined ? new Digester(CANONICAL_ALGORITHM) : digester,
+      digests: this.#digests,
       clock: this.#clock,
-      blobPath: (digest) => this.#blobPath(digest),
-      claim: (digest) => this.#claims.claim(digest),
-    });
+      blobPath: (digest: string) => this.#blobPath(digest),
+      claim: (digest: string) => this.#claims.claim(digest),
+    };
+    if (resumed !== undefined) return new IngestWriter({ ...common, ...resumed });
+    if (!isNew) await rm(paths.folder, { recursive: true, force: true });
+    if (!isNew) await mkdir(paths.folder, { mode: 0o755 });
+    const now = this.#clock.now();
+    const status = { ref, offsetBytes: 0, totalBytes, startedAt: now, updatedAt: now };
+    await writeIngest(paths, status);
+    const file = await open(paths.data, "wx+");
+    return new IngestWriter({ ...common, status, file, digester: new Digester(CANONICAL_ALGORITHM) });
   }
 
   beginRemoval(digest: string): BlobRemoval | "in use" | "gone" {
@@ -163,9 +157,10 @@ class LocalBlobs implements BlobStore {
     return this.#locks.isHeld(ref);
   }
 
-  /** What is there of an ingest, summed; undefined if it is of no use and must begin anew. */
-  async #resume(ref: string, totalBytes: bigint, digester: Digester): Promise<IngestStatus | undefined> {
+  /** What is there of an ingest, open and summed; undefined if it is of no use and must begin anew. */
+  async #resume(ref: string, totalBytes: bigint): Promise<ResumedIngest | undefined> {
     const paths = ingestPaths(this.#ingestRoot, ref);
+    let file: FileHandle | undefined;
     try {
       const status = await readIngest(paths, ref);
       if (totalBytes > 0n && status.totalBytes > 0n && totalBytes !== status.totalBytes) {
@@ -174,8 +169,14 @@ class LocalBlobs implements BlobStore {
           `provided total differs from status: ${totalBytes} != ${status.totalBytes}`,
         );
       }
-      return { ...status, offsetBytes: await digestFile(paths.data, digester) };
+      file = await open(paths.data, "r+");
+      if (status.offsetBytes >= LARGE_BYTES) {
+        return { status, file, digester: await this.#digests.begin(file.fd, status.offsetBytes) };
+      }
+      const digester = new Digester(CANONICAL_ALGORITHM);
+      return { status: { ...status, offsetBytes: await digestOpen(file, digester) }, file, digester };
     } catch (error) {
+      await file?.close();
       this.#logger.info("ingest cannot be resumed and begins anew", { ref, reason: messageOf(error) });
       return undefined;
     }
@@ -237,6 +238,13 @@ class LocalBlobs implements BlobStore {
   }
 }
 
+/** An ingest that is there, its file at its end. */
+interface ResumedIngest {
+  readonly status: IngestStatus;
+  readonly file: FileHandle;
+  readonly digester: Digester | ThreadDigester;
+}
+
 /** Empty if there is no such folder. */
 async function namesIn(folder: string): Promise<string[]> {
   try {
@@ -244,56 +252,6 @@ async function namesIn(folder: string): Promise<string[]> {
   } catch (error) {
     if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return [];
     throw contentFailure(`list ${folder}`, error);
-  }
-}
-
-class FileReader implements BlobReader {
-  readonly #file: FileHandle;
-  readonly #digest: string;
-  readonly sizeBytes: number;
-  readonly descriptor: number;
-
-  constructor(file: FileHandle, digest: string, sizeBytes: number) {
-    this.#file = file;
-    this.#digest = digest;
-    this.sizeBytes = sizeBytes;
-    this.descriptor = file.fd;
-  }
-
-  async read(target: Uint8Array, position: number): Promise<number> {
-    try {
-      return (await this.#file.read(target, 0, target.length, position)).bytesRead;
-    } catch (error) {
-      throw contentFailure(`read blob ${this.#digest}`, error);
-    }
-  }
-
-  fill(targets: readonly Uint8Array[], position: number): Promise<void> | undefined {
-    const wanted = sizeOf(targets);
-    if (readCached(this.#file.fd, targets, position) === wanted) return undefined;
-    return this.#fill(targets, position, wanted);
-  }
-
-  async #fill(targets: readonly Uint8Array[], position: number, wanted: number): Promise<void> {
-    let rest = targets;
-    for (let done = 0; done < wanted; ) {
-      const count = await this.#readv(rest, position + done);
-      done += count;
-      if (count === 0) throw fail("DataLoss", `blob ends at byte ${position + done} of ${this.sizeBytes}`);
-      rest = behind(rest, count);
-    }
-  }
-
-  async #readv(targets: readonly Uint8Array[], position: number): Promise<number> {
-    try {
-      return (await this.#file.readv(targets.slice(0, MAX_VECTOR), position)).bytesRead;
-    } catch (error) {
-      throw contentFailure(`read blob ${this.#digest}`, error);
-    }
-  }
-
-  async close(): Promise<void> {
-    await this.#file.close();
   }
 }
 
@@ -305,18 +263,4 @@ async function refIn(path: string): Promise<{ readonly text: string } | "unreada
     const code = (error as NodeJS.ErrnoException).code ?? "";
     return ["ENOENT", "ENOTDIR", "EISDIR"].includes(code) ? undefined : "unreadable";
   }
-}
-
-function sizeOf(targets: readonly Uint8Array[]): number {
-  return targets.reduce((size, { length }) => size + length, 0);
-}
-
-/** What is left of `targets` behind their first `bytes`. */
-function behind(targets: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
-  let left = bytes;
-  for (const [index, target] of targets.entries()) {
-    if (left < target.length) return [target.subarray(left), ...targets.slice(index + 1)];
-    left -= target.length;
-  }
-  return [];
 }

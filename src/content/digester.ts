@@ -33,7 +33,8 @@ export async function digestFile(path: string, digester: Digester): Promise<numb
   }
 }
 
-async function digestOpen(file: FileHandle, digester: Digester): Promise<number> {
+/** The same of a file that is open. */
+export async function digestOpen(file: FileHandle, digester: Digester): Promise<number> {
   const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
   let position = 0;
   for (;;) {

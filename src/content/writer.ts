@@ -5,16 +5,24 @@ import { failpoint } from "../lib/failpoint.ts";
 import type { BlobWriter, IngestLock, IngestStatus } from "../model/content.ts";
 import { algorithmOf } from "../model/digests.ts";
 import { type BunkerdError, fail, isError, messageOf, quote } from "../model/errors.ts";
+import { type DigestThread, ThreadDigester } from "./digest-thread.ts";
 import { Digester, digestFile } from "./digester.ts";
 import { syncDirectory } from "./directories.ts";
 import { contentFailure, errnoOf } from "./faults.ts";
 import { type IngestPaths, writeUpdatedAt } from "./ingests.ts";
 
+/** An ingest of so many bytes is large: the thread computes its digest from there on, and the disk is told early. */
+export const LARGE_BYTES = 4 << 20;
+
+/** What is written before the kernel is asked to begin with the disk: a commit then waits for the last of it only. */
+const WRITE_BACK_BYTES = 8 << 20;
+
 export interface IngestWriterOptions {
   readonly lock: IngestLock;
   readonly paths: IngestPaths;
   readonly file: FileHandle;
-  readonly digester: Digester;
+  readonly digester: Digester | ThreadDigester;
+  readonly digests: DigestThread;
   readonly status: IngestStatus;
   readonly clock: Clock;
   /** Where a blob belongs. */
@@ -27,8 +35,12 @@ export interface IngestWriterOptions {
 export class IngestWriter implements BlobWriter {
   readonly #options: IngestWriterOptions;
   #file: FileHandle | undefined;
-  #digester: Digester;
+  #digester: Digester | ThreadDigester;
   #offsetBytes: number;
+  /** Up to where the kernel was asked to write. */
+  #writtenBack: number;
+  /** What the thread may still do with the file. */
+  #writingBack: Promise<void> | undefined;
   #updatedAt: bigint;
   #unclaim: (() => void) | undefined;
 
@@ -37,6 +49,7 @@ export class IngestWriter implements BlobWriter {
     this.#file = options.file;
     this.#digester = options.digester;
     this.#offsetBytes = options.status.offsetBytes;
+    this.#writtenBack = options.status.offsetBytes;
     this.#updatedAt = options.status.updatedAt;
   }
 
@@ -51,15 +64,36 @@ export class IngestWriter implements BlobWriter {
   async write(data: Uint8Array): Promise<void> {
     const file = this.#open("write to");
     try {
-      // The sum is computed while the kernel copies.
+      const digester = await this.#digesterFor(file, data);
+      // The sum is computed while the kernel copies. Neither may have the memory any more when this ends.
       const written = writeAll(file, data, this.#offsetBytes);
-      this.#digester.update(data);
-      await written;
+      const summed = digester.update(data);
+      if (summed === undefined) await written;
+      else await bothOf(written, summed);
     } catch (error) {
       throw await this.#abandon("write", error);
     }
     this.#offsetBytes += data.length;
     this.#updatedAt = this.#options.clock.now();
+    if (this.#offsetBytes - this.#writtenBack >= WRITE_BACK_BYTES) this.#writeBack(file);
+  }
+
+  /** The thread can take the memory of messages without copying it. */
+  async #digesterFor(file: FileHandle, data: Uint8Array): Promise<Digester | ThreadDigester> {
+    const isShared = data.buffer instanceof SharedArrayBuffer;
+    if (this.#digester instanceof Digester && isShared && this.#offsetBytes >= LARGE_BYTES)
+      this.#digester = await this.#options.digests.begin(file.fd, this.#offsetBytes);
+    return this.#digester;
+  }
+
+  #writeBack(file: FileHandle): void {
+    if (this.#digester instanceof Digester) return;
+    const from = this.#writtenBack;
+    this.#writtenBack = this.#offsetBytes;
+    // If the thread has gone, the next write says so.
+    this.#writingBack = this.#digester
+      .writeBack(file.fd, from, this.#offsetBytes - from)
+      .catch(ignoreLeftover);
   }
 
   async truncate(): Promise<void> {
@@ -70,7 +104,8 @@ export class IngestWriter implements BlobWriter {
       throw await this.#abandon("truncate", error);
     }
     this.#offsetBytes = 0;
-    this.#digester = new Digester(this.#digester.algorithm);
+    this.#writtenBack = 0;
+    this.#setDigester(new Digester(this.#digester.algorithm));
   }
 
   async commit(sizeBytes: bigint, expected: string): Promise<void> {
@@ -114,7 +149,7 @@ export class IngestWriter implements BlobWriter {
     if (wanted !== undefined && wanted !== this.#digester.algorithm) {
       const digester = new Digester(wanted);
       await digestFile(this.#options.paths.data, digester);
-      this.#digester = digester;
+      this.#setDigester(digester);
     }
     const digest = this.digest();
     if (expected !== "" && expected !== digest) {
@@ -148,10 +183,17 @@ export class IngestWriter implements BlobWriter {
     return this.#file;
   }
 
+  #setDigester(digester: Digester): void {
+    if (this.#digester instanceof ThreadDigester) this.#digester.close();
+    this.#digester = digester;
+  }
+
   /** Closes the file; the lock stays. */
   async #release(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;
+    await this.#writingBack;
+    if (this.#digester instanceof ThreadDigester) this.#digester.close();
     await file?.close();
   }
 
@@ -177,6 +219,13 @@ async function writeAll(file: FileHandle, data: Uint8Array, position: number): P
   for (let done = 0; done < data.length; ) {
     const { bytesWritten } = await file.write(data, done, data.length - done, position + done);
     done += bytesWritten;
+  }
+}
+
+/** Waits for both, whatever becomes of one. @throws what the first of them failed of */
+async function bothOf(first: Promise<void>, second: Promise<void>): Promise<void> {
+  for (const { status, ...rest } of await Promise.allSettled([first, second])) {
+    if (status === "rejected" && "reason" in rest) throw rest.reason;
   }
 }
 

@@ -7,7 +7,7 @@ export const PREFIX_BYTES = 5;
 
 /** A buffer is no larger than this, or so many times what has come: a prefix alone must not cost 16 MiB. */
 const FIRST_BUFFER_BYTES = 256 << 10;
-const AHEAD = 64;
+const AHEAD = 128;
 
 export interface EnvelopeSink {
   /** One whole message, which the sink may keep. False drops what follows it. */

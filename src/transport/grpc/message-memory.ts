@@ -6,7 +6,10 @@ const MIN_BYTES = 64 << 10;
 
 const spares = new Spares<Uint8Array>();
 
-/** The buffers of one call's request messages, where the implementation is done with a message when it asks for the next. */
+/**
+ * The buffers of one call's request messages, where the implementation is done with a message when it asks for the next. Shared, so that another
+ * thread can read a message where it lies.
+ */
 export class MessageMemory {
   /** Those that hold a message, by the memory that views of it have. */
   readonly #used = new Map<ArrayBufferLike, Uint8Array>();
@@ -14,7 +17,7 @@ export class MessageMemory {
   /** Undefined for a message of a size that has no use for it. */
   take(bytes: number): Uint8Array | undefined {
     if (bytes < MIN_BYTES || bytes > BUFFER_BYTES) return undefined;
-    const buffer = spares.take() ?? Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    const buffer = spares.take() ?? new Uint8Array(new SharedArrayBuffer(BUFFER_BYTES));
     this.#used.set(buffer.buffer, buffer);
     return buffer;
   }

@@ -69,8 +69,8 @@ export const DEFAULT_HTTP2_LIMITS: Http2Limits = {
   maxHeaderBlockBytes: 1 << 20,
   maxContinuations: 128,
 
-  streamWindowBytes: 256 << 10,
-  connectionWindowBytes: 1 << 20,
+  streamWindowBytes: 2 << 20,
+  connectionWindowBytes: 4 << 20,
   maxWindowBytes: 16 << 20,
   maxHeldBytes: 32 << 20,
   maxPartialBytes: 512 << 20,

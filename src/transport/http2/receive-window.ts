@@ -8,6 +8,12 @@ const RETURN_SHARE = 4;
 /** DATA frames of this size and more are bulk, for which it matters how large the windows are. */
 const BULK_FRAME_BYTES = 8 << 10;
 
+/**
+ * Probes one after another that need not make the window grow; then none comes until so much as a window has: a probe and its
+ * acknowledgement cost both sides as much as a small message does. More than one, as the first may begin in the middle of a burst.
+ */
+const VAIN_PROBES = 2;
+
 /** The receiving half of a stream's flow control. */
 export interface ReceiveState {
   readonly id: number;
@@ -39,6 +45,10 @@ export class ReceiveWindow {
   readonly #writer: WindowWriter;
   readonly #now: () => number;
   readonly #bandwidth = new BandwidthEstimator();
+  /** Probes since the window grew, or since there was a pause. */
+  #probes = 0;
+  /** Received in the pause. */
+  #unprobedBytes = 0;
   /** Size of a stream's window. */
   #streamBytes: number;
   #connectionBytes: number;
@@ -72,8 +82,7 @@ export class ReceiveWindow {
     }
     this.#unreturnedBytes += bytes;
     if (this.#bandwidth.sampling) this.#bandwidth.received(bytes);
-    else if (bytes >= BULK_FRAME_BYTES && this.#connectionBytes < this.#limits.maxWindowBytes)
-      this.#sample(bytes);
+    else if (this.#connectionBytes < this.#limits.maxWindowBytes) this.#sample(bytes);
   }
 
   /** The same frame for its stream. False if the stream's window has not room for it. */
@@ -122,6 +131,7 @@ export class ReceiveWindow {
     if (bytes <= this.#connectionBytes) return;
     this.#unreturnedBytes += bytes - this.#connectionBytes;
     this.#connectionBytes = bytes;
+    this.#probes = 0;
     this.#giveBackConnection();
     const delta = bytes - this.#streamBytes;
     if (delta <= 0) return;
@@ -148,6 +158,14 @@ export class ReceiveWindow {
   }
 
   #sample(bytes: number): void {
+    if (this.#probes >= VAIN_PROBES) {
+      this.#unprobedBytes += bytes;
+      if (this.#unprobedBytes < this.#connectionBytes) return;
+      this.#probes = 0;
+      this.#unprobedBytes = 0;
+    }
+    if (bytes < BULK_FRAME_BYTES) return;
+    this.#probes += 1;
     this.#bandwidth.begin(this.#now());
     this.#bandwidth.received(bytes);
     this.#writer.probe();
