@@ -3,6 +3,7 @@
  * with real blobs, and another daemon's content service.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -199,6 +200,19 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("bunkerd on the content 
   });
 
   describe("content", () => contentSuite(() => client.content()));
+
+  test("large blobs come several at a time", async () => {
+    const scope = { namespace: newNamespace() };
+    const blobs = [0, 1, 2].map(() => randomBytes(12 << 20));
+    const write = async (blob: Uint8Array, index: number): Promise<void> => {
+      const writer = await client.content().writer(scope, { ref: `large-${index}` });
+      for (let at = 0; at < blob.length; at += 256 << 10)
+        await writer.write(blob.subarray(at, at + (256 << 10)));
+      await writer.commit({ expected: digestOf(blob) });
+    };
+    await Promise.all(blobs.map(write));
+    expect(await client.content().list(scope)).toHaveLength(3);
+  }, 30_000);
 
   test("a collection removes what it has put there, and nothing else", async () => {
     const put = async (of: Client, namespace: string, text: string): Promise<string> => {
