@@ -157,6 +157,19 @@ describe("update", () => {
     expect(db.stats()).toMatchObject({ commits: 2, updates: 51, largestBatch: 50 });
   });
 
+  test("takes what comes while it is filled into the same commit", async () => {
+    const reports: CommitReport[] = [];
+    const { db } = memoryDb({ onCommit: (report) => reports.push(report) });
+    await db.update((tx) => tx.createBucket("b"));
+    let second: Promise<number> | undefined;
+    const first = db.update((tx) => {
+      second = putOne(db, "k2");
+      return tx.id;
+    });
+    expect(await first).toBe((await second) ?? 0);
+    expect(reports.map((report) => report.batchSize)).toEqual([1, 2]);
+  });
+
   test("looks for free pages only when something was changed", async () => {
     const { db: first, file } = memoryDb();
     await first.update((tx) => tx.createBucket("b").put("large", new Uint8Array(100_000)));
@@ -278,6 +291,13 @@ describe("update", () => {
     expect(await codeOf(db.update(async (tx) => void tx.createBucket("b")))).toContain("must be synchronous");
     expect(db.view((tx) => tx.bucket("b"))).toBeUndefined();
     expect(() => db.view(async () => undefined)).toThrow("must be synchronous");
+    let later = "nothing";
+    const late = db.update(async (tx) => {
+      await undefined;
+      later = await codeOf((async () => tx.createBucket("b"))());
+    });
+    expect(await codeOf(late)).toContain("must be synchronous");
+    expect(later).toContain("has ended");
   });
 
   test("lets nobody use a transaction that has ended", async () => {

@@ -5,6 +5,7 @@
  * the database (but see {@link Db.update} for the one doubt). At any moment the file holds the last committed state whole.
  */
 import { fail } from "../model/errors.ts";
+import { Batch, isThenable } from "./batch.ts";
 import { findProblems } from "./check.ts";
 import { type CommitPlan, MetaInDoubt, planCommit, preparePages, undoMeta, writeCommit } from "./commit.ts";
 import { loadFreelist } from "./free-scan.ts";
@@ -16,7 +17,7 @@ import { PageStore } from "./page-store.ts";
 import { Transaction } from "./transaction.ts";
 import type { Tree } from "./tree.ts";
 import { Tx } from "./tx.ts";
-import { type BatchOutcome, type UpdateCall, UpdateQueue } from "./update-queue.ts";
+import { UpdateQueue } from "./update-queue.ts";
 
 /** What one commit took. */
 export interface CommitReport {
@@ -75,17 +76,6 @@ export interface DbStats {
 
 const DEFAULT_CACHE_BYTES = 64 * 1024 * 1024;
 const DEFAULT_MAX_BATCH = 1000;
-/** A batch takes no further function once it has changed this much. */
-const MAX_BATCH_BYTES = 8 * 1024 * 1024;
-
-/** One function's end. */
-interface Outcome {
-  readonly call: UpdateCall;
-  readonly hooks: readonly (() => void)[];
-  readonly value?: unknown;
-  readonly error?: unknown;
-}
-
 export class Db {
   readonly path: string;
   readonly #options: DbOptions;
@@ -124,7 +114,7 @@ export class Db {
     this.#firstHole = found.meta.pageCount;
     this.#metaPages = [...found.pages];
     this.#store = new PageStore(file, found.meta.pageSize, options.cacheBytes ?? DEFAULT_CACHE_BYTES);
-    this.#queue = new UpdateQueue(file.path, (calls) => this.#runBatch(calls));
+    this.#queue = new UpdateQueue(file.path, () => this.#beginBatch());
   }
 
   /**
@@ -242,28 +232,17 @@ export class Db {
     return [...this.#freelist.ids(), ...own];
   }
 
-  async #runBatch(calls: readonly UpdateCall[]): Promise<BatchOutcome> {
-    const started = performance.now();
-    const outcomes: Outcome[] = [];
-    try {
-      await this.#settleDoubt();
-      const transaction = new Transaction(this.#store, this.#meta, true, () => this.#observe);
-      runCalls(calls, transaction, outcomes, this.#options.maxBatch ?? DEFAULT_MAX_BATCH);
-      if (transaction.changed) await this.#commit(transaction, outcomes.length, started);
-    } catch (failure) {
+  async #beginBatch(): Promise<Batch> {
+    await this.#settleDoubt().catch((error: unknown) => {
       this.#counts.failedCommits++;
-      const taken = outcomes.length === 0 ? calls.length : outcomes.length;
-      return { taken, answer: () => rejectAll(calls.slice(0, taken), outcomes, failure) };
-    }
-    return { taken: outcomes.length, answer: () => this.#answer(outcomes) };
-  }
-
-  #answer(outcomes: readonly Outcome[]): void {
-    for (const outcome of outcomes) {
-      if (!("error" in outcome)) this.#counts.updates++;
-      else this.#counts.failedUpdates++;
-      settle(outcome);
-    }
+      throw error;
+    });
+    const transaction = new Transaction(this.#store, this.#meta, true, () => this.#observe);
+    return new Batch(transaction, {
+      maxCalls: this.#options.maxBatch ?? DEFAULT_MAX_BATCH,
+      counts: this.#counts,
+      commit: (batchSize, runMs) => this.#commit(transaction, batchSize, performance.now() - runMs),
+    });
   }
 
   #loadFreelist(): Freelist {
@@ -343,53 +322,6 @@ export class Db {
     if (problems.length > 0)
       throw new Error(`transaction ${this.#meta.txid} damaged the database: ${problems.join("; ")}`);
   }
-}
-
-function runCalls(
-  calls: readonly UpdateCall[],
-  transaction: Transaction,
-  outcomes: Outcome[],
-  maxBatch: number,
-): void {
-  const tx = new Tx(transaction, ignore);
-  for (const call of calls) {
-    if (outcomes.length >= maxBatch || transaction.changedBytes > MAX_BATCH_BYTES) break;
-    const savepoint = transaction.savepoint();
-    try {
-      const value = call.run(tx);
-      if (isThenable(value)) throw new Error("a function given to update must be synchronous");
-      outcomes.push({ call, value, hooks: transaction.hooks.slice(savepoint.hooks) });
-    } catch (error) {
-      transaction.rollbackTo(savepoint);
-      outcomes.push({ call, error, hooks: [] });
-    }
-  }
-  transaction.end();
-}
-
-function settle(outcome: Outcome): void {
-  if ("error" in outcome) {
-    outcome.call.reject(outcome.error);
-    return;
-  }
-  try {
-    for (const hook of outcome.hooks) hook();
-    outcome.call.resolve(outcome.value as never);
-  } catch (error) {
-    outcome.call.reject(error);
-  }
-}
-
-/** The commit failed: functions that threw keep their own error. */
-function rejectAll(calls: readonly UpdateCall[], outcomes: readonly Outcome[], failure: unknown): void {
-  calls.forEach((call, index) => {
-    const outcome = outcomes[index];
-    call.reject(outcome !== undefined && "error" in outcome ? outcome.error : failure);
-  });
-}
-
-function isThenable(value: unknown): boolean {
-  return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
 
 const ignore = (): void => undefined;

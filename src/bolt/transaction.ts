@@ -29,7 +29,8 @@ export class Transaction implements TreeTx {
   readonly freed: PageRun[] = [];
   readonly hooks: (() => void)[] = [];
   readonly #undos: (() => void)[] = [];
-  #open = true;
+  /** False: whoever uses it makes a mistake. */
+  open = true;
 
   /** A reader of `meta`'s state, or the writer of the state behind it. */
   constructor(
@@ -54,15 +55,11 @@ export class Transaction implements TreeTx {
 
   /** Throws when the transaction has ended: using it then is a mistake of the program. */
   assertOpen(): void {
-    if (!this.#open) throw new Error(`transaction ${this.id} of database "${this.path}" has ended`);
-  }
-
-  get open(): boolean {
-    return this.#open;
+    if (!this.open) throw new Error(`transaction ${this.id} of database "${this.path}" has ended`);
   }
 
   end(): void {
-    this.#open = false;
+    this.open = false;
   }
 
   page(id: number): Page {
