@@ -21,12 +21,13 @@ const print = (line: string): boolean => process.stdout.write(`${line}\n`);
 
 export function gcCommand(): Command {
   const gc = new Command("gc")
-    .description("remove what no image, container, lease or label keeps, as the daemon does by itself")
-    .option("--dry-run", "only tell what would go; of a daemon that does not run by its database")
+    .description("remove what no image, container, lease or label keeps, as the daemon does by itself, and print it")
+    .option("--dry-run", "only tell what would go; if no daemon runs, by its database")
     .action(async (_options: object, command: Command) => {
       const options = command.optsWithGlobals<GlobalOptions & { dryRun?: boolean }>();
       const objects = await collect(options, options.dryRun ?? false);
       for (const { kind, namespace, key } of objects) print(`${namespace} ${kind} ${key}`);
+      if (objects.length === 0) process.stderr.write("nothing to remove\n");
     });
   gc.command("explain")
     .description("tell what keeps OBJECT: a name, digest or id, or KIND/NAME, such as snapshot/overlayfs/KEY")
