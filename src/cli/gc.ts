@@ -21,7 +21,9 @@ const print = (line: string): boolean => process.stdout.write(`${line}\n`);
 
 export function gcCommand(): Command {
   const gc = new Command("gc")
-    .description("remove what no image, container, lease or label keeps, as the daemon does by itself, and print it")
+    .description(
+      "remove what no image, container, lease or label keeps, as the daemon does by itself, and print it",
+    )
     .option("--dry-run", "only tell what would go; if no daemon runs, by its database")
     .action(async (_options: object, command: Command) => {
       const options = command.optsWithGlobals<GlobalOptions & { dryRun?: boolean }>();
