@@ -21,7 +21,7 @@ export interface SentFrame {
 /** What a socket does as far as the engine uses it. */
 export class Wire extends EventEmitter {
   readonly chunks: Buffer[] = [];
-  readonly writableLength = 0;
+  readonly writableLength: number = 0;
   destroyed = false;
   ended = false;
 

@@ -148,8 +148,12 @@ describe("unary", () => {
     const { open, observed, logged } = served(
       bind(Health, {
         async check(_request, { signal }) {
-          await new Promise((resolve) => signal.addEventListener("abort", resolve));
-          seen.push(signal.reason);
+          await new Promise<void>((resolve) => {
+            signal.addEventListener("abort", () => {
+              seen.push(signal.reason);
+              resolve();
+            });
+          });
           throw new Error("too late to matter to the client");
         },
       }),
@@ -160,8 +164,8 @@ describe("unary", () => {
     stream.receiver?.cancelled("RST_STREAM");
     stream.receiver?.cancelled("again");
     expect(observed.map(({ code }) => code)).toEqual(["Canceled"]);
-    await turn();
     expect(seen).toMatchObject([{ code: "Canceled" }]);
+    await turn();
     expect(stream.log).toEqual([]);
     expect(logged).toEqual(["rpc failed after it had ended"]);
   });
@@ -327,6 +331,26 @@ describe("streams", () => {
       "message 4",
       "end 0",
     ]);
+  });
+
+  test("one that never waits lets others have their turn after each mebibyte", async () => {
+    let yielded = 0;
+    const encoded = {
+      *watch() {
+        for (; yielded < 40; yielded++) yield new Uint8Array(100_000);
+      },
+    };
+    const { open } = served(bind(Health, {}, encoded));
+    const stream = open(WATCH);
+    stream.receiver?.data(check);
+    stream.receiver?.end();
+    const seen: number[] = [];
+    for (let turns = 0; turns < 4; turns++) {
+      seen.push(yielded);
+      await turn();
+    }
+    expect(seen).toEqual([10, 21, 32, 40]);
+    expect(stream.log.at(-1)).toBe("end 0");
   });
 });
 

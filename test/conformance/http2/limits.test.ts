@@ -314,15 +314,6 @@ describe("a peer that makes us answer and does not read", () => {
 });
 
 describe("time", () => {
-  test("lingerMs: a refused client that does not leave is cut", () =>
-    served(
-      async (client, server) => {
-        client.frame(T.ping, 0, 0, "short");
-        await client.connectionError();
-        while (server.engine.connections > 0) await new Promise(setImmediate);
-      },
-      { lingerMs: 1 },
-    ));
   test("what a refused client still sends means nothing", () =>
     served(async (client, server) => {
       client.send(
