@@ -19,6 +19,7 @@ import {
 import { AttachmentCache } from "./cache.ts";
 import { ConfigFolder } from "./config-folder.ts";
 import { type ConfigDump, dumpConfig } from "./dump.ts";
+import { LOOPBACK_CONFIG } from "./loopback.ts";
 import { type NetworkList, parseNetworkList } from "./network-list.ts";
 import type { PodNetwork } from "./pod-network.ts";
 import { type PodNetworkResult, podResult } from "./pod-result.ts";
@@ -73,9 +74,8 @@ const PLUGIN_TIMEOUT_MS = 180_000;
 const STATUS_TIMEOUT_MS = 10_000;
 const DEFAULT = "default";
 
-const LOOPBACK = parseNetworkList(
-  JSON.stringify({ cniVersion: "0.3.1", name: "cni-loopback", plugins: [{ type: "loopback" }] }),
-);
+const { type: LOOPBACK_TYPE, ...LOOPBACK_LIST } = LOOPBACK_CONFIG;
+const LOOPBACK = parseNetworkList(JSON.stringify({ ...LOOPBACK_LIST, plugins: [{ type: LOOPBACK_TYPE }] }));
 
 /** A network and the interface that a pod has in it. */
 export interface PodInterface {

@@ -160,6 +160,15 @@ const IFREQ_FLAGS = 16;
 
 /** Brings an interface of the thread's present namespace up; `lo` gets its addresses by that. @throws ErrnoException, ENODEV */
 export function setInterfaceUp(name: string): void {
+  changeFlags(name, (flags) => flags | IFF_UP);
+}
+
+/** Takes an interface of the thread's present namespace down. @throws ErrnoException, ENODEV */
+export function setInterfaceDown(name: string): void {
+  changeFlags(name, (flags) => flags & ~IFF_UP);
+}
+
+function changeFlags(name: string, change: (flags: number) => number): void {
   libc ??= openLibc();
   const { ioctl, socket } = libc;
   const fd = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
@@ -172,7 +181,7 @@ export function setInterfaceUp(name: string): void {
       if (ioctl(fd, number, ptr(request)) !== 0) throw systemFailure("ioctl", name, lastErrno());
     };
     call(SIOCGIFFLAGS);
-    flags.setUint16(0, flags.getUint16(0, true) | IFF_UP, true);
+    flags.setUint16(0, change(flags.getUint16(0, true)), true);
     call(SIOCSIFFLAGS);
   } finally {
     closeSync(fd);
