@@ -2,7 +2,7 @@
  * The CNI project's own `loopback`, carried out in this process: a program less to start for each pod, of the four that attach it. Only as CRI
  * calls it, and only where that very program would be run; whatever goes wrong here is asked of the program again, for its words.
  */
-import { readFileSync, statSync } from "node:fs";
+import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { inNetworkNamespace, setInterfaceDown, setInterfaceUp } from "../linux/netns.ts";
 import type { Invocation } from "./invoke.ts";
 import type { JsonObject } from "./json.ts";
@@ -20,9 +20,10 @@ const known = new Map<string, boolean>();
 /** What the plugin would have answered; undefined if it is to be run. */
 export function loopbackAnswer(invocation: Invocation, program: string): { json?: JsonObject } | undefined {
   const { command, config, netnsPath = "", signal } = invocation;
-  if (!isConfig(config) || netnsPath === "" || signal?.aborted === true || !isProjects(program))
-    return undefined;
+  if (!isConfig(config) || netnsPath === "" || signal?.aborted === true) return undefined;
   try {
+    accessSync(program, constants.X_OK);
+    if (!isProjects(program)) return undefined;
     if (command === "ADD") return { json: resultOf(netnsPath, inNetworkNamespace(netnsPath, bringUp)) };
     if (command !== "DEL") return undefined;
     inNetworkNamespace(netnsPath, () => setInterfaceDown("lo"));

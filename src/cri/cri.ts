@@ -18,6 +18,7 @@ import type { ImagesContext } from "./images/context.ts";
 import type { LocalImages } from "./images/local-images.ts";
 import type { SnapshotUsages } from "./images/snapshot-usages.ts";
 import type { CriFolders } from "./paths.ts";
+import type { PodSandboxController } from "./sandboxes/pod-controller.ts";
 import type { HostFacts } from "./spec/host.ts";
 import { K8S_NAMESPACE } from "./spec/names.ts";
 import type { CpuRates } from "./stats/cpu-rates.ts";
@@ -61,6 +62,8 @@ export interface Cri {
   readonly nri: Nri | undefined;
   /** By name: `podsandbox`, `shim`. */
   readonly controllers: ReadonlyMap<string, SandboxController>;
+  /** The controller called `podsandbox`. */
+  readonly pauses: Pick<PodSandboxController, "shimServes" | "recorded">;
   /** What runtimes can do, by handler; under no name the default. */
   readonly handlers: ReadonlyMap<string, RuntimeHandler>;
   readonly sandboxes: IdTable<Sandbox>;

@@ -104,6 +104,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     nri,
     networks,
     controllers: new Map([["podsandbox", pods], ...dependencies.controllers]),
+    pauses: pods,
     handlers: await readHandlers(shared),
     sandboxes: new IdTable(),
     containers: new IdTable(),

@@ -261,6 +261,47 @@ test("loopback without a plugin for it", async () => {
   expect(await leftovers()).toEqual([]);
 });
 
+describe("the CNI project's loopback", () => {
+  const real = (suite: Suite): string => join(pluginFolders.get(suite) ?? "", "loopback");
+
+  /** What pods are told and what is remembered of them, without their own names. */
+  async function attachedAndDetached(suite: Suite): Promise<unknown> {
+    networks = open(suite);
+    const one = pod();
+    const { result } = await networks.add(one);
+    expect(await inside(one, "ip", "-br", "addr", "show", "lo")).toContain("127.0.0.1/8 ::1/128");
+    const cached = readFileSync(join(folder, "cache/results", `cni-loopback-${one.id}-lo`), "utf8");
+    await networks.del(one);
+    expect(await inside(one, "ip", "-br", "addr", "show", "lo")).toMatch(/DOWN +127/);
+    expect(await leftovers()).toEqual([]);
+    networks.close();
+    const { lo } = result.Interfaces as Record<string, unknown>;
+    return JSON.parse(JSON.stringify({ lo, cached: JSON.parse(cached) }).replaceAll(one.id, "ID"));
+  }
+
+  test.each(SUITES)("does in this process what the program does: %s", async (suite) => {
+    configure("10.conflist", bridgeList("net"));
+    ownPlugin("loopback", `echo "$CNI_COMMAND" >>${folder}/called; exec ${real(suite)}`);
+    const told = await attachedAndDetached(suite);
+    expect(readFileSync(join(folder, "called"), "utf8")).toBe("ADD\nDEL\n");
+    rmSync(join(folder, "bin"), { recursive: true });
+    expect(await attachedAndDetached(suite)).toEqual(told);
+  });
+
+  test("is not started; another's is, and one that may not be started fails", async () => {
+    configure("10.conflist", bridgeList("net"));
+    ownPlugin("loopback", "path\tgithub.com/containernetworking/plugins/plugins/main/loopback\n");
+    await attachedAndDetached("sid");
+    chmodSync(join(folder, "bin/loopback"), 0o644);
+    networks = open("sid");
+    const failure = (): Promise<unknown> => networks.add(pod()).catch((error: unknown) => error);
+    expect(String(await failure())).toMatch(/type="loopback" failed \(add\): fork\/exec .*ermission denied/);
+    ownPlugin("loopback", 'echo \'{"code":99,"msg":"mine"}\'; exit 1');
+    expect(String(await failure())).toContain('type="loopback" failed (add): mine');
+    expect(await leftovers()).toEqual([]);
+  });
+});
+
 describe("what goes wrong", () => {
   test("a plugin of the chain that fails: what the others did is taken back, and its words are told", async () => {
     ownPlugin(

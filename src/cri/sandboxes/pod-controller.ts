@@ -27,7 +27,7 @@ import { nanoseconds, timestamp } from "../time.ts";
 import { isDaemonStopping, waitFor } from "../waiting.ts";
 import { removeFolder, unmountShm, usesHostIpc } from "./files.ts";
 import { podSandboxInfo } from "./pod-info.ts";
-import { PodSandbox } from "./pod-table.ts";
+import { PodSandbox, type RecordedPause } from "./pod-table.ts";
 import { prepareShim, startPause } from "./start-pause.ts";
 
 export interface PodControllerDependencies {
@@ -77,6 +77,18 @@ export class PodSandboxController implements SandboxController {
     const { pid, labels, spec } = started;
     const createdAt = timestamp(pod.createdAt);
     return create(ControllerStartResponseSchema, { sandboxId: id, pid, labels, spec, createdAt });
+  }
+
+  /** Resolves when the shim of a created pod serves, or never will. */
+  async shimServes(id: string): Promise<void> {
+    await this.#pods.get(id)?.prepared?.served;
+  }
+
+  /** Labels and spec of a pod that is being started, before it runs. @throws what {@link start} throws if it comes to none, NotFound */
+  async recorded(id: string): Promise<RecordedPause> {
+    const pod = this.#pods.get(id);
+    if (pod === undefined) throw fail("NotFound", `unable to find pod sandbox with id ${quote(id)}`);
+    return await pod.recorded.promise;
   }
 
   async platform(): Promise<Platform> {

@@ -1,7 +1,15 @@
+import type { Any } from "@bufbuild/protobuf/wkt";
 import type { Sandbox_Runtime } from "#gen/containerd/types/sandbox_pb.ts";
+import type { Labels } from "../../model/labels.ts";
 import type { PreparedTask } from "../../model/tasks.ts";
 import type { SandboxMetadata } from "../store/metadata.ts";
 import type { SandboxState } from "../store/sandbox.ts";
+
+/** What is known of a pause container before it runs. */
+export interface RecordedPause {
+  readonly labels: Labels;
+  readonly spec?: Any | undefined;
+}
 
 /** A pause container as its controller knows it. */
 export class PodSandbox {
@@ -20,12 +28,16 @@ export class PodSandbox {
   hasContainer = false;
   /** Somebody waits for the end of its task. */
   watched = false;
+  /** Of its container, once there is a record of it. */
+  readonly recorded = Promise.withResolvers<RecordedPause>();
   readonly #exited = Promise.withResolvers<void>();
 
   constructor(metadata: SandboxMetadata, runtime: Sandbox_Runtime | undefined) {
     this.id = metadata.id;
     this.metadata = metadata;
     this.runtime = runtime;
+    // Nobody may wait for it.
+    this.recorded.promise.catch(() => undefined);
   }
 
   /** Resolves when it has ended and its task is deleted. */

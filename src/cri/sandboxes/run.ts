@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
@@ -29,6 +30,7 @@ import type { Caller, Operation } from "../store/operations.ts";
 import { Sandbox } from "../store/sandbox.ts";
 import { nanoseconds } from "../time.ts";
 import { watchSandbox } from "./exit.ts";
+import type { RecordedPause } from "./pod-table.ts";
 import { podIdMapping } from "./user-namespace.ts";
 
 /** Makes and starts a pod's sandbox; its id. A request that is under way already is joined. Source of the rules: `internal/cri/server/sandbox_run.go`. */
@@ -225,6 +227,8 @@ async function saveRecord(
   );
 }
 
+/** Plugins, a shim's two programs and the daemon at a time. */
+const ENOUGH_PROCESSORS = 4;
 const STARTED_FIELDS = ["extensions", "spec", "labels"];
 
 /**
@@ -242,19 +246,38 @@ async function attachAndStart(pod: Draft, sandbox: Sandbox, record: SandboxRecor
   }
   enter(pod, "network");
   undoAttachment(pod, sandbox);
-  if (pauses) {
-    const started = startSandbox(pod, sandbox, record);
-    // To start plugins blocks for milliseconds, which the disk may spend on the pause container's snapshot.
-    await bothOf(
-      nextTurn().then(() => attach(pod, sandbox)),
-      started,
-    );
-  } else {
+  if (!pauses) {
     await attach(pod, sandbox);
     await saveRecord(pod, sandbox, record, ["extensions"]);
     await createSandbox(pod, sandbox, record);
     await startSandbox(pod, sandbox, record);
+    await saveNetwork(pod, sandbox, record);
+    return;
   }
+  const started = startSandbox(pod, sandbox, record);
+  const attached = beginning(cri, id).then(() => attach(pod, sandbox));
+  // Saved while the container is still being started: that changes nothing of it.
+  const saved = attached.then(async () => {
+    const recorded = await Promise.race([cri.pauses.recorded(id), started]);
+    if (recorded !== undefined) takeRecorded(sandbox, record, recorded);
+    await saveNetwork(pod, sandbox, record);
+  });
+  await bothOf(attached, started, saved);
+}
+
+/**
+ * When plugins are to be started: at once where there are processors enough. Where they would take those of the pod's shim, on whose start
+ * all the rest waits, once that is up.
+ */
+async function beginning(cri: Cri, id: string): Promise<void> {
+  // To start plugins blocks for milliseconds, which the disk may spend on the pause container's snapshot.
+  if (availableParallelism() < ENOUGH_PROCESSORS) await cri.pauses.shimServes(id);
+  else await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** What is known of the networks and of the pause container, of which the pod's record and the container's tell. */
+async function saveNetwork(pod: Draft, sandbox: Sandbox, record: SandboxRecord): Promise<void> {
+  const { cri, id } = pod;
   enter(pod, "network result");
   await bothOf(
     saveRecord(pod, sandbox, record, STARTED_FIELDS),
@@ -264,8 +287,10 @@ async function attachAndStart(pod: Draft, sandbox: Sandbox, record: SandboxRecor
   );
 }
 
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+function takeRecorded(sandbox: Sandbox, record: SandboxRecord, { labels, spec }: RecordedPause): void {
+  sandbox.metadata = { ...sandbox.metadata, processLabel: labels["selinux_label"] ?? "" };
+  record.labels = { ...labels };
+  if (spec !== undefined) record.spec = spec;
 }
 
 /** Waits for both also if one fails, so that what is undone is not still being done. @throws the first failure */
@@ -331,8 +356,6 @@ async function startSandbox(
   sandbox.endpoint = { address: started.address, version: started.version };
   const processLabel = started.labels["selinux_label"] ?? "";
   rollback.add("SELinux label", async () => cri.host.selinux?.release(processLabel));
-  sandbox.metadata = { ...sandbox.metadata, processLabel };
+  takeRecorded(sandbox, record, started);
   sandbox.update({ pid: started.pid, createdAt: nanoseconds(started.createdAt) });
-  record.labels = started.labels;
-  if (started.spec !== undefined) record.spec = started.spec;
 }

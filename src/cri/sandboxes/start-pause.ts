@@ -1,5 +1,4 @@
 import { create } from "@bufbuild/protobuf";
-import type { Any } from "@bufbuild/protobuf/wkt";
 import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { CreateTaskRequestSchema } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
 import { NamespaceMode } from "#gen/runtime/v1/api_pb.ts";
@@ -41,13 +40,11 @@ import { packSandboxMetadata, type SandboxMetadata } from "../store/metadata.ts"
 import { nanoseconds } from "../time.ts";
 import { makeSandboxFolders, removeFolder, setUpSandboxFiles, unmountShm, usesHostIpc } from "./files.ts";
 import type { PodControllerDependencies } from "./pod-controller.ts";
-import type { PodSandbox } from "./pod-table.ts";
+import type { PodSandbox, RecordedPause } from "./pod-table.ts";
 import { mappingLabels } from "./user-namespace.ts";
 
-export interface StartedPause {
+export interface StartedPause extends RecordedPause {
   readonly pid: number;
-  readonly labels: Labels;
-  readonly spec: Any | undefined;
 }
 
 const KILL = 9;
@@ -88,6 +85,7 @@ export async function startPause(
   try {
     return await start(given, pod, scope, rollback);
   } catch (error) {
+    pod.recorded.reject(error);
     await rollback.run(given.logger.with({ id: pod.id }), given.config.cleanupTimeoutMs);
     throw error;
   }
@@ -157,6 +155,11 @@ async function start(
   ).finally(() => void dropLease(stores, scope, lease, given.logger));
   pod.hasContainer = true;
   pod.createdAt = nanoseconds(record.createdAt);
+  const recorded: RecordedPause = {
+    labels: { oci_runtime_type: handler.runtime_type, selinux_label: processLabel, ...labels },
+    spec: record.spec,
+  };
+  pod.recorded.resolve(recorded);
   failpoint("cri.sandbox.container");
 
   if (!usesHostIpc(metadata.config)) rollback.add("sandbox files", async () => unmountShm(paths));
@@ -166,11 +169,7 @@ async function start(
   const pid = await startTask(given, record, handler.runtime_path, scope, rollback);
   pod.pid = pid;
   pod.state = "ready";
-  return {
-    pid,
-    labels: { oci_runtime_type: handler.runtime_type, selinux_label: processLabel, ...labels },
-    spec: record.spec,
-  };
+  return { pid, ...recorded };
 }
 
 /** Binds the user namespace that owns the pod's network: the pause container joins it, for only there it may mount /sys. */
