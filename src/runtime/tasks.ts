@@ -14,7 +14,7 @@ import { type Process, type ProcessInfo, ProcessSchema, Status } from "#gen/cont
 import type { Clock } from "../lib/clock.ts";
 import { type Filter, FilterSyntaxError, parseFilters } from "../lib/filters.ts";
 import type { Logger } from "../lib/log.ts";
-import type { ContainerStore } from "../model/containers.ts";
+import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
 import { BunkerdError, fail, isError, messageOf, unquoted, within } from "../model/errors.ts";
 import { validateIdentifier } from "../model/ids.ts";
 import type { Scope } from "../model/scope.ts";
@@ -34,7 +34,7 @@ import type { Shims } from "./shims.ts";
 import { timestamp } from "./timestamp.ts";
 
 export interface TasksDependencies {
-  readonly containers: ContainerStore;
+  readonly containers: ContainerStore & Pick<EncodedContainers, "getEncoded">;
   readonly shims: Shims;
   /** Absent: checkpoints are taken to folders and from there only. */
   readonly checkpoints?: CheckpointStores | undefined;
@@ -50,7 +50,7 @@ interface TaskToCreate {
 
 /** Tasks as shims run them: containerd's `plugins/services/tasks/local.go` and `core/runtime/v2/task_manager.go`. */
 export class Tasks implements TaskStore {
-  readonly #containers: ContainerStore;
+  readonly #containers: TasksDependencies["containers"];
   readonly #shims: Shims;
   readonly #preparations: Preparations;
   readonly #checkpoints: CheckpointStores | undefined;
@@ -310,7 +310,8 @@ export class Tasks implements TaskStore {
 
   /** @throws NotFound for the container or the task */
   async #shim(scope: Scope, id: string): Promise<Shim> {
-    await this.#containers.get(scope, id);
+    // Nothing of it is needed, so that it is not decoded.
+    this.#containers.getEncoded(scope, id);
     return this.#running(scope, id);
   }
 

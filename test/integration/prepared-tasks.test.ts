@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type Any, anyPack } from "@bufbuild/protobuf/wkt";
 import { OptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
-import { makeRootfs, until } from "../support/containers.ts";
+import { makeRootfs } from "../support/containers.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
 import { type TestTasks, testTasks } from "../support/task-store.ts";
 
@@ -43,9 +43,10 @@ function prepare(given: TestTasks, id: string, options?: Any) {
 
 test("the container runs in the shim that was started before it, by its own spec", async () => {
   await using given = await testTasks(rootfs);
-  expect(prepare(given, "one")).toBeDefined();
+  const prepared = prepare(given, "one");
   expect(prepare(given, "one")).toBeUndefined();
-  await until("the shim serves", () => existsSync(join(bundleOf(given, "one"), "bootstrap.json")));
+  await prepared?.served;
+  expect(existsSync(join(bundleOf(given, "one"), "bootstrap.json"))).toBe(true);
   const spec = () => JSON.parse(readFileSync(join(bundleOf(given, "one"), "config.json"), "utf8"));
   expect(spec()).toMatchObject({ annotations: { of: "it" } });
   const [shim, ...others] = shimsOf(given, "one");
@@ -63,6 +64,8 @@ test("one that is not needed any more goes with its bundle, at once and twice", 
   const prepared = prepare(given, "none");
   await prepared?.discard();
   await prepared?.discard();
+  // It will serve nobody, and nobody waits for it for ever.
+  await prepared?.served;
   expect(existsSync(bundleOf(given, "none"))).toBe(false);
   expect(shimsOf(given, "none")).toEqual([]);
 });
