@@ -266,12 +266,13 @@ async function attachAndStart(pod: Draft, sandbox: Sandbox, record: SandboxRecor
 }
 
 /**
- * When plugins are to be started: at once where there are processors enough. Where they would take those of the pod's shim, on whose start
- * all the rest waits, once that is up.
+ * When plugins are to be started: at once where there are processors enough, or other pods to be made on them. Where they would take that of
+ * the pod's shim, on whose start all the rest waits, once that is up.
  */
 async function beginning(cri: Cri, id: string): Promise<void> {
+  const isAlone = cri.sandboxOperations.size === 1;
+  if (isAlone && availableParallelism() < ENOUGH_PROCESSORS) await cri.pauses.shimServes(id);
   // To start plugins blocks for milliseconds, which the disk may spend on the pause container's snapshot.
-  if (availableParallelism() < ENOUGH_PROCESSORS) await cri.pauses.shimServes(id);
   else await new Promise((resolve) => setImmediate(resolve));
 }
 

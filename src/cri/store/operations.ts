@@ -33,6 +33,11 @@ export interface Caller {
 export class Operations<T> {
   readonly #running = new Map<string, Running<T>>();
 
+  /** How many are under way. */
+  get size(): number {
+    return this.#running.size;
+  }
+
   /**
    * Runs `work`, or joins the one under way of the same name and request. One that is being given up is waited for first.
    * @throws what `work` throws; DeadlineExceeded or Canceled, naming the stage
