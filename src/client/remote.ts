@@ -13,6 +13,7 @@ export class Remote {
   readonly address: string;
   readonly #own: GrpcTransport | undefined;
   readonly #transport: Transport;
+  readonly #services = new Map<DescService, RpcClient<DescService>>();
 
   /** @param address path of a unix socket, with or without `unix://` @param transport to the server, if there is another way than its socket */
   constructor(address: string, transport?: Transport) {
@@ -27,7 +28,9 @@ export class Remote {
   }
 
   service<S extends DescService>(service: S): RpcClient<S> {
-    return createClient(service, this.#transport);
+    const made = this.#services.get(service) ?? createClient(service, this.#transport);
+    this.#services.set(service, made);
+    return made as RpcClient<S>;
   }
 
   /** Awaits a unary call. @throws BunkerdError with the server's code and message, or Unavailable */

@@ -44,12 +44,13 @@ const MAX_MESSAGE_BYTES = 4096;
 const MAX_LOG_MESSAGE_BYTES = 2048;
 const MAX_LOG_MESSAGE_LINES = 80;
 
-export function podView(found: FoundPod, roots: Roots): PodView {
+/** @param runtimeName as the runtime's Version has it: what kubelets put before containers' ids */
+export function podView(found: FoundPod, roots: Roots, runtimeName: string): PodView {
   const { pod, observed, stored } = found;
   const { spec, metadata } = pod;
   const live = readLive(podPaths(roots, metadata));
   const view = ({ name, image }: { name: string; image: string }): ContainerView =>
-    containerView(found, live, name, image);
+    containerView(found, live, { name, image, runtimeName });
   const init = (spec.initContainers ?? []).map(view);
   const ordinary = spec.containers.map(view);
   const initialized = init.every(({ word, ready }) => word === "Completed" || ready);
@@ -90,7 +91,11 @@ function milliseconds(nanoseconds: bigint | undefined): number | undefined {
   return nanoseconds === undefined ? undefined : Number(nanoseconds) / 1e6;
 }
 
-function containerView({ observed }: FoundPod, live: LiveState, name: string, image: string): ContainerView {
+function containerView(
+  { observed }: FoundPod,
+  live: LiveState,
+  { name, image, runtimeName }: { name: string; image: string; runtimeName: string },
+): ContainerView {
   const last = latest(observed, name);
   const waiting = live.waiting[name];
   if (last === undefined || (waiting !== undefined && last.state !== "running")) {
@@ -98,7 +103,7 @@ function containerView({ observed }: FoundPod, live: LiveState, name: string, im
     return {
       name,
       state: { waiting: { reason, ...(message === "" ? {} : { message }) } },
-      lastState: last?.state === "exited" ? { terminated: terminated(last) } : {},
+      lastState: last?.state === "exited" ? { terminated: terminated(last, runtimeName) } : {},
       ready: false,
       started: false,
       restartCount: last?.facts.restartCount ?? 0,
@@ -113,14 +118,14 @@ function containerView({ observed }: FoundPod, live: LiveState, name: string, im
   const running = last.state === "running";
   return {
     name,
-    state: stateOf(last),
-    lastState: before === undefined ? {} : { terminated: terminated(before) },
+    state: stateOf(last, runtimeName),
+    lastState: before === undefined ? {} : { terminated: terminated(before, runtimeName) },
     ready: running ? (live.ready[last.id] ?? true) : false,
     started: running ? (live.started[last.id] ?? true) : false,
     restartCount: last.facts.restartCount,
     image,
     imageID: last.imageRef,
-    containerID: last.id,
+    containerID: `${runtimeName}://${last.id}`,
     word: running ? "Running" : last.state === "exited" ? wordOf(last) : "ContainerCreating",
   };
 }
@@ -129,13 +134,13 @@ function wordOf({ reason, exitCode }: ObservedContainer): string {
   return reason !== "" ? reason : exitCode === 0 ? "Completed" : "Error";
 }
 
-function stateOf(last: ObservedContainer): object {
+function stateOf(last: ObservedContainer, runtimeName: string): object {
   if (last.state === "running") return { running: { startedAt: time(last.startedMs) } };
-  if (last.state === "exited") return { terminated: terminated(last) };
+  if (last.state === "exited") return { terminated: terminated(last, runtimeName) };
   return { waiting: { reason: "ContainerCreating" } };
 }
 
-function terminated(last: ObservedContainer): object {
+function terminated(last: ObservedContainer, runtimeName: string): object {
   const message = last.message === "" ? terminationMessage(last) : last.message;
   return {
     exitCode: last.exitCode,
@@ -143,7 +148,7 @@ function terminated(last: ObservedContainer): object {
     ...(message === "" ? {} : { message }),
     startedAt: time(last.startedMs),
     finishedAt: time(last.finishedMs),
-    containerID: last.id,
+    containerID: `${runtimeName}://${last.id}`,
   };
 }
 

@@ -15,8 +15,11 @@ export async function listPods(options: ShowOptions): Promise<void> {
   const cri = criClient(options.runtimeEndpoint);
   try {
     const namespace = options.allNamespaces === true ? undefined : options.namespace;
-    const found = await findPods(cri, rootsOf(options), namespace);
-    const views = found.map((each) => podView(each, rootsOf(options)));
+    const [found, { runtimeName }] = await Promise.all([
+      findPods(cri, rootsOf(options), namespace),
+      cri.version(),
+    ]);
+    const views = found.map((each) => podView(each, rootsOf(options), runtimeName));
     if (options.output === "json" || options.output === "yaml") {
       await write({ apiVersion: "v1", kind: "List", items: views.map(plain) }, options.output);
       return;
@@ -74,8 +77,11 @@ function statusWord({ status }: PodView): string {
 export async function showPod(name: string, options: ShowOptions): Promise<void> {
   const cri = criClient(options.runtimeEndpoint);
   try {
-    const found = await findPod(cri, rootsOf(options), options.namespace, name);
-    const view = podView(found, rootsOf(options));
+    const [found, { runtimeName }] = await Promise.all([
+      findPod(cri, rootsOf(options), options.namespace, name),
+      cri.version(),
+    ]);
+    const view = podView(found, rootsOf(options), runtimeName);
     if (options.output === "json" || options.output === "yaml") {
       await write(plain(view), options.output);
       return;

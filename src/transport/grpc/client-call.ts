@@ -79,7 +79,7 @@ export class ClientCall implements AnswerReceiver {
       return;
     }
     try {
-      const block = encodeFields(requestFields(path, authority, this.#settings));
+      const block = encodeFields(requestFields(path, authority, this.#settings), false);
       this.#stream = connect().open(block, this, only);
     } catch (error) {
       this.failed(ConnectError.from(error, Code.Internal));

@@ -65,9 +65,11 @@ describe.each(podDaemons())("%s", (kind) => {
     );
     expect((await node.pod(["logs", "again", "-p"])).stdout).toBe("try 2\n");
     expect((await node.pod(["logs", "again"])).stdout).toBe("try 3\n");
+    const containerID = expect.stringMatching(/^containerd:\/\/[0-9a-f]{64}$/) as string;
     expect((await statusOf("again")).containerStatuses[0]).toMatchObject({
       restartCount: 2,
-      lastState: { terminated: { exitCode: 1 } },
+      containerID,
+      lastState: { terminated: { exitCode: 1, containerID } },
     });
     await node.pod(["rm", "again"]);
   }, 60_000);

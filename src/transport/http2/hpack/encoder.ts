@@ -16,9 +16,15 @@ STATIC_TABLE.forEach(([name, value], at) => {
 /** Tells a decoder that the dynamic table is empty and stays so: section 6.3, needed once where the peer shrinks its table. */
 export const EMPTY_TABLE_UPDATE = 0x20;
 
-/** Names in lower case; values as they go on the wire, one byte a character, or UTF-8 where one does not fit. */
-export function encodeFields(fields: Iterable<readonly [name: string, value: string]>): Uint8Array {
-  const out = new BlockWriter();
+/**
+ * Names in lower case; values as they go on the wire, one byte a character, or UTF-8 where one does not fit.
+ * @param packed false: without Huffman's code, for blocks that are not kept
+ */
+export function encodeFields(
+  fields: Iterable<readonly [name: string, value: string]>,
+  packed = true,
+): Uint8Array {
+  const out = new BlockWriter(packed);
   for (const [name, value] of fields) {
     const index = FIELD_INDEX.get(`${name}: ${value}`);
     if (index !== undefined) {
@@ -36,6 +42,11 @@ export function encodeFields(fields: Iterable<readonly [name: string, value: str
 class BlockWriter {
   #buffer = new Uint8Array(128);
   #at = 0;
+  readonly #packed: boolean;
+
+  constructor(packed: boolean) {
+    this.#packed = packed;
+  }
 
   bytes(): Uint8Array {
     return this.#buffer.slice(0, this.#at);
@@ -57,7 +68,7 @@ class BlockWriter {
 
   string(text: string): void {
     const bytes = wireBytes(text);
-    const packed = huffmanBytes(bytes);
+    const packed = this.#packed ? huffmanBytes(bytes) : bytes.length;
     if (packed < bytes.length) {
       this.integer(0x80, 7, packed);
       this.#room(packed);

@@ -30,16 +30,19 @@ function codeOf(symbol: number): number {
 }
 
 function canonicalCodes(): Uint32Array {
-  const symbols = Array.from({ length: SYMBOLS }, (_, symbol) => symbol);
-  symbols.sort((a, b) => bitsOf(a) - bitsOf(b) || a - b);
+  const next = new Uint32Array(32);
+  for (let symbol = 0; symbol < SYMBOLS; symbol++) next[bitsOf(symbol)] = (next[bitsOf(symbol)] ?? 0) + 1;
+  let first = 0;
+  for (let bits = 0; bits < next.length; bits++) {
+    const count = next[bits] ?? 0;
+    next[bits] = first;
+    first = (first + count) << 1;
+  }
   const found = new Uint32Array(SYMBOLS);
-  let next = 0;
-  let bits = bitsOf(symbols[0] ?? 0);
-  for (const symbol of symbols) {
-    next <<= bitsOf(symbol) - bits;
-    bits = bitsOf(symbol);
-    found[symbol] = next;
-    next += 1;
+  for (let symbol = 0; symbol < SYMBOLS; symbol++) {
+    const bits = bitsOf(symbol);
+    found[symbol] = next[bits] ?? 0;
+    next[bits] = (next[bits] ?? 0) + 1;
   }
   return found;
 }
@@ -54,7 +57,12 @@ function bitsOf(symbol: number): number {
  */
 const EMIT = 1 << 16;
 const INVALID = 1 << 17;
+/** A step that was not asked for yet: a program that decodes a few strings needs few of them. */
+const UNKNOWN = 1 << 18;
+
 interface Machine {
+  /** Two children a node: an inner node's number, or -1 - symbol. */
+  readonly children: Int16Array;
   readonly steps: Int32Array;
   /** 1 where a string may end: at most 7 bits into a code, all of them ones (section 5.2). */
   readonly mayEnd: Uint8Array;
@@ -63,42 +71,40 @@ interface Machine {
 let machine: Machine | undefined;
 
 function buildMachine(): Machine {
-  const steps = new Int32Array(256 * 16);
-  const mayEnd = new Uint8Array(256);
-  // Two children a node: an inner node's number, or -1 - symbol.
-  const children: [number, number][] = [[0, 0]];
+  const children = new Int16Array(256 * 2);
+  let nodes = 1;
   for (let symbol = 0; symbol < SYMBOLS; symbol++) {
-    let node = 0;
+    const code = codeOf(symbol);
+    let at = 0;
     for (let bit = bitsOf(symbol) - 1; bit >= 0; bit--) {
-      const pair = children[node];
-      if (pair === undefined) throw new Error("huffman tree is broken");
-      const side = (codeOf(symbol) >>> bit) & 1;
-      if (bit === 0) pair[side] = -1 - symbol;
-      else if (pair[side] === 0) pair[side] = children.push([0, 0]) - 1;
-      node = pair[side] ?? 0;
+      const child = at * 2 + ((code >>> bit) & 1);
+      if (bit === 0) children[child] = -1 - symbol;
+      else if (children[child] === 0) children[child] = nodes++;
+      at = children[child] ?? 0;
     }
   }
-  for (let state = 0; state < children.length; state++) {
-    for (let nibble = 0; nibble < 16; nibble++) steps[state * 16 + nibble] = stepOf(children, state, nibble);
-  }
+  const mayEnd = new Uint8Array(256);
   let ones = 0;
   for (let bits = 0; bits <= 7; bits++) {
     mayEnd[ones] = 1;
-    ones = children[ones]?.[1] ?? 0;
+    ones = children[ones * 2 + 1] ?? 0;
   }
-  return { steps, mayEnd };
+  return { children, steps: new Int32Array(256 * 16).fill(UNKNOWN), mayEnd };
 }
 
-function stepOf(children: readonly [number, number][], state: number, nibble: number): number {
-  let node = state;
+function learnStep({ children, steps }: Machine, index: number): number {
+  let node = index >>> 4;
   let emitted = 0;
+  let step: number | undefined;
   for (let bit = 3; bit >= 0; bit--) {
-    const next = children[node]?.[(nibble >>> bit) & 1] ?? 0;
-    if (next === -1 - EOS) return INVALID;
+    const next = children[node * 2 + ((index >>> bit) & 1)] ?? 0;
+    if (next === -1 - EOS) step = INVALID;
     if (next < 0) emitted = EMIT | ((-1 - next) << 8);
     node = Math.max(next, 0);
   }
-  return emitted | node;
+  step ??= emitted | node;
+  steps[index] = step;
+  return step;
 }
 
 /** The most bytes that `encoded` bytes may decode to. */
@@ -117,10 +123,14 @@ export function decodeHuffman(source: Uint8Array, start: number, end: number, ta
   let length = 0;
   for (let at = start; at < end; at++) {
     const byte = source[at] ?? 0;
-    let step = steps[state * 16 + (byte >>> 4)] ?? INVALID;
+    const first = state * 16 + (byte >>> 4);
+    let step = steps[first] ?? INVALID;
+    if (step === UNKNOWN) step = learnStep(machine, first);
     if ((step & EMIT) !== 0) target[length++] = (step >>> 8) & 0xff;
     const high = step;
-    step = steps[(step & 0xff) * 16 + (byte & 15)] ?? INVALID;
+    const second = (step & 0xff) * 16 + (byte & 15);
+    step = steps[second] ?? INVALID;
+    if (step === UNKNOWN) step = learnStep(machine, second);
     if ((step & EMIT) !== 0) target[length++] = (step >>> 8) & 0xff;
     if (((step | high) & INVALID) !== 0) return -1;
     state = step & 0xff;
