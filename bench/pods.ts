@@ -23,6 +23,9 @@ import { type Podman, startPodman } from "./podman.ts";
 const AT_ONCE = 10;
 const SCRIPT = "echo begun; exec sleep 1000";
 
+/** What the last pod's end leaves to do must not be part of the next one's start. */
+const SETTLE_MS = 500;
+
 async function podRun(node: PodNode, name: string): Promise<number> {
   const file = join(node.folder, `${name}.json`);
   writeFileSync(file, podText(name, { app: SCRIPT }));
@@ -108,8 +111,11 @@ async function measureFirstLine(node: PodNode, podman: Podman, rounds: number): 
   const play = beside("podman kube play", 0.8);
   const bare = beside("the same CRI calls alone", 1.2);
   for (let round = 0; round <= rounds; round++) {
+    await Bun.sleep(SETTLE_MS);
     const run = await podRun(node, `run${round}`);
+    await Bun.sleep(SETTLE_MS);
     const played = await kubePlay(podman, node.folder, `play${round}`);
+    await Bun.sleep(SETTLE_MS);
     const called = await bareClient(node, `bare${round}`);
     // The first of each warms up.
     if (round === 0) continue;
