@@ -10,6 +10,7 @@ import {
   newNamespace,
   shimsOf,
   until,
+  watchEvents,
 } from "../support/containers.ts";
 import {
   containerdProgram,
@@ -19,7 +20,7 @@ import {
   startDaemon,
   type Version,
 } from "../support/daemons.ts";
-import { linesOf, output, removeFolder, start, temporaryFolder } from "../support/processes.ts";
+import { output, removeFolder, temporaryFolder } from "../support/processes.ts";
 
 const kinds = daemonKinds("bunkerd");
 const shared = temporaryFolder();
@@ -127,20 +128,9 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
     await using daemon = await startDaemon(kind);
     const namespace = newNamespace();
     const ctr = ctrIn("2.1", daemon, namespace);
-    const watching = start([await containerdProgram("2.1", "ctr"), "--address", daemon.socket, "events"], {
-      stdout: "pipe",
-      stderr: "inherit",
-    });
-    try {
-      const seen: string[] = [];
-      void (async () => {
-        for await (const line of linesOf(watching.stdout)) if (line.includes(namespace)) seen.push(line);
-      })();
-      await until("a first event", async () => {
-        await ctr("containers", "create", "--rootfs", rootfs, "ping", "/bin/true");
-        await ctr("containers", "rm", "ping");
-        return seen.length > 0;
-      });
+    {
+      await using events = await watchEvents(daemon, namespace, rootfs);
+      const { seen } = events;
       const waiting = ctr("run", "--rootfs", rootfs, "web", ...FOREVER);
       const shim = await until("a running task", async () =>
         (await statusOf(ctr, "web")) === "RUNNING" ? shimsOf(namespace)[0] : undefined,
@@ -153,9 +143,6 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
       );
       await waiting;
       expect(await statusOf(ctr, "web")).toBeUndefined();
-    } finally {
-      watching.kill("SIGKILL");
-      await watching.exited;
     }
     await ctr("containers", "rm", "web");
     expect(leftovers(daemon.folder, namespace)).toEqual([]);

@@ -14,6 +14,7 @@ import {
   newNamespace,
   shimsOf,
   until,
+  watchEvents,
 } from "../support/containers.ts";
 import {
   containerdProgram,
@@ -23,7 +24,7 @@ import {
   startDaemon,
   type Version,
 } from "../support/daemons.ts";
-import { type Finished, linesOf, removeFolder, run, start, temporaryFolder } from "../support/processes.ts";
+import { type Finished, removeFolder, run, temporaryFolder } from "../support/processes.ts";
 
 const kinds = daemonKinds("containerd-2.1", "bunkerd");
 const shared = temporaryFolder();
@@ -184,20 +185,9 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
     await using daemon = await startDaemon(kind);
     const namespace = newNamespace();
     const ctr = ctrIn("2.1", daemon, namespace);
-    const watching = start([await containerdProgram("2.1", "ctr"), "--address", daemon.socket, "events"], {
-      stdout: "pipe",
-      stderr: "inherit",
-    });
-    try {
-      const seen: string[] = [];
-      void (async () => {
-        for await (const line of linesOf(watching.stdout)) if (line.includes(namespace)) seen.push(line);
-      })();
-      await until("a first event", async () => {
-        await ctr("containers", "create", "--rootfs", rootfs, "ping", "/bin/true");
-        await ctr("containers", "rm", "ping");
-        return seen.length > 0;
-      });
+    {
+      await using events = await watchEvents(daemon, namespace, rootfs);
+      const { seen } = events;
       await ctr("run", "-d", "--rootfs", rootfs, "web", ...FOREVER);
       await ctr("tasks", "exec", "--exec-id", "e", "web", "/bin/true");
       await ctr("tasks", "pause", "web");
@@ -221,9 +211,6 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
       );
       const exit = seen.findLast((line) => line.includes("/tasks/exit"));
       expect(exit).toMatch(/"container_id":"web","id":"web","pid":\d+,"exit_status":7/);
-    } finally {
-      watching.kill("SIGKILL");
-      await watching.exited;
     }
     expect(leftovers(daemon.folder, namespace)).toEqual([]);
   });
