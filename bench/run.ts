@@ -11,6 +11,7 @@ import { measureBulk } from "./bulk.ts";
 import { measureCri } from "./cri.ts";
 import { type Figure, figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
 import type { Rate } from "./h2load.ts";
+import { measureLayer } from "./layers.ts";
 import * as measure from "./measurements.ts";
 import { measurePods } from "./pods.ts";
 import { measureImages } from "./pull.ts";
@@ -186,6 +187,11 @@ async function measureTransfers(): Promise<void> {
   };
   await measureImages(ROUNDS, (sample, kind, seconds) => {
     times[sample].samples[kind === "bunkerd" ? "ours" : "containerd"].push(seconds);
+  });
+  progress("import of one large layer");
+  const large = figure("import and unpack of 200 MB, 10,000 files", "s", { atMost: 0.8 });
+  await measureLayer(ROUNDS, ["service"], (_road, kind, { seconds }) => {
+    large.samples[kind === "bunkerd" ? "ours" : "containerd"].push(seconds);
   });
 }
 

@@ -43,7 +43,7 @@ async function* decompress(
   pieces: AsyncIterable<Buffer>,
   compression: "gzip" | "zstd",
 ): AsyncGenerator<Buffer> {
-  const options = { chunkSize: CHUNK_BYTES, readableHighWaterMark: 4 * CHUNK_BYTES };
+  const options = { chunkSize: CHUNK_BYTES, readableHighWaterMark: 2 * CHUNK_BYTES };
   const stream: Transform = compression === "gzip" ? createGunzip(options) : createZstdDecompress(options);
   let sourceFailure: unknown;
   const source = Readable.from(watched(pieces, (error) => (sourceFailure ??= error)));

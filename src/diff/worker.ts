@@ -12,7 +12,7 @@ import { TarReader } from "./tar/reader.ts";
 declare const self: Worker;
 
 /** Of a blob, read at a time: so much is decompressed without a turn of the loop between. */
-const PIECE_BYTES = 1 << 20;
+const PIECE_BYTES = 512 << 10;
 
 /** Messages that came and were not asked for yet. */
 const inbox: ToWorker[] = [];
