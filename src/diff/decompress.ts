@@ -4,7 +4,7 @@ import { fail, messageOf } from "../model/errors.ts";
 import { detectCompression } from "./media-types.ts";
 
 /** Large pieces: each costs a turn of the loop and the waking of a thread. */
-const CHUNK_BYTES = 1 << 20;
+const CHUNK_BYTES = 512 << 10;
 /** What tells a compression. */
 const START_BYTES = 10;
 

@@ -11,8 +11,11 @@ import { TarReader } from "./tar/reader.ts";
 
 declare const self: Worker;
 
-/** Of a blob, read at a time: so much is decompressed without a turn of the loop between. */
-const PIECE_BYTES = 512 << 10;
+/**
+ * Of a blob, read at a time. Several times what is decompressed at a time: at a piece's end the thread that decompresses sleeps until this one has a turn of
+ * the loop, which is once its files are written.
+ */
+const PIECE_BYTES = 2 << 20;
 
 /** Messages that came and were not asked for yet. */
 const inbox: ToWorker[] = [];
