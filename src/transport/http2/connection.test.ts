@@ -138,6 +138,7 @@ describe("one turn", () => {
   });
   for (const [name, end] of [
     ["RST_STREAM", (wire: Wire) => wire.emit("data", frame(T.reset, 0, 1, u32(8)))],
+    ["an error of the connection", (wire: Wire) => wire.emit("data", frame(T.ping, 0, 0, "short"))],
     ["the client's FIN", (wire: Wire) => wire.emit("end")],
     ["the connection's end", (wire: Wire) => wire.emit("close")],
   ] as const) {

@@ -1,7 +1,7 @@
 /** Messages that are sent from where they lie: the same bytes under the same rules as those that are copied. */
 import { describe, expect, test } from "bun:test";
 import { served } from "./cases.ts";
-import { bodyOf, F, type Frame, grpcRequest, type RawClient, settings, T, u32 } from "./raw-client.ts";
+import { bodyOf, F, type Frame, frame, grpcRequest, type RawClient, settings, T, u32 } from "./raw-client.ts";
 import { patternOf } from "./server.ts";
 
 const MIB = 1 << 20;
@@ -40,6 +40,27 @@ describe("a framed message", () => {
         expect(frames.at(-1)).toMatchObject({ type: T.headers, flags: F.endHeaders | F.endStream });
       }));
   }
+
+  test("two streams of them take turns", () =>
+    served(async (client) => {
+      openWindows(client);
+      const [size, last] = [16 * MIB, new Map<number, number>()];
+      client.send(
+        ...[1, 3].map((id) =>
+          frame(T.headers, F.endHeaders | F.endStream, id, grpcRequest(`/framed/1/${size}`)),
+        ),
+      );
+      let [received, first] = [0, -1];
+      while (last.size < 2) {
+        const got = await client.next();
+        if (got?.type === T.data) received += got.payload.length;
+        if (got?.type === T.data && got.id === 3 && first < 0) first = received;
+        if (got?.type === T.headers && (got.flags & F.endStream) !== 0) last.set(got.id, received);
+      }
+      // The first has a head start of what it may send alone, and what the kernel holds.
+      expect(first).toBeLessThan(2 * MIB);
+      expect(Math.abs((last.get(3) ?? 0) - (last.get(1) ?? 0))).toBeLessThan(2 * MIB);
+    }));
 
   test("windows that end within a stretch are kept to the byte", () =>
     served(async (client) => {

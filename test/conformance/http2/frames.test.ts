@@ -292,6 +292,25 @@ describe("6.5 SETTINGS", () => {
     expect(Math.max(...sizes)).toBe(20_000);
     expect(sizes.reduce((sum, size) => sum + size)).toBe(50_000);
   });
+  test("but no frame is over 64 KiB, whatever the peer takes", async () => {
+    await using server = await startEngine();
+    await using client = await RawClient.open(server.path, [
+      [4, 1 << 20],
+      [5, 2 ** 24 - 1],
+    ]);
+    client.frame(T.window, 0, 0, u32(1 << 20));
+    for (const [id, rpc] of [
+      [1, request("/", [["x-size", "500000"]])],
+      [3, grpcRequest("/spread/1/499995")],
+    ] as const) {
+      client.headers(id, rpc, F.endStream);
+      const sizes = (await client.answer(id))
+        .filter((got) => got.type === T.data)
+        .map((got) => got.payload.length);
+      expect(Math.max(...sizes)).toBeLessThanOrEqual(64 << 10);
+      expect(sizes.reduce((sum, size) => sum + size)).toBe(500_000);
+    }
+  });
 });
 
 describe("6.6 PUSH_PROMISE", () => {
