@@ -1,5 +1,7 @@
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { isAbsolute, join, normalize } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { TaskDeleteSchema } from "#gen/containerd/events/task_pb.ts";
 import type { Config } from "../config/config.ts";
 import type { Exchange } from "../events/exchange.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -11,7 +13,7 @@ import { type Platform, platformOf } from "../model/platforms.ts";
 import { recoverShims } from "../runtime/recovery.ts";
 import { ShimSandboxes } from "../runtime/sandboxes.ts";
 import { Shims } from "../runtime/shims.ts";
-import { Tasks } from "../runtime/tasks.ts";
+import { Tasks, type TasksDependencies } from "../runtime/tasks.ts";
 import { type Parts, PluginType } from "./parts.ts";
 
 export interface RuntimeParts {
@@ -67,7 +69,8 @@ export async function startRuntime(given: RuntimeParts): Promise<Runtime> {
     await recoverShims({ shims: needed.shims, containers, sandboxes, logger });
     const [differ] = given.differs;
     const checkpoints = differ && { content: needed.metadata.content, differ };
-    return new Tasks({ containers, shims: needed.shims, checkpoints, clock, logger });
+    const deletionTold = deletionsOn(exchange);
+    return new Tasks({ containers, shims: needed.shims, checkpoints, deletionTold, clock, logger });
   });
   const sandboxes = await parts.start(
     { type: PluginType.sandboxController, id: "shim" },
@@ -77,6 +80,18 @@ export async function startRuntime(given: RuntimeParts): Promise<Runtime> {
   const service = { type: PluginType.service, id: "tasks-service" };
   const served = await parts.start(service, { tasks, metadata, exchange }, (needed) => needed.tasks);
   return { tasks: served, sandboxes };
+}
+
+/** Tells when the event of a task's deletion has come by; nothing as long as nobody listens. */
+function deletionsOn(exchange: Exchange | undefined): TasksDependencies["deletionTold"] {
+  return (namespace, id, signal) => {
+    const event = create(TaskDeleteSchema, { containerId: id });
+    if (exchange?.reaches(namespace, "/tasks/delete", TaskDeleteSchema, event) !== true) return undefined;
+    const filter = `topic=="/tasks/delete",namespace==${namespace},event.container_id=="${id}"`;
+    const events = exchange.subscribe([filter], signal);
+    // The exchange may be closed meanwhile, by the daemon's end.
+    return events.next().catch(() => undefined);
+  };
 }
 
 function shimSettings({ config, version }: RuntimeParts) {

@@ -3,7 +3,7 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import { AnySchema, anyPack, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { ContainerCreateSchema, ContainerUpdateSchema } from "#gen/containerd/events/container_pb.ts";
 import { SandboxStartSchema } from "#gen/containerd/events/sandbox_pb.ts";
-import { TaskCreateSchema } from "#gen/containerd/events/task_pb.ts";
+import { TaskCreateSchema, TaskDeleteSchema } from "#gen/containerd/events/task_pb.ts";
 import type { Envelope } from "#gen/containerd/types/event_pb.ts";
 import { EnvelopeSchema } from "#gen/containerd/types/event_pb.ts";
 import type { ErrorCode } from "../model/errors.ts";
@@ -282,4 +282,17 @@ describe("a subscription", () => {
     expect(exchange.subscribers).toBe(0);
     publishCreate(exchange, "late");
   });
+});
+
+test("who would be told is known before there is an event", () => {
+  const exchange = new Exchange();
+  const event = create(TaskDeleteSchema, { containerId: "web" });
+  const reaches = (topic: string): boolean => exchange.reaches("one", topic, TaskDeleteSchema, event);
+  expect(reaches("/tasks/delete")).toBe(false);
+  const stop = new AbortController();
+  exchange.subscribe([`topic=="/tasks/oom"`, "event.container_id==other"], stop.signal);
+  expect(reaches("/tasks/delete")).toBe(false);
+  exchange.subscribe(["event.container_id==web"], stop.signal);
+  expect(reaches("/tasks/delete")).toBe(true);
+  stop.abort();
 });

@@ -54,6 +54,19 @@ export class Exchange implements EventPublisher {
     return this.#subscribers.size;
   }
 
+  /** Whether somebody would be told of such an event. */
+  reaches<Desc extends DescMessage>(
+    namespace: string,
+    topic: string,
+    schema: Desc,
+    event: MessageShape<Desc>,
+  ): boolean {
+    if (this.#subscribers.size === 0) return false;
+    const packed = create(AnySchema, { typeUrl: schema.typeName, value: toBinary(schema, event) });
+    const field = envelopeFields(create(EnvelopeSchema, { namespace, topic, event: packed }));
+    return [...this.#subscribers].some(({ filter }) => filter === undefined || filter.match({ field }));
+  }
+
   publish<Desc extends DescMessage>(
     namespace: string,
     topic: string,

@@ -57,6 +57,8 @@ export interface StartOptions {
   readonly version: number;
 }
 
+/** How long a shim is waited for to send an event, which takes it a millisecond; one that lost its connection tries again a second later. */
+const EVENT_TIMEOUT_MS = 500;
 /** Names the sandbox whose shim runs the task. */
 const SANDBOX_FILE = "sandbox";
 /** Shims from this version on run what is created in their sandbox without being started for it. */
@@ -144,11 +146,15 @@ export class Shims {
     await this.retire(shim);
   }
 
-  /** The task has been deleted: ends its shim, and removes the bundle. What fails is logged, for the task is gone. */
-  async retire(shim: Shim): Promise<void> {
+  /**
+   * The task has been deleted: ends its shim, and removes the bundle. What fails is logged, for the task is gone.
+   * @param told resolves when the shim has sent its events: asked to end before, it drops those that it has not
+   */
+  async retire(shim: Shim, told?: Promise<unknown>): Promise<void> {
     const { bundle } = shim;
     this.#forget(shim);
     const logger = this.#loggerOf(bundle);
+    if (told !== undefined && !this.#isShared(shim)) await waitAtMost(told, EVENT_TIMEOUT_MS);
     await this.#end(shim, logger);
     const program = programOf(bundle);
     // runc's shim has done all of it already, and asking once more costs two processes.

@@ -38,6 +38,10 @@ export interface TasksDependencies {
   readonly shims: Shims;
   /** Absent: checkpoints are taken to folders and from there only. */
   readonly checkpoints?: CheckpointStores | undefined;
+  /** Asked before a task is deleted, where somebody wants to know: resolves when its shim has told of it, and is cancelled in any case. */
+  readonly deletionTold?:
+    | ((namespace: string, id: string, signal: AbortSignal) => Promise<unknown> | undefined)
+    | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -54,17 +58,19 @@ export class Tasks implements TaskStore {
   readonly #shims: Shims;
   readonly #preparations: Preparations;
   readonly #checkpoints: CheckpointStores | undefined;
+  readonly #deletionTold: TasksDependencies["deletionTold"];
   readonly #clock: Clock;
   readonly #logger: Logger;
   /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
   readonly #changing = new Set<string>();
   readonly #stopping = new AbortController();
 
-  constructor({ containers, shims, checkpoints, clock, logger }: TasksDependencies) {
+  constructor({ containers, shims, checkpoints, deletionTold, clock, logger }: TasksDependencies) {
     this.#containers = containers;
     this.#shims = shims;
     this.#preparations = new Preparations(shims, logger);
     this.#checkpoints = checkpoints;
+    this.#deletionTold = deletionTold;
     this.#clock = clock;
     this.#logger = logger;
   }
@@ -159,9 +165,11 @@ export class Tasks implements TaskStore {
     const shim = await this.#shim(scope, containerId);
     const key = `${scope.namespace}/${containerId}`;
     this.#changing.add(key);
+    const waiting = new AbortController();
+    const told = this.#deletionTold?.(scope.namespace, containerId, waiting.signal);
     try {
       const exit = await shim.call((task, call) => task.delete({ id: containerId }, call), scope);
-      await this.#shims.retire(shim);
+      await this.#shims.retire(shim, told);
       return exitOf(exit);
     } catch (error) {
       if (isLost(error)) return await shim.buried;
@@ -169,6 +177,7 @@ export class Tasks implements TaskStore {
       if (isError(error, "NotFound")) await this.#shims.retire(shim);
       throw within("failed to delete task", error);
     } finally {
+      waiting.abort();
       this.#changing.delete(key);
     }
   }

@@ -148,7 +148,7 @@ describe.each(CTR_VERSIONS.map((version) => [version] as const))("ctr %s", (vers
     const transcripts: string[][] = [];
     for (const kind of kinds) transcripts.push(await walk(version, kind));
     for (const transcript of transcripts.slice(1)) expect(transcript).toEqual(transcripts[0] ?? []);
-  });
+  }, 30_000);
 });
 
 async function walk(version: Version, kind: DaemonKind): Promise<string[]> {
@@ -202,8 +202,8 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
       const topics = seen
         .filter((line) => line.includes("/tasks/"))
         .map((line) => / (\/tasks\/\S+)/.exec(line)?.[1]);
-      // The shim is shut down as soon as it has answered Delete: at times it ends before it has sent the event of that, on either daemon.
-      if (!topics.includes("/tasks/delete")) topics.push("/tasks/delete");
+      // containerd shuts the shim down as soon as it has answered Delete: at times it ends before it has sent the event of that.
+      if (kind !== "bunkerd" && !topics.includes("/tasks/delete")) topics.push("/tasks/delete");
       expect(topics).toEqual(
         ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"].map(
           (topic) => `/tasks/${topic}`,
