@@ -1,7 +1,7 @@
 import { lstat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
-import { shimSocketPath } from "../transport/ttrpc/address.ts";
 import type { Bootstrap } from "./bootstrap.ts";
+import { grpcSocketPath } from "./shim-transport.ts";
 
 /** A shim that ends holds its socket a moment longer than its connections. */
 const TRIES = 25;
@@ -11,9 +11,11 @@ const RETRY_MS = 20;
  * Removes the socket of a shim that was killed, which shims before containerd 2.3 leave; never one that somebody listens on, nor
  * anything but a socket.
  */
-export async function removeDeadSocket({ address }: Bootstrap): Promise<void> {
-  if (!address.startsWith("unix://")) return;
-  const path = shimSocketPath(address);
+export async function removeDeadSocket({ address, protocol }: Bootstrap): Promise<void> {
+  const isPath =
+    address.startsWith("unix://") || (protocol.toLowerCase() === "grpc" && address.startsWith("/"));
+  if (!isPath) return;
+  const path = grpcSocketPath(address);
   try {
     for (let tries = 1; (await lstat(path)).isSocket(); tries++) {
       if (!(await isListenedOn(path))) await unlink(path);

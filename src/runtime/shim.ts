@@ -9,14 +9,13 @@ import {
 import { Sandbox } from "#gen/containerd/runtime/sandbox/v1/sandbox_pb.ts";
 import { Task as TaskV2 } from "#gen/containerd/task/v2/shim_pb.ts";
 import { Task as TaskV3 } from "#gen/containerd/task/v3/shim_pb.ts";
-import { BunkerdError, fail, unquoted } from "../model/errors.ts";
+import { BunkerdError } from "../model/errors.ts";
 import type { Exit } from "../model/tasks.ts";
 import { codeName } from "../transport/status.ts";
-import { shimSocketPath } from "../transport/ttrpc/address.ts";
-import { ttrpcTransport } from "../transport/ttrpc/client.ts";
 import type { Bootstrap } from "./bootstrap.ts";
 import type { Bundle } from "./bundle.ts";
 import type { ShimLog } from "./shim-log.ts";
+import { isLostMessage, type ShimTransport, shimTransport } from "./shim-transport.ts";
 
 /** The task service of either version: they differ in nothing but their names. */
 export type TaskClient = Client<typeof TaskV3>;
@@ -28,9 +27,6 @@ export interface CallLimits {
   readonly signal?: AbortSignal | undefined;
   readonly timeoutMs?: number;
 }
-
-/** containerd `pkg/namespaces/ttrpc.go`. */
-const NAMESPACE_METADATA = "containerd-namespace-ttrpc";
 
 /** The connection to one task's shim, from its start or the daemon's to its end. */
 export class Shim {
@@ -56,12 +52,8 @@ export class Shim {
     this.bootstrap = bootstrap;
     this.#log = log;
     this.#version = bootstrap.version;
-    this.#options = { headers: { [NAMESPACE_METADATA]: bundle.namespace } };
-    if (bootstrap.protocol.toLowerCase() !== "ttrpc") {
-      void log.close();
-      throw fail("Unimplemented", `protocol ${unquoted(bootstrap.protocol)} of shim ${bundle.id}`);
-    }
-    const transport = ttrpcTransport({ connect: shimSocketPath(bootstrap.address) });
+    const transport = this.#connect();
+    this.#options = { headers: { [transport.namespaceHeader]: bundle.namespace } };
     this.#transport = transport;
     this.#close = () => transport.close();
     this.#task = clientOf(transport, this.#version);
@@ -70,6 +62,15 @@ export class Shim {
     });
     // Nobody may wait for it.
     this.#buried.promise.catch(() => undefined);
+  }
+
+  #connect(): ShimTransport {
+    try {
+      return shimTransport(this.bootstrap, this.bundle.id);
+    } catch (error) {
+      void this.#log.close();
+      throw error;
+    }
   }
 
   /** `<protocol>+<address>`, as the reference tells it. */
@@ -170,9 +171,5 @@ function fromShim(error: unknown): unknown {
 
 /** True if the call failed because the connection was lost or never made, rather than by the shim's answer. */
 export function isLost(error: unknown): boolean {
-  return (
-    error instanceof BunkerdError &&
-    error.code === "Unavailable" &&
-    /^(?:ttrpc: closed$|failed to dial )/.test(error.message)
-  );
+  return error instanceof BunkerdError && error.code === "Unavailable" && isLostMessage(error.message);
 }

@@ -44,7 +44,7 @@ export async function stopContainer(
       await stop(cri, container, graceSeconds, signal);
       return;
     } catch (error) {
-      const lost = isError(error, "Unavailable") && error.message.endsWith("ttrpc: closed");
+      const lost = isError(error, "Unavailable") && /t+g?rpc: closed$|grpc: closed$/.test(error.message);
       if (!lost || retryMs === undefined) throw error;
       await Bun.sleep(retryMs);
     }
