@@ -21,7 +21,7 @@ function startedIn(folder: string): string[] {
 }
 
 test.each([
-  ["speaks what nobody here does", `{"version":3,"address":"unix:///run/none","protocol":"grpc"}`, ":"],
+  ["speaks what nobody here does", `{"version":3,"address":"unix:///run/none","protocol":"pigeon"}`, ":"],
   [
     "cannot be kept for the next daemon",
     `{"version":3,"address":"unix:///run/none","protocol":"ttrpc"}`,
