@@ -23,9 +23,11 @@ const RUNNING = CONTAINERS / 5;
 /** How often each is asked in a round. */
 const LISTS = [
   ["ListContainers", 500],
-  ["ListPodSandbox", 2000],
+  ["ListPodSandbox", 5000],
   ["ListContainerStats", 40],
 ] as const;
+/** Calls under way at once on the connection. One after another, waking up is most of a call: that has no target. */
+const LISTS_AT_ONCE = 32;
 const AT_ONCE = 20;
 const PODS = 50;
 const IDLE_SECONDS = 20;
@@ -111,15 +113,23 @@ async function measureLists(both: Both, rounds: number): Promise<void> {
   progress(`lists of ${CONTAINERS} containers`);
   await inTurn(both, 1, fill);
   for (const [name, requests] of LISTS) {
-    const what = `${name}, ${CONTAINERS} containers, ${RUNNING} run, ${LISTED_PODS} pods`;
-    const rate = figure(what, "calls/s", { atLeast: 3 });
-    const ask = async ({ daemon }: CriDaemon) => {
+    const what = `${CONTAINERS} containers, ${RUNNING} run, ${LISTED_PODS} pods`;
+    const ways = [
+      {
+        streams: LISTS_AT_ONCE,
+        rate: figure(`${name}, ${LISTS_AT_ONCE} at once, ${what}`, "calls/s", { atLeast: 3 }),
+      },
+      { streams: 1, rate: figure(`${name}, one after another, ${what}`, "calls/s", undefined) },
+    ];
+    const ask = async ({ daemon }: CriDaemon, streams: number) => {
       const path = `/runtime.v1.RuntimeService/${name}`;
       const call = { socket: daemon.socket, path, namespace: "k8s.io", message: new Uint8Array(0) };
-      return (await h2load(daemon.folder, { ...call, requests, connections: 1, streams: 1 })).perSecond;
+      return (await h2load(daemon.folder, { ...call, requests, connections: 1, streams })).perSecond;
     };
-    await inTurn(both, 1, async (cri) => void (await ask(cri)));
-    await inTurn(both, rounds, async (cri, side) => void rate.samples[side].push(await ask(cri)));
+    for (const { streams, rate } of ways) {
+      await inTurn(both, 1, async (cri) => void (await ask(cri, streams)));
+      await inTurn(both, rounds, async (cri, side) => void rate.samples[side].push(await ask(cri, streams)));
+    }
   }
   await inTurn(both, 1, (cri) => removePods(cri.runtime));
 }
