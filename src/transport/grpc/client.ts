@@ -275,7 +275,8 @@ function encoded(
 /** @throws ConnectError Internal */
 function decoded<O extends DescMessage>({ output }: { output: O }, bytes: Uint8Array): MessageShape<O> {
   try {
-    return fromBinary(output, bytes);
+    // Fields of bytes are to be of the kind that the message's types say, not the runtime's own.
+    return fromBinary(output, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length));
   } catch (error) {
     const message = `answer of ${output.typeName}: ${messageOf(error)}`;
     throw new ConnectError(message, Code.Internal, undefined, undefined, error);

@@ -32,8 +32,8 @@ const WARM_CYCLES = LONG ? 100 : 8;
 /** Of the memory after the warm cycles. A sample is short: in it the runtime is still growing into its heap. */
 const GROWTH = LONG ? 1.1 : 2;
 const SLEEP = "while true; do sleep 1000; done";
-/** Without growth for so long, the daemon has given back what it will: it looks every five seconds. */
-const SETTLED_MS = 6_000;
+/** Without a new low for so long, the daemon has given back what it will: ten quiet seconds, and a look more. */
+const SETTLED_MS = 14_000;
 
 let host: ReturnType<typeof enterHostNetwork>;
 let cri: CriDaemon;

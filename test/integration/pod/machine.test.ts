@@ -237,7 +237,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       const { containerStatuses } = JSON.parse(
         (await node.pod(["status", "classy", "-o", "json"])).stdout,
       ).status;
-      const id = containerStatuses[0].containerID;
+      const id = containerStatuses[0].containerID.replace(/^containerd:\/\//, "");
       const created = calls()
         .slice(before)
         .filter((line) => / create /.test(line));

@@ -215,7 +215,7 @@ describe.each(podDaemons())("%s", (kind) => {
       "bunkerd: stdin:1: spec.hostNetwrk: unknown field, did you mean hostNetwork?",
     ]);
     const missing = await node.pod(["run", "-f", join(node.folder, "none.yaml")]);
-    expect(missing.stderr).toContain("none.yaml: ENOENT");
+    expect(missing.stderr).toContain("none.yaml: no such file or directory");
     const nobody = await node.pod(["status", "nobody"]);
     expect(nobody.stderr.trim()).toBe('bunkerd: pod "nobody" in namespace "default": not found');
     expect(
