@@ -78,6 +78,7 @@ export class DigestThread {
 
   #end(digester: ThreadDigester, id: number): void {
     if (!this.#running.delete(digester)) return;
+    // A thread that has crashed has forgotten it.
     if (this.#worker !== undefined) this.#ask({ kind: "end", id }).catch(() => undefined);
     if (this.#running.size > 0) return;
     this.#idle = setTimeout(() => this.#stop(), IDLE_MS);

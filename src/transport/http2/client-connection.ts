@@ -1,12 +1,13 @@
 import type { Socket } from "node:net";
 import { type AnswerReceiver, ClientStream, type ClientStreamOwner } from "./client-stream.ts";
-import { ConnectionError, ErrorCode, errorCodeName } from "./errors.ts";
+import { ConnectionError, ErrorCode, errorCodeName, expectSize } from "./errors.ts";
 import {
   DEFAULT_WINDOW_BYTES,
   Flag,
   FrameReader,
   type FrameSink,
   FrameType,
+  MAX_SENT_FRAME_BYTES,
   MAX_STREAM_ID,
   PREFACE,
   putUint32,
@@ -18,12 +19,10 @@ import type { Field } from "./hpack/field.ts";
 import { DEFAULT_HTTP2_LIMITS } from "./limits.ts";
 import { Output } from "./output.ts";
 import { receiveDirectly } from "./receive-directly.ts";
-import { ReceiveWindow, type WindowWriter } from "./receive-window.ts";
+import { BANDWIDTH_PING, ReceiveWindow, type WindowWriter } from "./receive-window.ts";
 import { Sender } from "./sender.ts";
 import { readSettings, Setting, settingsPayload } from "./settings.ts";
 
-const BANDWIDTH_PING = Buffer.from("bunkbdp.", "latin1");
-const MAX_SENT_FRAME_BYTES = 64 << 10;
 const NOTHING = Buffer.alloc(0);
 const LIMITS = DEFAULT_HTTP2_LIMITS;
 
@@ -368,8 +367,4 @@ export class ClientConnection implements FrameSink, WindowWriter {
 
 function wrong(message: string): ConnectionError {
   return new ConnectionError(ErrorCode.protocolError, message);
-}
-
-function expectSize(frame: string, right: boolean): void {
-  if (!right) throw new ConnectionError(ErrorCode.frameSizeError, `${frame} frame of a wrong length`);
 }

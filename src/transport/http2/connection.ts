@@ -1,13 +1,14 @@
 import type { Socket } from "node:net";
 import type { Logger } from "../../lib/log.ts";
 import type { EngineHandlers } from "../engine.ts";
-import { ConnectionError, ErrorCode, errorCodeName } from "./errors.ts";
+import { ConnectionError, ErrorCode, errorCodeName, expectSize } from "./errors.ts";
 import {
   DEFAULT_WINDOW_BYTES,
   Flag,
   FrameReader,
   type FrameSink,
   FrameType,
+  MAX_SENT_FRAME_BYTES,
   MAX_STREAM_ID,
   PREFACE,
   putUint32,
@@ -21,18 +22,14 @@ import { Output } from "./output.ts";
 import { PingPolicy } from "./ping-policy.ts";
 import { RateLimit } from "./rate-limit.ts";
 import { receiveDirectly } from "./receive-directly.ts";
-import { ReceiveWindow } from "./receive-window.ts";
+import { BANDWIDTH_PING, ReceiveWindow } from "./receive-window.ts";
 import { Sender } from "./sender.ts";
 import { ownSettings, readSettings, Setting, settingsPayload } from "./settings.ts";
 import { Streams } from "./streams.ts";
 
 /** Our own PINGs, told apart by what they carry back. */
-const BANDWIDTH_PING = Buffer.from("bunkbdp.", "latin1");
 const KEEPALIVE_PING = Buffer.from("bunkeep.", "latin1");
 const DRAIN_PING = Buffer.from("bunkdrn.", "latin1");
-
-/** Larger DATA frames than this gain nothing and make other streams wait. */
-const MAX_SENT_FRAME_BYTES = 64 << 10;
 
 const NOTHING = Buffer.alloc(0);
 
@@ -427,8 +424,4 @@ export class Connection implements FrameSink {
     this.#streams.cancelAll("the client has gone");
     this.#options.closed(this);
   }
-}
-
-function expectSize(frame: string, right: boolean): void {
-  if (!right) throw new ConnectionError(ErrorCode.frameSizeError, `${frame} frame of a wrong length`);
 }

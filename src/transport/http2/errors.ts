@@ -36,3 +36,8 @@ export class ConnectionError extends Error {
     this.code = code;
   }
 }
+
+/** @throws ConnectionError FRAME_SIZE_ERROR */
+export function expectSize(frame: string, right: boolean): void {
+  if (!right) throw new ConnectionError(ErrorCode.frameSizeError, `${frame} frame of a wrong length`);
+}

@@ -23,6 +23,9 @@ export const FRAME_HEADER_BYTES = 9;
 export const MIN_FRAME_BYTES = 1 << 14;
 export const MAX_FRAME_BYTES = (1 << 24) - 1;
 
+/** Larger DATA frames than this gain nothing and make other streams wait. */
+export const MAX_SENT_FRAME_BYTES = 64 << 10;
+
 /** Section 6.9.1. */
 export const MAX_WINDOW_BYTES = 2 ** 31 - 1;
 export const DEFAULT_WINDOW_BYTES = 65_535;

@@ -14,6 +14,9 @@ const BULK_FRAME_BYTES = 8 << 10;
  */
 const VAIN_PROBES = 2;
 
+/** What our PINGs carry that measure the bandwidth. */
+export const BANDWIDTH_PING = Buffer.from("bunkbdp.", "latin1");
+
 /** The receiving half of a stream's flow control. */
 export interface ReceiveState {
   readonly id: number;

@@ -63,7 +63,7 @@ describe.each([
   ["node", "Connect's gRPC-Web, HTTP/2"],
   ["node", "Connect, HTTP/1.1"],
   ["node", "Connect, HTTP/2"],
-  // Our own client is this one.
+  // As other programs on Bun have it; our own client has `src/transport/grpc/client.test.ts`.
   [process.execPath, "Connect's gRPC"],
 ] as const)("%s", (runtime, client) => {
   const none = Bun.which(runtime) === null;

@@ -1,7 +1,7 @@
 /** Messages that are sent from where they lie: the same bytes under the same rules as those that are copied. */
 import { describe, expect, test } from "bun:test";
 import { served } from "./cases.ts";
-import { bodyOf, F, type Frame, frame, grpcRequest, type RawClient, settings, T, u32 } from "./raw-client.ts";
+import { bodyOf, F, type Frame, frame, grpcRequest, openWindows, settings, T, u32 } from "./raw-client.ts";
 import { patternOf } from "./server.ts";
 
 const MIB = 1 << 20;
@@ -11,11 +11,6 @@ function expected(count: number, size: number): Buffer {
   const prefix = Buffer.alloc(5);
   prefix.writeUInt32BE(size, 1);
   return Buffer.concat(Array.from({ length: count }, (_, index) => [prefix, patternOf(index, size)]).flat());
-}
-
-function openWindows(client: RawClient): void {
-  client.frame(T.window, 0, 0, u32(2 ** 30));
-  client.frame(T.settings, 0, 0, settings([[4, 2 ** 30]]));
 }
 
 const sizesOf = (frames: readonly Frame[]) =>

@@ -1,7 +1,7 @@
 /** An answer that lies in parts is sent as if it were one piece. */
 import { describe, expect, test } from "bun:test";
 import { served } from "./cases.ts";
-import { bodyOf, F, type Frame, grpcRequest, type RawClient, settings, T, u32 } from "./raw-client.ts";
+import { bodyOf, F, type Frame, grpcRequest, openWindows, settings, T, u32 } from "./raw-client.ts";
 import { patternOf } from "./server.ts";
 
 /** The body that `/parted/count/size` answers. */
@@ -9,11 +9,6 @@ function expected(count: number, size: number): Buffer {
   const prefix = Buffer.alloc(5);
   prefix.writeUInt32BE(count * size, 1);
   return Buffer.concat([prefix, ...Array.from({ length: count }, (_, index) => patternOf(index, size))]);
-}
-
-function openWindows(client: RawClient): void {
-  client.frame(T.window, 0, 0, u32(2 ** 30));
-  client.frame(T.settings, 0, 0, settings([[4, 2 ** 30]]));
 }
 
 describe("a message in parts", () => {

@@ -277,3 +277,9 @@ export function describe({ type, flags, id, payload }: Frame): string {
 export function bodyOf(frames: readonly Frame[]): Buffer {
   return Buffer.concat(frames.filter((got) => got.type === T.data).map((got) => got.payload));
 }
+
+/** Windows that nothing here fills. */
+export function openWindows(client: RawClient): void {
+  client.frame(T.window, 0, 0, u32(2 ** 30));
+  client.frame(T.settings, 0, 0, settings([[4, 2 ** 30]]));
+}
