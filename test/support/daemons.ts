@@ -82,10 +82,13 @@ const OUTSIDE: readonly string[] = [
   "io.containerd.internal.v1.opt",
 ];
 
-/** The daemons that a test body runs on, out of those that it is made for. */
+/** The daemons that a test body runs on, out of those that it is made for; which are left out is printed. */
 export function daemonKinds(...kinds: readonly DaemonKind[]): readonly DaemonKind[] {
   const wanted = process.env["BUNKERD_TEST_DAEMONS"]?.split(",");
-  return wanted === undefined ? kinds : kinds.filter((kind) => wanted.includes(kind));
+  if (wanted === undefined) return kinds;
+  for (const kind of kinds)
+    if (!wanted.includes(kind)) process.stdout.write(`skipped: ${kind}: not in BUNKERD_TEST_DAEMONS\n`);
+  return kinds.filter((kind) => wanted.includes(kind));
 }
 
 /** The command that starts bunkerd, without its arguments. */
