@@ -29,6 +29,10 @@ function tell(message: string): void {
   process.stderr.write(`bunkerd: ${message.trim().replace(/\s*\n\s*/g, " ")}\n`);
 }
 
+function tellOfOutput(): void {
+  process.stdout.on("error", endOutput);
+}
+
 /** What was printed cannot be written. A reader such as `head` that has enough is no failure. */
 function endOutput(error: NodeJS.ErrnoException): void {
   if (error.code === "EPIPE") process.exit(0);
@@ -56,11 +60,17 @@ function createProgram(): Command {
     .version(formatVersion(), "-v, --version", "print the version")
     .helpOption("-h, --help", "show help")
     .exitOverride()
-    .configureOutput({ outputError: (text) => tell(text.replace(/^error: /, "")) })
+    .configureOutput({
+      outputError: (text) => tell(text.replace(/^error: /, "")),
+      writeOut: (text) => {
+        tellOfOutput();
+        process.stdout.write(text);
+      },
+    })
     .showHelpAfterError(false)
     .addHelpText("after", HELP_FOOTER)
     .hook("preAction", (_program, command) => {
-      if (command.name() !== "serve") process.stdout.on("error", endOutput);
+      if (command.name() !== "serve") tellOfOutput();
     });
   addServe(program);
   addConfig(program);

@@ -74,7 +74,12 @@ export class SnapshotGarbage {
     await this.lock.alone(async () => {
       const named = this.#dependencies.db.view((tx) => namedKeys(tx, name));
       const infos: Info[] = [];
-      await snapshotter.walk((info) => infos.push(info));
+      await snapshotter
+        .walk((info) => infos.push(info))
+        .catch((error: unknown) => {
+          // Those that keep snapshots as containerd does answer so (to a proxy) until they have had their first one.
+          if (!isError(error, "NotFound")) throw error;
+        });
       for (const info of childrenFirst(infos)) {
         if (named.has(info.name)) continue;
         try {

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -99,6 +99,12 @@ test("collect removes what no namespace names, and nothing else", async () => {
   await backend.prepare("stray-b", "stray-1");
   await store.collect();
   expect(await backendNames()).toEqual(["other/1/x", "unit/2/c"]);
+});
+
+test("a backend that has never had a snapshot may answer that there is nothing", async () => {
+  const walk = spyOn(backend, "walk").mockRejectedValueOnce(fail("NotFound", "bucket does not exist"));
+  await store.collect();
+  expect(walk).toHaveBeenCalledTimes(1);
 });
 
 test("a snapshot without a parent is given one when it is committed", async () => {

@@ -1,6 +1,6 @@
 /** Debian's dockerd and docker on the socket: images, and the life of containers, with its own image store and with containerd's. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { endNamespaces, leftovers, until } from "../support/containers.ts";
 import { type DaemonKind, daemonKinds } from "../support/daemons.ts";
@@ -25,7 +25,7 @@ const cases = ways.filter(([, kind]) => daemonKinds(kind).length > 0);
 beforeAll(async () => {
   chmodSync(files, 0o755);
   const busybox = readFileSync(join(await debianPackage("bookworm", "busybox-static"), "bin/busybox"));
-  const applets = ["sh", "cat", "echo", "sleep", "id"];
+  const applets = ["sh", "cat", "echo", "sleep", "id", "mkdir", "rm"];
   const entries = applets.map((name) => ({ name: `bin/${name}`, type: "2", link: "busybox" }));
   const folders = ["bin/", "tmp/", "etc/"].map((name) => ({ name, type: "5", mode: 0o755 }));
   writeFileSync(rootfs, tar([...folders, { name: "bin/busybox", mode: 0o755, data: busybox }, ...entries]));
@@ -54,11 +54,39 @@ async function loadImage({ ok, folder }: Docker): Promise<void> {
   expect(await ok("images", "--format", "{{.Repository}}:{{.Tag}}")).toBe("box:1\n");
 }
 
+const DOCKERFILE = `
+FROM box:1 AS first
+RUN --mount=type=cache,target=/tmp mkdir /made && echo gone > /made/gone
+COPY sent /made/
+RUN rm /made/gone
+FROM box:1
+COPY --from=first /made /made
+USER 1000
+CMD ["sh", "-c", "id -u; echo /made/*; cat /made/sent"]
+`;
+
+/** By BuildKit inside dockerd, whose layers are the daemon's snapshots, content and diffs; again from its cache, and then without any of it left. */
+async function build({ docker, ok, folder }: Docker): Promise<void> {
+  const context = join(folder, "context");
+  mkdirSync(context);
+  writeFileSync(join(context, "Dockerfile"), DOCKERFILE);
+  writeFileSync(join(context, "sent"), "from the context\n");
+  const words = ["build", "--network=none", "--progress=plain"];
+  await ok(...words, "--tag", "built:1", context);
+  const run = ["run", "--rm", "--network", "none"];
+  expect(await ok(...run, "built:1")).toBe("1000\n/made/sent\nfrom the context\n");
+  const again = await docker(...words, "--tag", "built:2", context);
+  expect(again.stderr).toMatch(/COPY --from=first [^\n]*\n#\d+ CACHED/);
+  await ok("rmi", "built:1", "built:2");
+  expect(await ok("builder", "prune", "--all", "--force")).toMatch(/^Total:\s+[\d.]+MB$/m);
+}
+
 describe.each(cases)("dockerd with %s on %s, docker of %s", (_images, kind, suite, config) => {
-  test("loads, runs, logs, execs, pauses, stops, starts, removes; goes on after kill -9", async () => {
+  test("loads, builds, runs, logs, execs, pauses, stops, starts, removes; goes on after kill -9", async () => {
     await using dockerd = await startDocker(kind, { suite, config });
     const { ok, docker } = dockerd;
     await loadImage(dockerd);
+    if (config === IMAGE_STORE) await build(dockerd);
 
     const once = ["run", "--rm", "--network", "none"];
     const ran = await docker(...once, "box:1", "sh", "-c", "echo $GREETING; echo oops >&2; exit 7");

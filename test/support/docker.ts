@@ -1,5 +1,5 @@
 /** Debian's dockerd on a daemon's socket, in a mount and a network namespace of the test's: what it mounts and configures goes with them. */
-import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { newNamespace, until } from "./containers.ts";
 import { type Daemon, type DaemonKind, type DaemonOptions, startDaemon } from "./daemons.ts";
@@ -50,7 +50,15 @@ export async function startDocker(kind: DaemonKind, options: DockerOptions): Pro
   const { folder } = daemon;
   const namespace = newNamespace();
   const [socket, log] = [join(folder, "docker.sock"), join(folder, "dockerd.log")];
-  for (const name of ["data", "exec", "home"]) mkdirSync(join(folder, name));
+  for (const name of ["data", "exec", "home/.docker/cli-plugins"])
+    mkdirSync(join(folder, name), { recursive: true });
+  if (options.suite === "sid") {
+    const buildx = join(
+      await debianPackage("sid", "docker-buildx"),
+      "usr/libexec/docker/cli-plugins/docker-buildx",
+    );
+    symlinkSync(buildx, join(folder, "home/.docker/cli-plugins/docker-buildx"));
+  }
   writeFileSync(join(folder, "daemon.json"), JSON.stringify(options.config ?? {}));
   const words = [
     ...[join(dockerd, "usr/sbin/dockerd"), "--config-file", join(folder, "daemon.json")],
