@@ -51,9 +51,13 @@ export function podView(found: FoundPod, roots: Roots, runtimeName: string): Pod
   const live = readLive(podPaths(roots, metadata));
   const view = ({ name, image }: { name: string; image: string }): ContainerView =>
     containerView(found, live, { name, image, runtimeName });
-  const init = (spec.initContainers ?? []).map(view);
+  // An init container that has done its work is ready, as in the kubelet's own status.
+  const init = (spec.initContainers ?? []).map((each) => {
+    const shown = view(each);
+    return { ...shown, ready: shown.ready || shown.word === "Completed" };
+  });
   const ordinary = spec.containers.map(view);
-  const initialized = init.every(({ word, ready }) => word === "Completed" || ready);
+  const initialized = init.every((each) => each.ready);
   const ready = ordinary.every((each) => each.ready);
   const condition = (type: string, holds: boolean) => ({ type, status: holds ? "True" : "False" });
   const [ip] = observed.ips;
@@ -92,14 +96,15 @@ function milliseconds(nanoseconds: bigint | undefined): number | undefined {
 }
 
 function containerView(
-  { observed }: FoundPod,
+  { pod, observed }: FoundPod,
   live: LiveState,
   { name, image, runtimeName }: { name: string; image: string; runtimeName: string },
 ): ContainerView {
   const last = latest(observed, name);
+  const begins = pod.spec.initContainers?.length ? "PodInitializing" : "ContainerCreating";
   const waiting = live.waiting[name];
   if (last === undefined || (waiting !== undefined && last.state !== "running")) {
-    const { reason, message } = waiting ?? { reason: "ContainerCreating", message: "" };
+    const { reason, message } = waiting ?? { reason: begins, message: "" };
     return {
       name,
       state: { waiting: { reason, ...(message === "" ? {} : { message }) } },

@@ -20,8 +20,13 @@ export function referencesOf(
         .map((object) => [object.metadata.name, read(object)]),
     );
   const maps = own(configMaps, ({ data, binaryData }) => new Map([...text(data), ...base64(binaryData)]));
+  const words = own(configMaps, ({ data }) => new Map(text(data)));
   const hidden = own(secrets, ({ data, stringData }) => new Map([...base64(data), ...text(stringData)]));
-  return { configMap: (name) => maps.get(name), secret: (name) => hidden.get(name) };
+  return {
+    configMap: (name) => maps.get(name),
+    configText: (name) => words.get(name),
+    secret: (name) => hidden.get(name),
+  };
 }
 
 function text(data: Readonly<Record<string, string>> = {}): [string, Uint8Array][] {

@@ -12,7 +12,7 @@ import { PodError, type PodErrorReason } from "./errors.ts";
 import { askForImage, ensureImage } from "./images.ts";
 import { killContainer, killPod } from "./kill.ts";
 import type { ContainerType, PodParts } from "./parts.ts";
-import { hostsFile, podHostname } from "./spec/hosts.ts";
+import { hostsFile } from "./spec/hosts.ts";
 import { sandboxConfig } from "./spec/sandbox-config.ts";
 import { podText } from "./spec/security.ts";
 import { type OnStarting, type StartContext, type StartStep, startContainer } from "./start-container.ts";
@@ -208,7 +208,7 @@ async function prepare(
     ({ sandboxId, podIps } = made);
     current = { ...status, sandboxes: [made.status, ...status.sandboxes], ips: podIps };
   }
-  writeFileSync(paths.hostsFile, hostsFile(pod.spec, podHostname(pod), podIps, node));
+  writeFileSync(paths.hostsFile, hostsFile(pod, podIps, node));
   const images = await volumeImages(parts, unit, config, results, signal);
   if (images === undefined) return undefined;
   const recursiveReadOnly = await supportsRecursiveReadOnly(parts, pod.spec);

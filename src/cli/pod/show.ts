@@ -1,8 +1,10 @@
 import { criClient } from "../../client/cri.ts";
+import type { PodEvent } from "../../pod/events.ts";
 import { findPod, findPods } from "../../pod/found.ts";
 import { keptEvents } from "../../pod/live.ts";
 import { type ContainerView, type PodView, podView } from "../../pod/object.ts";
 import { podPaths } from "../../pod/paths.ts";
+import { podColumns } from "../../pod/row.ts";
 import { age, table } from "../../pod/table.ts";
 import { type OutputFormat, type PodOptions, rootsOf } from "./options.ts";
 
@@ -41,37 +43,10 @@ interface Metadata {
 
 function rowOf(view: PodView, wide: boolean): string[] {
   const { namespace, name, uid } = view.metadata as Metadata;
-  const { status } = view;
-  const ordinary = status.containerStatuses;
-  const all = [...status.initContainerStatuses, ...ordinary];
-  const ready = ordinary.filter((each) => each.ready).length;
-  const restarts = all.reduce((sum, each) => sum + each.restartCount, 0);
-  const since = status.startTime === undefined ? "" : age(Date.parse(status.startTime));
-  return [
-    namespace,
-    name,
-    `${ready}/${ordinary.length}`,
-    statusWord(view),
-    String(restarts),
-    since,
-    ...(wide ? [status.podIP ?? "<none>", uid] : []),
-  ];
-}
-
-/** kubectl's STATUS column: `pkg/printers/internalversion`, `printPod`. */
-function statusWord({ status }: PodView): string {
-  if (status.reason !== undefined) return status.reason;
-  const init = status.initContainerStatuses;
-  const open = init.findIndex(({ word, started }) => word !== "Completed" && !started);
-  if (open >= 0) {
-    const { word } = init[open] as ContainerView;
-    return word === "ContainerCreating" || word === "Running"
-      ? `Init:${open}/${init.length}`
-      : `Init:${word}`;
-  }
-  if (status.phase === "Succeeded") return "Completed";
-  const odd = status.containerStatuses.find(({ word }) => !["Running", "Completed"].includes(word));
-  return odd?.word ?? (status.phase === "Running" ? "Running" : status.phase);
+  const { ready, status, restarts } = podColumns(view);
+  const { startTime, podIP = "<none>" } = view.status;
+  const since = startTime === undefined ? "" : age(Date.parse(startTime));
+  return [namespace, name, ready, status, restarts, since, ...(wide ? [podIP, uid] : [])];
 }
 
 export async function showPod(name: string, options: ShowOptions): Promise<void> {
@@ -116,12 +91,12 @@ export async function showPod(name: string, options: ShowOptions): Promise<void>
     }
     const events = keptEvents(podPaths(rootsOf(options), found.pod.metadata));
     if (events.length === 0) return;
-    const rows = events.map(({ type, reason, timeMs, container, message }) => [
-      type,
-      reason,
-      age(timeMs),
-      container,
-      message,
+    const rows = gathered(events).map(({ first, last, times }) => [
+      last.type,
+      last.reason,
+      times === 1 ? age(last.timeMs) : `${age(last.timeMs)} (x${times} over ${age(first.timeMs)})`,
+      last.container,
+      last.message,
     ]);
     process.stdout.write(
       `Events:\n${indented(table([["TYPE", "REASON", "AGE", "CONTAINER", "MESSAGE"], ...rows]))}`,
@@ -129,6 +104,19 @@ export async function showPod(name: string, options: ShowOptions): Promise<void>
   } finally {
     cri.close();
   }
+}
+
+/** What was told again and again in one line, where it was told last: kubectl's `describe` shows what the API server has gathered. */
+function gathered(events: readonly PodEvent[]): { first: PodEvent; last: PodEvent; times: number }[] {
+  const lines = new Map<string, { first: PodEvent; last: PodEvent; times: number }>();
+  for (const event of events) {
+    const { type, reason, container, message } = event;
+    const key = JSON.stringify([type, reason, container, message]);
+    const { first = event, times = 0 } = lines.get(key) ?? {};
+    lines.delete(key);
+    lines.set(key, { first, last: event, times: times + 1 });
+  }
+  return [...lines.values()];
 }
 
 function describe({ word, state }: ContainerView): string {

@@ -49,7 +49,7 @@ describe("manifests", () => {
     [
       "a number that should be text",
       pod("containers:\n- {name: a, image: b, env: [{name: X, value: 1}]}"),
-      ["x.yaml:6: spec.containers[0].env[0].value: must be a string, not 1"],
+      ["x.yaml:6: spec.containers[0].env[0].value: must be a string, not 1; put it in quotes"],
     ],
     [
       "a value out of its set",
@@ -102,6 +102,16 @@ describe("manifests", () => {
       pod("containers:\n- {name: a, image: b, resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}"),
       [
         "x.yaml:6: spec.containers[0].resources.requests.cpu: must be less than or equal to cpu limit of 1500m",
+      ],
+    ],
+    [
+      "a resource that is none, and a divisor of another one's",
+      pod(
+        "containers:\n- {name: a, image: b, env: [{name: X, valueFrom: {resourceFieldRef: {resource: limit.cpu}}}, {name: Z, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1Mi}}}]}",
+      ),
+      [
+        'x.yaml:6: spec.containers[0].env[0].valueFrom.resourceFieldRef.resource: unsupported value "limit.cpu", did you mean limits.cpu?',
+        'x.yaml:6: spec.containers[0].env[1].valueFrom.resourceFieldRef.divisor: unsupported value "1Mi", must be one of 1m, 1 for cpu',
       ],
     ],
     [

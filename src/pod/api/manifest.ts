@@ -124,8 +124,14 @@ function tellIssue(issue: v.BaseIssue<unknown>, schema: v.GenericSchema, report:
     report(path, "is missing");
   } else if (issue.kind === "schema" && !issue.message.startsWith("Invalid")) report(path, issue.message);
   else if (issue.kind === "schema")
-    report(path, `must be ${expected(issue.expected)}, not ${show(issue.input)}`);
+    report(path, `must be ${expected(issue.expected)}, not ${show(issue.input)}${advice(issue)}`);
   else report(path, `${issue.message}, not ${show(issue.input)}`);
+}
+
+/** YAML 1.1 reads `y`, `on` and `0x1` as anything but text. */
+function advice({ expected: wanted, input }: v.BaseIssue<unknown>): string {
+  const isPlain = typeof input === "boolean" || typeof input === "number";
+  return wanted === "string" && isPlain ? "; put it in quotes" : "";
 }
 
 const WORDS: Readonly<Record<string, string>> = {

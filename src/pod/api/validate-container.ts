@@ -1,5 +1,5 @@
 import type { Container, EphemeralContainer, Resources } from "./container.ts";
-import { fieldPathProblem } from "./field-paths.ts";
+import { fieldPathProblem, resourceFieldProblem } from "./field-paths.ts";
 import type { LifecycleHandler, Probe } from "./handlers.ts";
 import { DNS_LABEL, isDnsLabel, isLocalPath, LOCAL_PATH, type Problems } from "./problems.ts";
 import { compareQuantities } from "./quantity.ts";
@@ -78,6 +78,8 @@ function validateEnv(container: AnyContainer, problems: Problems): void {
     at.at("valueFrom").exactlyOne({ fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef }, "a source");
     const wrong = fieldRef === undefined ? undefined : fieldPathProblem(fieldRef.fieldPath, "env");
     if (wrong !== undefined) at.at("valueFrom", "fieldRef", "fieldPath").add(wrong);
+    const bad = resourceFieldRef === undefined ? undefined : resourceFieldProblem(resourceFieldRef);
+    if (bad !== undefined) at.at("valueFrom", "resourceFieldRef", bad.field).add(bad.message);
   });
   container.envFrom?.forEach(({ configMapRef, secretRef }, index) => {
     problems.at("envFrom", index).exactlyOne({ configMapRef, secretRef }, "a source");

@@ -1,4 +1,4 @@
-import { fieldPathProblem } from "./field-paths.ts";
+import { fieldPathProblem, resourceFieldProblem } from "./field-paths.ts";
 import { DNS_LABEL, isDnsLabel, isLocalPath, LOCAL_PATH, type Problems } from "./problems.ts";
 import type { DownwardFile, KeyToPath, Volume, VolumeProjection } from "./volumes.ts";
 
@@ -56,7 +56,10 @@ function validateDownward(items: readonly DownwardFile[] | undefined, problems: 
       const wrong = fieldPathProblem(fieldRef.fieldPath, "volume");
       if (wrong !== undefined) at.at("fieldRef", "fieldPath").add(wrong);
     }
-    if (resourceFieldRef !== undefined && resourceFieldRef.containerName === undefined)
-      at.at("resourceFieldRef", "containerName").add("is required in a volume");
+    if (resourceFieldRef === undefined) return;
+    const source = at.at("resourceFieldRef");
+    source.at("containerName").check(resourceFieldRef.containerName !== undefined, "is required in a volume");
+    const bad = resourceFieldProblem(resourceFieldRef);
+    if (bad !== undefined) source.at(bad.field).add(bad.message);
   });
 }

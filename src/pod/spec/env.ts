@@ -12,6 +12,8 @@ import { limitsOf, requestsOf } from "./qos.ts";
 /** ConfigMaps and Secrets that the pod may name, as text and as bytes. */
 export interface References {
   configMap(name: string): ReadonlyMap<string, Uint8Array> | undefined;
+  /** Those keys of a ConfigMap that environment variables may come from: its `data`, not its `binaryData`. */
+  configText(name: string): ReadonlyMap<string, Uint8Array> | undefined;
   secret(name: string): ReadonlyMap<string, Uint8Array> | undefined;
 }
 
@@ -37,7 +39,7 @@ function addAll({ pod, references }: EnvInput, source: EnvFrom, result: Map<stri
   const { configMapRef, secretRef, prefix } = source;
   const ref = configMapRef ?? secretRef;
   if (ref === undefined) return;
-  const data = configMapRef === undefined ? references.secret(ref.name) : references.configMap(ref.name);
+  const data = configMapRef === undefined ? references.secret(ref.name) : references.configText(ref.name);
   if (data === undefined) {
     if (ref.optional === true) return;
     throw missing(pod, configMapRef === undefined ? "secret" : "configmap", ref.name);
@@ -60,7 +62,7 @@ function valueOfVariable(
   const ref = configMapKeyRef ?? secretKeyRef;
   if (ref === undefined) return undefined;
   const isSecret = configMapKeyRef === undefined;
-  const data = isSecret ? input.references.secret(ref.name) : input.references.configMap(ref.name);
+  const data = isSecret ? input.references.secret(ref.name) : input.references.configText(ref.name);
   const found = data?.get(ref.key);
   if (found !== undefined) return decode(found);
   if (ref.optional === true) return undefined;

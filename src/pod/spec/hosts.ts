@@ -11,13 +11,20 @@ fe00::1\tip6-allnodes
 fe00::2\tip6-allrouters
 `;
 
+interface Named {
+  readonly metadata: { readonly name: string; readonly namespace: string };
+  readonly spec: PodSpec;
+}
+
 export function hostsFile(
-  spec: PodSpec,
-  hostname: string,
+  { metadata, spec }: Named,
   podIps: readonly string[],
   { hostsFile: hosts }: Pick<Node, "hostsFile">,
 ): string {
-  const own = podIps.map((ip) => `${ip}\t${hostname}\n`).join("");
+  const hostname = podHostname({ metadata, spec });
+  // As by a kubelet that has no cluster's domain to put behind it.
+  const domain = spec.subdomain ? `${hostname}.${spec.subdomain}.${metadata.namespace}.svc.\t` : "";
+  const own = podIps.map((ip) => `${ip}\t${domain}${hostname}\n`).join("");
   const base = spec.hostNetwork
     ? `# Kubernetes-managed hosts file (host network).\n${hosts}`
     : `${OWN_NAMES}${own}`;
@@ -28,7 +35,7 @@ export function hostsFile(
 }
 
 /** `truncatePodHostnameIfNeeded`: a kernel's host name has 63 characters, and ends in none of `-` and `.`. */
-export function podHostname({ metadata, spec }: { metadata: { name: string }; spec: PodSpec }): string {
+export function podHostname({ metadata, spec }: Named): string {
   const name = spec.hostname === undefined || spec.hostname === "" ? metadata.name : spec.hostname;
   return name.slice(0, 63).replace(/[-.]+$/, "");
 }

@@ -159,7 +159,8 @@ describe("what a kubelet reckons", () => {
       ],
     });
     const references = {
-      configMap: (name: string) => (name === "conf" ? new Map([["k", Buffer.from("v")]]) : undefined),
+      configMap: () => undefined,
+      configText: (name: string) => (name === "conf" ? new Map([["k", Buffer.from("v")]]) : undefined),
       secret: (name: string) => (name === "sec" ? new Map([["k", Buffer.from("hidden")]]) : undefined),
     };
     const input = { pod, node, references, podIps: ["10.0.0.7"] };
@@ -184,14 +185,21 @@ describe("what a kubelet reckons", () => {
   });
 
   test("hosts file and host name", () => {
-    const spec = podOf({
+    const pod = podOf({
       containers: [{ name: "a", image: "b" }],
+      hostname: "web",
       hostAliases: [{ ip: "192.0.2.9", hostnames: ["x", "y"] }],
-    }).spec;
-    expect(hostsFile(spec, "web", ["10.0.0.7"], node)).toEndWith(
+    });
+    expect(hostsFile(pod, ["10.0.0.7"], node)).toEndWith(
       "10.0.0.7\tweb\n\n# Entries added by HostAliases.\n192.0.2.9\tx\ty\n",
     );
-    expect(podHostname({ metadata: { name: `${"a".repeat(62)}.b` }, spec })).toBe("a".repeat(62));
+    const inDomain = { ...pod, spec: { ...pod.spec, subdomain: "team" } };
+    expect(hostsFile(inDomain, ["10.0.0.7", "fd00::7"], node)).toContain(
+      "\n10.0.0.7\tweb.team.ns.svc.\tweb\nfd00::7\tweb.team.ns.svc.\tweb\n",
+    );
+    const { hostname: _hostname, ...spec } = pod.spec;
+    const long = { name: `${"a".repeat(62)}.b`, namespace: "ns" };
+    expect(podHostname({ metadata: long, spec })).toBe("a".repeat(62));
   });
 
   test("DNS: the machine's, the pod's own added, or only its own", () => {
