@@ -20,27 +20,64 @@ export interface Reading {
   readonly broken: ReadonlyMap<string, string>;
 }
 
-const NAMES = /^[^.].*\.(?:ya?ml|json)$/;
+/** A file as it was read last, and what was in it. */
+interface ReadFile {
+  /** Its inode, size and time of change. */
+  readonly version: string;
+  readonly manifest: Manifest | undefined;
+  readonly problem: string;
+}
 
-/** @throws ErrnoException if the directory cannot be read */
-export function readManifests(directory: string): Reading {
-  const wanted = new Map<string, WantedPod>();
-  const broken = new Map<string, string>();
-  for (const name of readdirSync(directory)
-    .filter((each) => NAMES.test(each))
-    .sort()) {
-    const source = join(directory, name);
+const NAMES = /^[^.].*\.(?:ya?ml|json)$/;
+/** A file that has changed so shortly before it is read may change once more without another time of change. */
+const SETTLED_MS = 100;
+
+/** Reads a directory again and again: a file that has not changed since is not parsed once more. */
+export class ManifestReader {
+  readonly #directory: string;
+  #files = new Map<string, ReadFile>();
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** @throws ErrnoException if the directory cannot be read */
+  read(): Reading {
+    const wanted = new Map<string, WantedPod>();
+    const broken = new Map<string, string>();
+    const files = new Map<string, ReadFile>();
+    const names = readdirSync(this.#directory).filter((each) => NAMES.test(each));
+    for (const name of names.sort()) {
+      const source = join(this.#directory, name);
+      const file = this.#file(source);
+      if (file === undefined) continue;
+      if (file.version !== "") files.set(source, file);
+      if (file.problem !== "") broken.set(source, file.problem);
+      const { manifest } = file;
+      if (manifest === undefined) continue;
+      for (const pod of manifest.pods)
+        add(wanted, broken, { file: pod, manifest, source, namespace: pod.metadata.namespace ?? "default" });
+    }
+    this.#files = files;
+    return { wanted, broken };
+  }
+
+  /** Undefined: no file, or gone since it was listed. */
+  #file(source: string): ReadFile | undefined {
+    let version = "";
     try {
-      if (!statSync(source).isFile()) continue;
-      const manifest = parseManifest(readFileSync(source, "utf8"), source);
-      for (const file of manifest.pods)
-        add(wanted, broken, { file, manifest, source, namespace: file.metadata.namespace ?? "default" });
+      const status = statSync(source, { bigint: true });
+      if (!status.isFile()) return undefined;
+      const settled = BigInt(Date.now()) - status.ctimeMs > SETTLED_MS;
+      if (settled) version = `${status.dev} ${status.ino} ${status.size} ${status.ctimeNs}`;
+      const earlier = this.#files.get(source);
+      if (earlier !== undefined && earlier.version === version) return earlier;
+      return { version, manifest: parseManifest(readFileSync(source, "utf8"), source), problem: "" };
     } catch (error) {
-      // Gone since it was listed.
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") broken.set(source, messageOf(error));
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      return { version, manifest: undefined, problem: messageOf(error) };
     }
   }
-  return { wanted, broken };
 }
 
 function add(wanted: Map<string, WantedPod>, broken: Map<string, string>, pod: WantedPod): void {

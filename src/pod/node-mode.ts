@@ -9,7 +9,7 @@ import { messageOf } from "../model/errors.ts";
 import { acceptPod, sameSpec } from "./accept.ts";
 import type { CpuManager } from "./cpu-manager.ts";
 import type { PodEvent } from "./events.ts";
-import { type Reading, readManifests, type WantedPod } from "./manifests.ts";
+import { ManifestReader, type Reading, type WantedPod } from "./manifests.ts";
 import type { PodCounters } from "./parts.ts";
 import type { Roots } from "./paths.ts";
 import { removePod } from "./remove.ts";
@@ -60,6 +60,7 @@ interface Slot {
 export class NodeMode {
   readonly #options: NodeModeOptions;
   readonly #session: PodSession;
+  readonly #reader: ManifestReader;
   readonly #slots = new Map<string, Slot>();
   readonly #works = new Set<Promise<void>>();
   readonly #closed = new AbortController();
@@ -72,6 +73,7 @@ export class NodeMode {
   private constructor(options: NodeModeOptions, session: PodSession) {
     this.#options = options;
     this.#session = session;
+    this.#reader = new ManifestReader(options.manifests);
   }
 
   /** Waits until the runtime answers, takes over what ran before, and begins. @throws the signal's reason */
@@ -177,7 +179,7 @@ export class NodeMode {
     const { manifests, logger } = this.#options;
     let reading: Reading;
     try {
-      reading = readManifests(manifests);
+      reading = this.#reader.read();
     } catch (error) {
       this.#tellOnce(`${manifests}: ${messageOf(error)}`);
       return;
@@ -190,6 +192,8 @@ export class NodeMode {
       const wanted = reading.wanted.get(key);
       const source = (slot.wanted ?? slot.running?.stored)?.source ?? this.#sourceOf(key);
       if (wanted === undefined && source !== undefined && reading.broken.has(source)) continue;
+      // Nobody has touched its file: it is as wanted, or somebody is at it.
+      if (wanted !== undefined && wanted.file === slot.wanted?.file) continue;
       slot.wanted = wanted;
       this.#work(key, slot);
     }
