@@ -160,7 +160,9 @@ async function addLazyCommands(program: Command, args: readonly string[]): Promi
   if (wanted("pod")) {
     // Behind `pod` short options are its own: -c is a container there.
     program.enablePositionalOptions();
-    program.addCommand(inheriting(program, (await import("./pod.ts")).podCommand()));
+    program.addCommand(
+      inheriting(program, (await import("./pod.ts")).podCommand(args[args.indexOf("pod") + 1])),
+    );
   }
   if (wanted("openapi")) {
     program

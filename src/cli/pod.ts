@@ -13,16 +13,22 @@ import type { ForwardOptions } from "./pod/port-forward.ts";
 import type { RunOptions } from "./pod/run.ts";
 import type { ShowOptions } from "./pod/show.ts";
 
-/** The `pod` command with its subcommands. Failures are thrown. */
-export function podCommand(): Command {
+/** What adds which subcommands, in the order of the help. */
+const ADDED = [
+  [addRun, ["run"]],
+  [addApply, ["apply"]],
+  [addLists, ["ls", "status"]],
+  [addLogs, ["logs"]],
+  [addStreams, ["exec", "attach", "port-forward"]],
+  [addDebug, ["debug"]],
+  [addEnds, ["stop", "rm"]],
+] as const;
+
+/** The `pod` command with its subcommands; of these only the one that is called, where that is known: each takes its time. Failures are thrown. */
+export function podCommand(called?: string): Command {
   const pod = new Command("pod").description("run pods from YAML on a CRI runtime, as a kubelet would");
-  addRun(pod);
-  addApply(pod);
-  addLists(pod);
-  addLogs(pod);
-  addStreams(pod);
-  addDebug(pod);
-  addEnds(pod);
+  const known = ADDED.find(([, names]) => names.some((name) => name === called));
+  for (const [add] of known === undefined ? ADDED : [known]) add(pod);
   for (const command of pod.commands) addCommon(command);
   return pod;
 }

@@ -6,16 +6,19 @@ import { isError } from "../model/errors.ts";
 import type { Node } from "./spec/node.ts";
 
 export async function observeNode(cri: CriClient): Promise<Node> {
-  return {
+  const asked = driverOf(cri);
+  // It is awaited below, after others that may throw.
+  asked.catch(() => undefined);
+  const seen = {
     hostname: hostname().toLowerCase(),
     hostIps: hostIps(),
     memoryCapacityBytes: BigInt(totalmem()),
     cpuCount: availableParallelism(),
-    cgroupDriver: await driverOf(cri),
     resolvConf: textOf("/etc/resolv.conf"),
     hostsFile: textOf("/etc/hosts"),
     hugePageSizes: hugePageSizes(),
   };
+  return { ...seen, cgroupDriver: await asked };
 }
 
 /** Runtimes that do not tell want what kubelets have by default. */

@@ -20,6 +20,7 @@ const CODE_BITS = Uint8Array.from(
 
 const EOS = 256;
 const SYMBOLS = 257;
+const MAX_CODE_BITS = 30;
 
 let codes: Uint32Array | undefined;
 
@@ -70,19 +71,37 @@ interface Machine {
 
 let machine: Machine | undefined;
 
-function buildMachine(): Machine {
-  const children = new Int16Array(256 * 2);
-  let nodes = 1;
-  for (let symbol = 0; symbol < SYMBOLS; symbol++) {
-    const code = codeOf(symbol);
-    let at = 0;
-    for (let bit = bitsOf(symbol) - 1; bit >= 0; bit--) {
-      const child = at * 2 + ((code >>> bit) & 1);
-      if (bit === 0) children[child] = -1 - symbol;
-      else if (children[child] === 0) children[child] = nodes++;
-      at = children[child] ?? 0;
-    }
+/**
+ * The tree level by level. Of a canonical code's nodes at one depth the leaves come first, in the order of their symbols; so the inner
+ * nodes, numbered as they come, have their children in the same order. (A client that makes a call or two does little else that takes as long.)
+ */
+function buildTree(): Int16Array {
+  const counts = new Uint16Array(MAX_CODE_BITS + 1);
+  for (const bits of CODE_BITS) counts[bits] = (counts[bits] ?? 0) + 1;
+  const ends = new Uint16Array(counts);
+  for (let bits = 1; bits <= MAX_CODE_BITS; bits++) ends[bits] = (ends[bits - 1] ?? 0) + (counts[bits] ?? 0);
+  const ordered = new Uint16Array(SYMBOLS);
+  for (let symbol = SYMBOLS - 1; symbol >= 0; symbol--) {
+    const bits = CODE_BITS[symbol] ?? 0;
+    const at = (ends[bits] ?? 0) - 1;
+    ends[bits] = at;
+    ordered[at] = symbol;
   }
+  const children = new Int16Array(256 * 2);
+  let child = 0;
+  let nodes = 1;
+  let leaf = 0;
+  for (let bits = 1, width = 2; bits <= MAX_CODE_BITS; bits++) {
+    const leaves = counts[bits] ?? 0;
+    for (let at = 0; at < width; at++)
+      children[child++] = at < leaves ? -1 - (ordered[leaf++] ?? 0) : nodes++;
+    width = (width - leaves) * 2;
+  }
+  return children;
+}
+
+function buildMachine(): Machine {
+  const children = buildTree();
   const mayEnd = new Uint8Array(256);
   let ones = 0;
   for (let bits = 0; bits <= 7; bits++) {
