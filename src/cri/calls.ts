@@ -32,20 +32,26 @@ type Bound<F> = F extends (cri: Cri, ...given: infer Given) => infer Result
 export function callsOf(cri: Cri) {
   const bound = <F extends (cri: Cri, ...given: never[]) => unknown>(call: F) =>
     ((...given: never[]) => call(cri, ...given)) as Bound<F>;
+  /** Of a call that starts a container or a command, or that one which does comes right after. */
+  const starting = <F extends (cri: Cri, ...given: never[]) => Promise<unknown>>(call: F) =>
+    (async (...given: never[]) => {
+      const done = cri.tasks.expectStart();
+      return await call(cri, ...given).finally(done);
+    }) as Bound<F>;
   return {
     status: bound(runtimeStatus),
     updateRuntimeConfig: bound(updateRuntimeConfig),
     updatePodSandboxResources: bound(updatePodSandboxResources),
     checkpointContainer: bound(checkpointContainer),
     cgroupDriver: () => cgroupDriver(cri.config),
-    runPodSandbox: bound(runPodSandbox),
+    runPodSandbox: starting(runPodSandbox),
     stopPodSandbox: bound(stopPodSandbox),
     removePodSandbox: bound(removePodSandbox),
     podSandboxStatus: bound(podSandboxStatus),
     listPodSandbox: bound(listPodSandbox),
     listPodSandboxEncoded: bound(listPodSandboxEncoded),
-    createContainer: bound(createContainer),
-    startContainer: bound(startContainer),
+    createContainer: starting(createContainer),
+    startContainer: starting(startContainer),
     stopContainer: bound(stopContainerById),
     removeContainer: bound(removeContainer),
     containerStatus: bound(containerStatus),
@@ -53,7 +59,7 @@ export function callsOf(cri: Cri) {
     listContainersEncoded: bound(listContainersEncoded),
     updateContainerResources: bound(updateContainerResources),
     reopenContainerLog: bound(reopenContainerLog),
-    execSync: bound(execSync),
+    execSync: starting(execSync),
     execUrl: bound(execUrl),
     attachUrl: bound(attachUrl),
     portForwardUrl: bound(portForwardUrl),

@@ -6,6 +6,7 @@ import type { Config } from "../config/config.ts";
 import type { Exchange } from "../events/exchange.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/log.ts";
+import { CgroupLock } from "../linux/cgroup-lock.ts";
 import type { Metadata } from "../metadata/metadata.ts";
 import type { Differ } from "../model/diff.ts";
 import { BunkerdError } from "../model/errors.ts";
@@ -70,7 +71,8 @@ export async function startRuntime(given: RuntimeParts): Promise<Runtime> {
     const [differ] = given.differs;
     const checkpoints = differ && { content: needed.metadata.content, differ };
     const deletionTold = deletionsOn(exchange);
-    return new Tasks({ containers, shims: needed.shims, checkpoints, deletionTold, clock, logger });
+    const also = { checkpoints, deletionTold, cgroupLock: new CgroupLock() };
+    return new Tasks({ containers, shims: needed.shims, ...also, clock, logger });
   });
   const sandboxes = await parts.start(
     { type: PluginType.sandboxController, id: "shim" },

@@ -65,7 +65,7 @@ export function unmountBelow(path: string): void {
 }
 
 /** Space, tab, newline and backslash stand there as `\040`. */
-function unescapeOctal(text: string): string {
+export function unescapeOctal(text: string): string {
   if (!text.includes("\\")) return text;
   return text.replaceAll(/\\([0-7]{3})/g, (_match, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),

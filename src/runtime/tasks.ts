@@ -14,6 +14,7 @@ import { type Process, type ProcessInfo, ProcessSchema, Status } from "#gen/cont
 import type { Clock } from "../lib/clock.ts";
 import { type Filter, FilterSyntaxError, parseFilters } from "../lib/filters.ts";
 import type { Logger } from "../lib/log.ts";
+import type { CgroupLock } from "../linux/cgroup-lock.ts";
 import type { ContainerStore, EncodedContainers } from "../model/containers.ts";
 import { BunkerdError, fail, isError, messageOf, unquoted, within } from "../model/errors.ts";
 import { validateIdentifier } from "../model/ids.ts";
@@ -42,6 +43,8 @@ export interface TasksDependencies {
   readonly deletionTold?:
     | ((namespace: string, id: string, signal: AbortSignal) => Promise<unknown> | undefined)
     | undefined;
+  /** Kept at hand while containers and execs are started. */
+  readonly cgroupLock: CgroupLock;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -59,20 +62,27 @@ export class Tasks implements TaskStore {
   readonly #preparations: Preparations;
   readonly #checkpoints: CheckpointStores | undefined;
   readonly #deletionTold: TasksDependencies["deletionTold"];
+  readonly #cgroupLock: CgroupLock;
   readonly #clock: Clock;
   readonly #logger: Logger;
   /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
   readonly #changing = new Set<string>();
   readonly #stopping = new AbortController();
 
-  constructor({ containers, shims, checkpoints, deletionTold, clock, logger }: TasksDependencies) {
+  constructor(given: TasksDependencies) {
+    const { containers, shims, checkpoints, deletionTold, cgroupLock, clock, logger } = given;
     this.#containers = containers;
     this.#shims = shims;
     this.#preparations = new Preparations(shims, logger);
     this.#checkpoints = checkpoints;
     this.#deletionTold = deletionTold;
+    this.#cgroupLock = cgroupLock;
     this.#clock = clock;
     this.#logger = logger;
+  }
+
+  expectStart(): () => void {
+    return this.#cgroupLock.warm();
   }
 
   prepare(scope: Scope, task: NewTask): PreparedTask | undefined {
@@ -90,9 +100,11 @@ export class Tasks implements TaskStore {
     if (this.#changing.has(key) || (!isPrepared && this.#shims.get(scope.namespace, id) !== undefined))
       throw fail("AlreadyExists", `task ${id}`);
     this.#changing.add(key);
+    const cool = this.#cgroupLock.warm();
     try {
       return await this.#create(scope, container, { spec, request, restore });
     } finally {
+      cool();
       this.#changing.delete(key);
     }
   }
@@ -157,8 +169,14 @@ export class Tasks implements TaskStore {
   }
 
   async start(scope: Scope, { containerId: id, execId }: ProcessName): Promise<number> {
-    const { pid } = await this.#call(scope, id, (task, call) => task.start({ id, execId }, call));
-    return pid;
+    // Of a container that has been created; an exec's process is.
+    const cool = execId === "" ? undefined : this.#cgroupLock.warm();
+    try {
+      const { pid } = await this.#call(scope, id, (task, call) => task.start({ id, execId }, call));
+      return pid;
+    } finally {
+      cool?.();
+    }
   }
 
   async delete(scope: Scope, containerId: string): Promise<Exit> {
@@ -233,7 +251,13 @@ export class Tasks implements TaskStore {
     // The shim would end of it, and its containers with it.
     if (spec === undefined) throw new BunkerdError("InvalidArgument", "exec spec cannot be empty");
     const message = { id, execId, terminal, stdin, stdout, stderr, spec };
-    await shim.call((task, call) => task.exec(message, call), scope);
+    // It is started next.
+    const cool = this.#cgroupLock.warm();
+    try {
+      await shim.call((task, call) => task.exec(message, call), scope);
+    } finally {
+      cool();
+    }
   }
 
   async resizePty(scope: Scope, name: ProcessName, width: number, height: number): Promise<void> {

@@ -5,6 +5,9 @@ import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type Any, anyPack } from "@bufbuild/protobuf/wkt";
 import { OptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
+import { ExecProcessRequestSchema } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { packSpec } from "../../src/client/spec.ts";
+import { CGROUP_FILES, CgroupLock } from "../../src/linux/cgroup-lock.ts";
 import { makeRootfs } from "../support/containers.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
 import { type TestTasks, testTasks } from "../support/task-store.ts";
@@ -94,4 +97,31 @@ test("a runtime whose shim may read more of the spec is not started early, nor o
     expect(
       tasks.prepare(scope, { containerId: "odd", runtime, options: undefined, annotations: {} }),
     ).toBeUndefined();
+});
+
+test("the kernel's lock of control groups is at hand while a container or a command is started", async () => {
+  let taken = 0;
+  const write: typeof CGROUP_FILES.write = async (path, text) => {
+    await CGROUP_FILES.write(path, text);
+    taken++;
+  };
+  const lock = new CgroupLock({ ...CGROUP_FILES, write });
+  await using given = await testTasks(rootfs, lock);
+  const { tasks, scope } = given;
+  const process = await given.run("one", SLEEP, STDIO, {
+    created: () => {
+      expect(taken).toBeGreaterThan(0);
+      expect(lock.isWanted).toBe(false);
+    },
+  });
+  const before = taken;
+  const spec = { ...packSpec(process), typeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process" };
+  const name = { containerId: "one", execId: "e" };
+  await tasks.exec(scope, create(ExecProcessRequestSchema, { ...name, ...STDIO, spec }));
+  const started = tasks.start(scope, name);
+  expect(lock.isWanted).toBe(true);
+  await started;
+  expect(lock.isWanted).toBe(false);
+  expect(taken).toBeGreaterThan(before);
+  await given.remove("one");
 });

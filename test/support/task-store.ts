@@ -10,6 +10,7 @@ import { addEnvironment } from "../../src/cri/spec/process.ts";
 import type { Process } from "../../src/cri/spec/spec.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/log.ts";
+import { CgroupLock } from "../../src/linux/cgroup-lock.ts";
 import type { Scope } from "../../src/model/scope.ts";
 import { Shims } from "../../src/runtime/shims.ts";
 import { Tasks } from "../../src/runtime/tasks.ts";
@@ -41,7 +42,7 @@ export interface RunOptions {
 
 const TIMEOUTS = { taskStateMs: 2000, shimLoadMs: 5000, shimCleanupMs: 5000, shimShutdownMs: 3000 };
 
-export async function testTasks(rootfs: string): Promise<TestTasks> {
+export async function testTasks(rootfs: string, cgroupLock = new CgroupLock()): Promise<TestTasks> {
   const folder = temporaryFolder();
   const metadata = await temporaryMetadata();
   const namespace = newNamespace();
@@ -74,7 +75,7 @@ export async function testTasks(rootfs: string): Promise<TestTasks> {
     { folders, settings, timeouts: TIMEOUTS },
     { containers, sandboxes, publisher, clock, logger: silentLogger },
   );
-  const tasks = new Tasks({ containers, shims, clock, logger: silentLogger });
+  const tasks = new Tasks({ containers, shims, cgroupLock, clock, logger: silentLogger });
   const runtime = await containerdProgram("2.1", "containerd-shim-runc-v2");
   return {
     tasks,
