@@ -41,6 +41,8 @@ export interface FetchOptions {
    * content's commit does. The size is always checked, and a part of a blob cannot be.
    */
   readonly verify?: boolean | undefined;
+  /** Is told of each answer that bytes are read from, as messages show it: `GET https://… (/etc/…/hosts.toml)`. */
+  readonly onOrigin?: ((origin: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

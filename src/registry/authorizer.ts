@@ -31,6 +31,8 @@ export interface Access {
   readonly scopes: readonly string[];
   /** `Authorization` of the request that was refused. */
   readonly sent?: string | undefined;
+  /** The host was not asked by us but redirected to: it is told nothing that we know, and at most asked for a stranger's token. */
+  readonly isElsewhere?: boolean;
 }
 
 interface Known {
@@ -59,7 +61,7 @@ export class Authorizer {
 
   /** The value of `Authorization`, if the host has asked for one. @throws what the token server says */
   async authorize(access: Access): Promise<string | undefined> {
-    const known = this.#known.get(access.url.host);
+    const known = this.#known.get(keyOf(access));
     if (known?.bearer === undefined) return known?.header;
     const { bearer } = known;
     const asked = access.scopes.join(" ");
@@ -80,7 +82,7 @@ export class Authorizer {
   }
 
   async #fetch(
-    { host, url, tls }: Access,
+    { host, url, tls, isElsewhere }: Access,
     { challenge, credentials }: NonNullable<Known["bearer"]>,
     scopes: readonly string[],
   ): Promise<Token> {
@@ -88,7 +90,8 @@ export class Authorizer {
     const realm = realmOf(challenge.parameters.get("realm"), url, credentials !== undefined);
     const headers = new Headers({ "user-agent": userAgent });
     // Headers of hosts.toml may hold secrets for this very host.
-    if (realm.origin === url.origin) for (const [name, value] of host.headers) headers.append(name, value);
+    const isItself = realm.origin === url.origin && isElsewhere !== true;
+    if (isItself) for (const [name, value] of host.headers) headers.append(name, value);
     const service = challenge.parameters.get("service") ?? "";
     try {
       return await fetchToken({ realm, service, scopes, credentials, headers, tls, dump });
@@ -105,9 +108,10 @@ export class Authorizer {
    * @throws AuthorizationFailure if trying again is no use, what the source of credentials throws
    */
   async refused(access: Access, header: string | null, refusals: number): Promise<boolean> {
-    const key = access.url.host;
+    const key = keyOf(access);
     for (const challenge of parseChallenges(header ?? "")) {
       if (challenge.scheme === "bearer") return await this.#bearer(key, access, header, challenge, refusals);
+      if (access.isElsewhere === true) return false;
       const credentials = await this.#credentialsFor(key, header);
       if (credentials === undefined || !hasName(credentials)) {
         if (credentials !== undefined && "header" in credentials)
@@ -144,22 +148,30 @@ export class Authorizer {
       if (reason === undefined) return false;
       throw new AuthorizationFailure(`server message: ${shorten(reason)}: authorization failed`);
     }
-    const credentials = before?.credentials ?? (await this.#credentialsFor(key, header));
+    const isElsewhere = access.isElsewhere === true;
+    const credentials =
+      before?.credentials ?? (isElsewhere ? undefined : await this.#credentialsFor(key, header));
     if (credentials !== undefined && "header" in credentials)
       return this.#learn(key, credentials.header, refusals);
     const extra = new Map(before?.extra);
     extra.set(asked, [...new Set([...(extra.get(asked) ?? []), ...wanted])]);
     // A token that was refused goes, whatever it said of its end.
-    const tokens = access.sent === undefined ? (before?.tokens ?? new Map()) : new Map();
+    const tokens = access.sent === undefined && !isElsewhere ? (before?.tokens ?? new Map()) : new Map();
     this.#known.set(key, { bearer: { challenge, credentials, tokens, extra } });
     return true;
   }
 
   async #credentialsFor(host: string, header: string | null): Promise<Credentials | undefined> {
     const found = await this.#options.credentials?.({ host, challenges: header === null ? [] : [header] });
+    if (found !== undefined && "header" in found && !/^[\x20-\x7e]+$/.test(found.header))
+      throw new BunkerdError("InvalidArgument", `credentials for ${host}: no header of HTTP`);
     if (found === undefined || "header" in found) return found;
     return found.secret === "" ? undefined : found.username === "" ? { secret: found.secret } : found;
   }
+}
+
+function keyOf({ url, isElsewhere }: Access): string {
+  return isElsewhere === true ? `elsewhere ${url.host}` : url.host;
 }
 
 /** Whether others ask for all of it: `repository:a:pull` is in `repository:a:pull,push`. */

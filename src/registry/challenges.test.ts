@@ -23,6 +23,13 @@ test("several in one header, strongest first; what is unknown is left out", () =
   ]);
 });
 
+test("commas between parameters may be missing, scheme and names may be in any case", () => {
+  expect(read('BEARER Realm="t" SERVICE=s,scope = "" Basic realm="b"')).toEqual([
+    ["bearer", { realm: "t", service: "s", scope: "" }],
+    ["basic", { realm: "b" }],
+  ]);
+});
+
 test.each(["", ",,,", '="x"', 'Bearer realm="unended', "Bearer , , realm", "\u0000"])(
   "survives %j",
   (header) => {

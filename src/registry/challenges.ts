@@ -8,10 +8,13 @@ export interface Challenge {
 }
 
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
-const PARAMETER = new RegExp(`^\\s*(${TOKEN})\\s*=\\s*(?:"((?:[^"\\\\]|\\\\.)*)"|(${TOKEN}))\\s*(,|$)`);
+const PARAMETER = new RegExp(`^\\s*(${TOKEN})\\s*=\\s*(?:"((?:[^"\\\\]|\\\\.)*)"|(${TOKEN}))\\s*,?`);
 const SCHEME = new RegExp(`^[\\s,]*(${TOKEN})(?:\\s+|,|$)`);
 
-/** Reads a header's value, in which several challenges may follow each other; stops at what is none. Strongest first: bearer, basic. */
+/**
+ * Reads a header's value, in which several challenges may follow each other; stops at what is none, and misses no comma between parameters.
+ * Strongest first: bearer, basic.
+ */
 export function parseChallenges(header: string): Challenge[] {
   const challenges: { scheme: string; parameters: Map<string, string> }[] = [];
   for (let rest = header.slice(0, MAX_CHALLENGE_CHARACTERS); rest.trim() !== ""; ) {

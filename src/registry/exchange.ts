@@ -17,6 +17,8 @@ export interface HttpRequest {
   readonly decodes?: boolean;
   /** Whether redirects are followed. Default true. */
   readonly follows?: boolean;
+  /** `Authorization` for another host that the request is sent on to. */
+  readonly authorizeElsewhere?: ((url: URL) => Promise<string | undefined>) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly dump?: ((text: string) => void) | undefined;
 }
@@ -44,7 +46,8 @@ const PUBLIC_HEADERS = ["accept", "accept-encoding", "range", "user-agent", "con
 export async function exchange(request: HttpRequest): Promise<HttpAnswer> {
   let { url, headers, method } = request;
   for (let redirects = 0; ; redirects++) {
-    const { response, discard } = await send({ ...request, url, headers, method });
+    const hop = { ...request, url, headers, method };
+    const { response, discard } = await (redirects === 0 ? send(hop) : sendOn(hop));
     const location = response.headers.get("location");
     const isFinal = request.follows === false || location === null || !isRedirect(response.status, method);
     if (isFinal) return { url, response, discard };
@@ -54,9 +57,31 @@ export async function exchange(request: HttpRequest): Promise<HttpAnswer> {
     if (next === null || (next.protocol !== "http:" && next.protocol !== "https:")) {
       throw redirectFailure(url, "redirected to what is no http(s) URL");
     }
-    if (next.origin !== request.url.origin) headers = publicOnly(headers);
+    if (!isHome(next, request.url)) {
+      headers = publicOnly(headers);
+      const authorization = await request.authorizeElsewhere?.(next);
+      if (authorization !== undefined) headers.set("authorization", authorization);
+    }
     url = next;
   }
+}
+
+/** As {@link send}: what fails is not the host that was asked, and plain http there cures nothing. */
+async function sendOn(request: HttpRequest): ReturnType<typeof send> {
+  try {
+    return await send(request);
+  } catch (error) {
+    if (!(error instanceof TransportFailure)) throw error;
+    const kind = error.kind === "refused" || error.kind === "no-tls" ? "other" : error.kind;
+    const message = `redirected to ${shownUrl(request.url)}: ${error.message}`;
+    throw new TransportFailure(kind, message, { cause: error.cause });
+  }
+}
+
+/** Whether `url` is the host's that was asked at `asked`, which may send us on from plain http to TLS. */
+export function isHome(url: URL, asked: URL): boolean {
+  const isUpgrade = asked.protocol === "http:" && url.protocol === "https:";
+  return url.origin === asked.origin || (isUpgrade && url.host === asked.host);
 }
 
 /** What has a body goes where it is sent only by the codes that say to repeat it as it is. */
@@ -85,18 +110,18 @@ async function send(request: HttpRequest): Promise<Omit<HttpAnswer, "url">> {
   const deadline = new Deadline(HEADER_TIMEOUT_MS, signal);
   try {
     const sent = body === undefined ? undefined : bodyStream(body, deadline);
-    const response = await directly(url, () =>
-      fetch(url, {
-        method,
-        headers: body === undefined ? headers : withLength(headers, body.sizeBytes),
-        redirect: "manual",
-        signal: deadline.signal,
-        // Bun's own idle timeout would end bodies that wait for a slow disk.
-        ...({ timeout: false, decompress: decodes } as RequestInit),
-        ...(tls === undefined ? {} : { tls }),
-        ...(sent === undefined ? {} : { body: sent }),
-      }),
-    );
+    const response = await fetch(url, {
+      method,
+      headers: body === undefined ? headers : withLength(headers, body.sizeBytes),
+      redirect: "manual",
+      signal: deadline.signal,
+      // Bun's own idle timeout would end bodies that wait for a slow disk.
+      ...({ timeout: false, decompress: decodes } as RequestInit),
+      // Loopback hosts are never behind a proxy (Go `httpproxy`); for others Bun follows the environment.
+      ...(isLoopback(url.host) ? { proxy: false } : {}),
+      ...(tls === undefined ? {} : { tls }),
+      ...(sent === undefined ? {} : { body: sent }),
+    });
     deadline.stop();
     dump?.(dumpHead(statusLine(response), response.headers));
     return { response, discard: () => discard(response) };
@@ -106,24 +131,6 @@ async function send(request: HttpRequest): Promise<Omit<HttpAnswer, "url">> {
     if (deadline.isOver) throw new TransportFailure("timeout", "timeout awaiting response headers");
     if (error instanceof BunkerdError) throw error;
     throw transportFailure(error);
-  }
-}
-
-const NO_PROXY = ["no_proxy", "NO_PROXY"] as const;
-
-/** Loopback hosts are never behind a proxy (Go `httpproxy`); Bun asks the environment, in the call itself, and has no other switch. */
-function directly<T>(url: URL, call: () => T): T {
-  if (!isLoopback(url.host)) return call();
-  const before = NO_PROXY.map((name) => process.env[name]);
-  for (const name of NO_PROXY) process.env[name] = "*";
-  try {
-    return call();
-  } finally {
-    for (const [index, name] of NO_PROXY.entries()) {
-      const value = before[index];
-      if (value === undefined) delete process.env[name];
-      else process.env[name] = value;
-    }
   }
 }
 

@@ -25,6 +25,15 @@ const WORDS: Readonly<Record<string, readonly [TransportFailure["kind"], string]
   ConnectionTimeout: ["timeout", "connection timed out"],
   EPROTO: ["no-tls", "TLS handshake failed"],
   ENOTFOUND: ["other", "no such host"],
+  InvalidHTTPResponse: ["other", "malformed HTTP response"],
+  Malformed_HTTP_Response: ["other", "malformed HTTP response"],
+  InvalidContentLength: ["other", "malformed HTTP response: invalid content length"],
+  ERR_TLS_CERT_ALTNAME_INVALID: [
+    "other",
+    "tls: failed to verify certificate: it is not the certificate of this host",
+  ],
+  UnsupportedProxyProtocol: ["other", "the environment names a proxy that is none of http(s)"],
+  UnrequestedUpgrade: ["other", "malformed HTTP response: nobody asked for another protocol"],
   ResponseHeadersTooLarge: ["other", "response headers exceed the limit"],
   FailedToOpenSocket: ["other", "cannot open a connection (certificates or keys that cannot be used?)"],
 };
@@ -34,12 +43,14 @@ export function transportFailure(error: unknown): TransportFailure {
   if (error instanceof TransportFailure) return error;
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code !== "string") return new TransportFailure("other", "failed", { cause: error });
-  const [kind, words] = WORDS[code] ?? ["other", certificateWords(code, messageOf(error))];
+  const [kind, words] = WORDS[code] ?? ["other", wordsOf(code, messageOf(error))];
   return new TransportFailure(kind, words, { cause: error });
 }
 
-/** OpenSSL's own words for certificates hold no URL. */
-function certificateWords(code: string, message: string): string {
+/** OpenSSL's own words for certificates hold no URL, nor do those of a proxy that opens no tunnel; Bun's do. */
+function wordsOf(code: string, message: string): string {
+  if (message.includes("://")) return code;
+  if (code === "ERR_PROXY_TUNNEL") return unquoted(message.slice(0, 128));
   return /CERT|SIGNATURE|ISSUER/.test(code) ? `tls: failed to verify certificate: ${message}` : code;
 }
 

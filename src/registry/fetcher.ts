@@ -23,14 +23,15 @@ export function createFetcher(repository: Repository): Fetcher {
 async function* fetchDescriptor(
   repository: Repository,
   descriptor: OciDescriptor,
-  { offsetBytes = 0, lengthBytes, verify = true, signal }: FetchOptions = {},
+  { offsetBytes = 0, lengthBytes, verify = true, onOrigin, signal }: FetchOptions = {},
 ): AsyncGenerator<Uint8Array> {
   const { digest, size } = descriptor;
   const fault = digestFault(digest);
   if (fault !== undefined) throw new BunkerdError("InvalidArgument", `${quote(digest)}: ${fault}`);
   const end = lengthBytes === undefined ? size : Math.min(offsetBytes + lengthBytes, size);
   if (offsetBytes > size) throw fail("OutOfRange", `${digest}: offset ${offsetBytes} of ${size} bytes`);
-  const pieces = piecesOf({ repository, descriptor, preferred: undefined }, offsetBytes, end, signal);
+  const source: Source = { repository, descriptor, preferred: undefined, cutting: new Set(), onOrigin };
+  const pieces = piecesOf(source, offsetBytes, end, signal);
   yield* verify && offsetBytes === 0 && end === size ? verified(pieces, descriptor) : pieces;
 }
 

@@ -31,10 +31,15 @@ export interface Source {
   readonly kind?: "blobs" | "manifests";
   /** The host that answered last is asked first. */
   preferred: RegistryHost | undefined;
+  /** Hosts whose answers brought nothing, asked last. */
+  readonly cutting?: Set<RegistryHost>;
+  /** Is told of each answer that bytes are read from: `GET https://… (/etc/…/hosts.toml)`. */
+  readonly onOrigin?: ((origin: string) => void) | undefined;
 }
 
 interface Opened {
   readonly answer: ApiAnswer;
+  readonly host: RegistryHost;
   /** Position in the blob of the body's first byte. */
   readonly position: number;
   readonly release: () => void;
@@ -77,6 +82,7 @@ export async function* readStretch(
         reason: error.message,
       });
       if (cuts > MAX_CUTS_WITHOUT_PROGRESS) throw cutOff(source, opened, start, error);
+      if (cuts > 0) source.cutting?.add(opened.host);
     } finally {
       await opened.answer.discard();
       opened.release();
@@ -86,11 +92,11 @@ export async function* readStretch(
 
 function cutOff(
   { descriptor }: Source,
-  { answer }: Opened,
+  { answer, host }: Opened,
   position: number,
   cause: TransportFailure,
 ): BunkerdError {
-  const what = `${descriptor.digest}: ${answer.shown} cut at byte ${position} of ${descriptor.size}: ${cause.message}`;
+  const what = `${descriptor.digest}: ${answer.shown} (${host.origin}) cut at byte ${position} of ${descriptor.size}: ${cause.message}`;
   return new BunkerdError("Unknown", `${what}: unexpected EOF`, { cause });
 }
 
@@ -129,7 +135,8 @@ async function open(source: Source, stretch: Stretch, signal: AbortSignal | unde
         const answer = await session.request(name, asked);
         const position = await positionOf(answer, stretch, descriptor, trials, request.host);
         if (request.isTrusted !== false) source.preferred = request.host;
-        return { answer, position, release };
+        source.onOrigin?.(`${answer.shown} (${request.host.origin})`);
+        return { answer, host: request.host, position, release };
       } catch (error) {
         if (trials.length <= index) trials.push(failedTrial(error, session.shown(name, asked), request.host));
         errors.push(error);
@@ -155,11 +162,11 @@ async function permit({ session }: Repository, signal: AbortSignal | undefined):
 }
 
 function requestsFor(source: Source): ApiRequest[] {
-  const { repository, descriptor, preferred } = source;
+  const { repository, descriptor, preferred, cutting = new Set() } = source;
   const { mediaType, digest, urls = [] } = descriptor;
   const hosts = hostsFor(repository, ["pull"], "pull");
-  const ordered =
-    preferred === undefined ? hosts : [preferred, ...hosts.filter((host) => host !== preferred)];
+  const rank = (host: RegistryHost): number => (cutting.has(host) ? 1 : host === preferred ? -1 : 0);
+  const ordered = hosts.toSorted((a, b) => rank(a) - rank(b));
   const kind = source.kind ?? (isManifest(mediaType) || isIndex(mediaType) ? "manifests" : "blobs");
   const headers = { accept: acceptFor(mediaType, kind) };
   const scopes = [scopeOf(repository.name.repository, "pull")];

@@ -4,7 +4,7 @@ import { isIndex, isManifest } from "../model/media-types.ts";
 import type { OciDescriptor } from "../model/oci.ts";
 import type { BlobSource, Pusher, PushOptions, PushOutcome } from "../model/remotes.ts";
 import { AuthorizationFailure } from "./authorizer.ts";
-import { afterTrials, TransportFailure, type Trial } from "./failures.ts";
+import { afterTrials, shownUrl, TransportFailure, type Trial } from "./failures.ts";
 import type { RegistryHost } from "./hosts.ts";
 import { MAX_UPLOADS } from "./limits.ts";
 import { mountCandidate } from "./mount-candidates.ts";
@@ -156,6 +156,9 @@ async function pushBlob(work: Push, trials: Trial[]): Promise<PushOutcome> {
       await put.discard();
     } catch (error) {
       if (!(error instanceof TransportFailure) || upload === MAX_UPLOADS) {
+        const { origin } = work.host;
+        if (error instanceof TransportFailure)
+          trials.push(failedTrial(error, `PUT ${shownUrl(begun.location)}`, { origin }));
         throw denied(error, "push access denied");
       }
     }
@@ -209,8 +212,9 @@ async function begin(work: Push, trials: Trial[]): Promise<Upload | PushOutcome>
   const { repository, descriptor } = work;
   const request = requestOf(work, "POST", "blobs/uploads/");
   const from = mountCandidate(repository.name, descriptor.annotations ?? {});
-  let answer = from === undefined ? undefined : await mount(work, request, from);
-  answer ??= await ask(work, request, trials);
+  const mounted = from === undefined ? undefined : await mount(work, request, from);
+  if (mounted !== undefined && mounted.response.status > 299) trials.push(trialOf(mounted, work.host));
+  const answer = mounted ?? (await ask(work, request, trials));
   const { status } = answer.response;
   if (status === 201) {
     await answer.discard();
@@ -223,7 +227,7 @@ async function begin(work: Push, trials: Trial[]): Promise<Upload | PushOutcome>
   return uploadOf(answer);
 }
 
-/** Undefined if the registry does not let us read there: then it is pushed without. */
+/** Undefined if the registry does not let us read there or does not mount: then it is pushed without. */
 async function mount(
   { repository, descriptor }: Push,
   request: ApiRequest,
@@ -236,13 +240,16 @@ async function mount(
       query: { mount: descriptor.digest, from },
       scopes: [...request.scopes, scopeOf(from, "pull")],
     });
-    if (answer.response.status !== 401) return answer;
+    const { status } = answer.response;
+    if (status < 400 || status > 499 || status === 429) return answer;
+    session.logger.debug("failed to mount from repository", { from, status });
     await answer.discard();
+    return undefined;
   } catch (error) {
     if (!(error instanceof AuthorizationFailure)) throw error;
+    session.logger.debug("failed to mount from repository, not authorized", { from });
+    return undefined;
   }
-  session.logger.debug("failed to mount from repository, not authorized", { from });
-  return undefined;
 }
 
 /** Where to send it: a path, or a whole URL, perhaps of another host. */

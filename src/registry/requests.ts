@@ -1,11 +1,11 @@
 import { posix } from "node:path";
 import type { Logger } from "../lib/log.ts";
-import { BunkerdError, isError } from "../model/errors.ts";
+import { BunkerdError, isError, quote } from "../model/errors.ts";
 import { Authorizer } from "./authorizer.ts";
 import { dial } from "./dial.ts";
 import { dockerCredentials } from "./docker-config.ts";
 import { registryWords } from "./error-bodies.ts";
-import { exchange, type HttpAnswer, type RequestBody } from "./exchange.ts";
+import { exchange, type HttpAnswer, isHome, type RequestBody } from "./exchange.ts";
 import { abortError, shownUrl, statusLine, TransportFailure, type Trial } from "./failures.ts";
 import { isMirror, type RegistryHost, registryHosts } from "./hosts.ts";
 import { FIRST_DELAY_MS, MAX_ATTEMPTS, MAX_DELAY_MS, MAX_SERVER_ERRORS, MAX_SILENCES } from "./limits.ts";
@@ -39,8 +39,10 @@ export interface ApiRequest {
 }
 
 export interface ApiAnswer extends HttpAnswer {
-  /** `HEAD https://…`, as messages show it. */
+  /** `HEAD https://…`, as messages show it: where it came from in the end. */
   readonly shown: string;
+  /** The same of where it was asked for. */
+  readonly asked: string;
   readonly isPlain: boolean;
 }
 
@@ -141,12 +143,19 @@ export class Session {
     this.logger.debug("do request", { request: shown, host: host.host });
     try {
       if (isTrusted) await this.#reach(host, signal);
-      const answer = await exchange({ method, url, headers, body, tls, decodes, signal, dump });
+      const elsewhere = { host, tls, scopes: [], isElsewhere: true };
+      const authorizeElsewhere = isTrusted
+        ? (next: URL) => withSignal(this.#authorizer.authorize({ ...elsewhere, url: next }), signal)
+        : undefined;
+      const answer = await exchange({
+        ...{ method, url, headers, body, tls, decodes, signal, dump },
+        authorizeElsewhere,
+      });
       this.logger.debug("fetch response received", { request: shown, status: answer.response.status });
       const isPlain = url.protocol === "http:";
       return {
-        answer: { ...answer, shown: `${method} ${shownUrl(answer.url)}`, isPlain },
-        access: { ...access, sent },
+        answer: { ...answer, shown: `${method} ${shownUrl(answer.url)}`, asked: shown, isPlain },
+        access: isHome(answer.url, url) ? { ...access, sent } : { ...elsewhere, url: answer.url },
       };
     } catch (error) {
       if (!(error instanceof TransportFailure)) throw error;
@@ -185,7 +194,7 @@ export class Session {
     const all = new Headers();
     if (isTrusted) {
       for (const [name, value] of Object.entries(this.options.headers ?? {})) {
-        for (const item of typeof value === "string" ? [value] : value) all.append(name, item);
+        for (const item of typeof value === "string" ? [value] : value) append(all, name, item);
       }
       for (const [name, value] of host.headers) all.append(name, value);
     }
@@ -213,6 +222,15 @@ export class Session {
     if (!host.fallsBack || url.protocol !== "https:" || (kind !== "no-tls" && !isClosed)) return false;
     this.#plain.add(host.host);
     return true;
+  }
+}
+
+/** @throws InvalidArgument on what is no header, without its value, which may be a secret */
+function append(headers: Headers, name: string, value: string): void {
+  try {
+    headers.append(name, value);
+  } catch {
+    throw new BunkerdError("InvalidArgument", `header ${quote(name)} of the client's: no header of HTTP`);
   }
 }
 
@@ -249,8 +267,14 @@ async function pause(delayMs: number, signal: AbortSignal | undefined): Promise<
 }
 
 function delayOf(retryAfter: string | null, attempt: number): number {
-  const seconds = retryAfter === null ? Number.NaN : Number(retryAfter);
-  return seconds >= 0 ? seconds * 1000 : FIRST_DELAY_MS * 2 ** attempt;
+  const delayMs = retryAfter === null ? Number.NaN : retryAfterMs(retryAfter.trim());
+  return delayMs >= 0 ? delayMs : FIRST_DELAY_MS * 2 ** attempt;
+}
+
+/** Seconds, or a date (RFC 9110 §10.2.3) that may have passed; NaN for neither. */
+function retryAfterMs(text: string): number {
+  if (/^\d+$/.test(text)) return Number(text) * 1000;
+  return Math.max(Date.parse(text) - Date.now(), 0);
 }
 
 /** `unexpected status from HEAD request to …: 500 Internal Server Error: unknown: …`; reads the body's beginning. */
@@ -262,12 +286,13 @@ export async function unexpectedStatus({ shown, response, discard }: ApiAnswer):
   return new BunkerdError("Unknown", words === "" ? what : `${what}: ${words}`);
 }
 
-export function trialOf({ shown, response }: ApiAnswer, { origin }: RegistryHost): Trial {
-  return { request: shown, outcome: statusLine(response), origin };
+export function trialOf({ shown, asked, url, response }: ApiAnswer, { origin }: RegistryHost): Trial {
+  const request = shown === asked ? shown : `${asked} redirected to ${shownUrl(url)}`;
+  return { request, outcome: statusLine(response), origin };
 }
 
 /** The trial that a host failed without an answer. What is no fault of the host is thrown. */
-export function failedTrial(error: unknown, shown: string, { origin }: RegistryHost): Trial {
+export function failedTrial(error: unknown, shown: string, { origin }: Pick<RegistryHost, "origin">): Trial {
   if (error instanceof TransportFailure) {
     const { message } = error.cause instanceof TransportFailure ? error.cause : error;
     return { request: shown, outcome: message, origin };

@@ -164,7 +164,9 @@ async function describe(
   const { name, reference } = repository;
   await head.discard();
   const headers = head.response.headers;
-  const length = headers.get("content-length");
+  // Of a coded body it is not the manifest's length.
+  const isCoded = (headers.get("content-encoding") ?? "identity") !== "identity";
+  const length = isCoded ? null : headers.get("content-length");
   let [size, digest, mediaType] = [length === null ? -1 : Number(length), name.digest, mediaTypeOf(headers)];
   const header = headers.get("docker-content-digest") ?? "";
   if (digest === "" && header !== "" && size >= 0) {
@@ -176,7 +178,7 @@ async function describe(
   }
   if (digest === "" || !(size >= 0)) {
     const read = await readManifest(repository, { ...request, method: "GET" });
-    if (digest === "" && read.mediaType === MediaType.dockerSchema1) throw schema1();
+    if (digest === "" && read.mediaType === MediaType.dockerSchema1) throw schema1(trial);
     mediaType = read.mediaType;
     size = read.size;
     if (digest === "") digest = read.digest;
@@ -184,7 +186,7 @@ async function describe(
       throw fail("DataLoss", `${reference}: ${trial.request} answers content of ${read.digest}`);
     }
   }
-  if (mediaType === MediaType.dockerSchema1) throw schema1();
+  if (mediaType === MediaType.dockerSchema1) throw schema1(trial);
   if (size > MAX_MANIFEST_BYTES) {
     const subject = `rejecting ${size} byte manifest for ${reference}`;
     return { rank: 4, error: fail("NotFound", subject), trial };
@@ -192,13 +194,11 @@ async function describe(
   return { descriptor: { mediaType, digest, size } };
 }
 
-function schema1(): BunkerdError {
+function schema1(trial: Trial): unknown {
   const { dockerSchema1, dockerManifest, ociManifest } = MediaType;
   const what = `media type "${dockerSchema1}" is no longer supported since containerd v2.0`;
-  return new BunkerdError(
-    "Unimplemented",
-    `not implemented: ${what}, please rebuild the image as "${dockerManifest}" or "${ociManifest}"`,
-  );
+  const advice = `please rebuild the image as "${dockerManifest}" or "${ociManifest}"`;
+  return afterTrials([trial], new BunkerdError("Unimplemented", `not implemented: ${what}, ${advice}`));
 }
 
 /** Some say `text/plain` of everything, and mean schema 1. */

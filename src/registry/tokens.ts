@@ -125,7 +125,7 @@ function parseToken(text: string, url: URL): Token {
     throw new BunkerdError("Unknown", `unable to decode token response of ${shownUrl(url)}`);
   }
   const value = [document["access_token"], document["token"]].find(
-    (item) => typeof item === "string" && item !== "" && !/[\r\n\0]/.test(item),
+    (item) => typeof item === "string" && /^[\x21-\x7e]+$/.test(item),
   );
   if (typeof value !== "string") {
     const what = `authorization server did not include a token in the response: ${shownUrl(url)}`;

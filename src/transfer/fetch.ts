@@ -1,6 +1,6 @@
 import { failpoint } from "../lib/failpoint.ts";
 import type { ContentStore, ContentWriter } from "../model/content.ts";
-import { BunkerdError, fail, isError, within } from "../model/errors.ts";
+import { BunkerdError, fail, isError, quote, within } from "../model/errors.ts";
 import { MediaType } from "../model/media-types.ts";
 import type { OciDescriptor } from "../model/oci.ts";
 import type { Fetcher } from "../model/remotes.ts";
@@ -25,6 +25,7 @@ export async function fetchBlob(
   const { mediaType, digest, size, data } = descriptor;
   if (mediaType === MediaType.dockerSchema1) throw new BunkerdError("Unknown", `${mediaType} not supported`);
   const ref = refKeyOf(descriptor);
+  const origins = new Set<string>();
   try {
     const totalBytes = BigInt(size);
     const writer = await openWriter(content, scope, { ref, totalBytes, expected: digest, mediaType });
@@ -43,7 +44,10 @@ export async function fetchBlob(
         const pieces =
           inline?.length === size
             ? [inline.subarray(from)]
-            : fetcher.fetch(descriptor, { offsetBytes: from, verify: false, signal });
+            : fetcher.fetch(descriptor, {
+                ...{ offsetBytes: from, verify: false, signal },
+                onOrigin: (origin) => origins.add(origin),
+              });
         await writePieces(writer, scope, pieces, from, onBytes, digest);
       }
       failpoint("transfer.fetched");
@@ -52,8 +56,9 @@ export async function fetchBlob(
     } catch (error) {
       // What went wrong first is what is told.
       await writer.close().catch(() => undefined);
-      if (isError(error, "FailedPrecondition")) await forget(content, scope, ref);
-      throw error;
+      if (!isError(error, "FailedPrecondition")) throw error;
+      await forget(content, scope, ref);
+      throw within(`failed commit on ref ${quote(ref)}${fromWhere(origins)}`, error);
     } finally {
       await writer.close();
     }
@@ -61,6 +66,11 @@ export async function fetchBlob(
     if (isError(error, "AlreadyExists")) return false;
     throw error;
   }
+}
+
+/** Who sent what is wrong. */
+function fromWhere(origins: ReadonlySet<string>): string {
+  return origins.size === 0 ? "" : ` from ${[...origins].join(", ")}`;
 }
 
 async function writePieces(

@@ -173,6 +173,7 @@ test("something else than was promised is refused, and not kept", async () => {
   const { code, stderr } = await pull(daemon);
   expect(code).toBe(1);
   expect(stderr).toContain(digestAt(1));
+  expect(stderr).toContain(`failed commit on ref "layer-${digestAt(1)}" from GET http://${proxy.host}/v2/`);
   expect(Object.keys(await ingestsOf(daemon))).not.toContain(`layer-${digestAt(1)}`);
   proxy.change(digestAt(1), undefined);
   expect(await pull(daemon)).toMatchObject({ code: 0, stderr: "" });

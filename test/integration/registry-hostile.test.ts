@@ -1,18 +1,17 @@
 /** Registries that lie, stall, flood and send elsewhere: made here, on loopback. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { silentLogger } from "../../src/lib/log.ts";
 import type { OciDescriptor } from "../../src/model/oci.ts";
 import { createResolver, type ResolverOptions } from "../../src/registry/resolver.ts";
+import { failureOf, oddServers, read } from "../support/odd-servers.ts";
 import { digestOf } from "../support/tar.ts";
 
-const stops: (() => unknown)[] = [];
-afterAll(async () => {
-  for (const stop of stops) await stop();
-});
+const { serve, serveRaw, stop } = oddServers();
+afterAll(stop);
 
 const LAYER = "application/vnd.oci.image.layer.v1.tar";
 const MANIFEST = "application/vnd.oci.image.manifest.v1+json";
@@ -21,42 +20,6 @@ const layer: OciDescriptor = { mediaType: LAYER, digest: digestOf(blob), size: b
 
 const resolverOf = (options: Partial<ResolverOptions> = {}) =>
   createResolver({ logger: silentLogger, defaultScheme: "http", ...options });
-
-/** Answers by a function; `host` is `127.0.0.1:port`. */
-function serve(handle: (request: Request, url: URL) => Response | Promise<Response>): {
-  readonly host: string;
-} {
-  const server = Bun.serve({
-    port: 0,
-    hostname: "127.0.0.1",
-    fetch: async (request) => await handle(request, new URL(request.url)),
-  });
-  stops.push(async () => await server.stop(true));
-  return { host: `127.0.0.1:${server.port}` };
-}
-
-/** Answers each request with what `talk` writes to the socket. */
-async function serveRaw(
-  talk: (socket: Socket) => void,
-  onRequest: (head: string) => void = () => undefined,
-): Promise<{ readonly host: string; readonly open: Set<Socket> }> {
-  const open = new Set<Socket>();
-  const server: Server = createServer((socket) => {
-    open.add(socket);
-    socket.on("error", () => undefined);
-    socket.on("close", () => open.delete(socket));
-    socket.on("data", (data: Buffer) => {
-      onRequest(data.toString());
-      if (data.includes("\r\n\r\n")) talk(socket);
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  stops.push(() => {
-    for (const socket of open) socket.destroy();
-    server.close();
-  });
-  return { host: `127.0.0.1:${(server.address() as { port: number }).port}`, open };
-}
 
 /** Writes without end, as fast as the reader takes it; answers how much. */
 function flood(socket: Socket, piece: string): { readonly sent: () => number } {
@@ -69,20 +32,6 @@ function flood(socket: Socket, piece: string): { readonly sent: () => number } {
   };
   write();
   return { sent: () => sent };
-}
-
-async function failureOf(
-  work: Promise<unknown>,
-): Promise<{ readonly code: string; readonly message: string }> {
-  return await work.then(
-    () => ({ code: "OK", message: "" }),
-    (error: Error & { code: string }) => ({ code: error.code, message: error.message }),
-  );
-}
-
-async function read(pieces: AsyncIterable<Uint8Array>, into: Uint8Array[] = []): Promise<Buffer> {
-  for await (const piece of pieces) into.push(piece);
-  return Buffer.concat(into);
 }
 
 const fetchLayer = async (

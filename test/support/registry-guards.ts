@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { output } from "./processes.ts";
 
-/** Makes `ca.pem` and, by it, certificates and keys of `server` (127.0.0.1) and `client` in the folder; the folder. */
+/** Makes `ca.pem` and, by it, certificates and keys of `server` (127.0.0.1, name.invalid) and `client` in the folder; the folder. */
 export async function makeCertificates(at: string): Promise<string> {
   mkdirSync(at, { recursive: true });
   const openssl = async (...args: string[]) => await output(["openssl", ...args], { cwd: at });
@@ -26,7 +26,7 @@ export async function makeCertificates(at: string): Promise<string> {
     "/CN=test authority",
   );
   for (const [name, extension] of [
-    ["server", "subjectAltName=IP:127.0.0.1"],
+    ["server", "subjectAltName=IP:127.0.0.1,DNS:name.invalid"],
     ["client", "extendedKeyUsage=clientAuth"],
   ]) {
     writeFileSync(join(at, `${name}.ext`), `${extension}\n`);
