@@ -3,7 +3,8 @@
  * temporary folder of its own.
  *
  * `BUNKERD_BIN` names another bunkerd than `dist/bunkerd` ("bun src/main.ts"); `BUNKERD_TEST_DAEMONS` restricts the
- * daemons that shared test bodies run on ("containerd-2.1").
+ * daemons that shared test bodies run on ("containerd-2.1"); `BUNKERD_TEST_CONTAINERD` is a folder with the programs of another
+ * containerd than Debian's 2.1, such as one of its next release.
  */
 import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -101,6 +102,8 @@ const SUITES: Readonly<Record<Version, Suite>> = { "2.1": "sid", "1.6": "bookwor
 
 /** A program of Debian's containerd package: `containerd`, `ctr`, `containerd-shim-runc-v2`. */
 export async function containerdProgram(version: Version, name: string): Promise<string> {
+  const another = process.env["BUNKERD_TEST_CONTAINERD"];
+  if (version === "2.1" && another !== undefined) return join(another, name);
   return join(await debianPackage(SUITES[version], "containerd"), "usr/bin", name);
 }
 

@@ -14,7 +14,7 @@ import { type Cri, scopeOf } from "../cri.ts";
 import type { LocalImage } from "../images/local-images.ts";
 import { imageVolumesPath } from "../paths.ts";
 import { ignoringNotFound, snapshotterOf } from "../records.ts";
-import { pathInRoot } from "./root-path.ts";
+import { pathWithinRoot } from "./root-path.ts";
 
 /** What the kubelet knows the failure by (`cri-api/pkg/errors`). */
 const FAILURE = "failed to mount image volume: ImageVolumeMountFailed";
@@ -129,10 +129,10 @@ function volatile(mount: SnapshotMount): SnapshotMount {
 
 /** @throws Unknown if it is no folder of the image */
 function subPath(target: string, path: string): string {
-  const failure = `failed to ensure image subpath ${quote(path)} in ${target}`;
+  const failure = `failed to ensure image subpath ${quote(path)} in ${quote(target)}`;
   let found: string;
   try {
-    found = pathInRoot(target, path);
+    found = pathWithinRoot(target, path);
   } catch (error) {
     throw within(failure, error);
   }

@@ -1,5 +1,6 @@
 import { lstatSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { BunkerdError } from "../../model/errors.ts";
 import { assertFewLinks, components } from "../spec/paths.ts";
 import { systemError } from "../system-errors.ts";
 
@@ -9,12 +10,25 @@ import { systemError } from "../system-errors.ts";
  * or copied needs a path. To read a file of a tree that may change, `spec/root-files.ts` opens it on the way. @throws Unknown
  */
 export function pathInRoot(root: string, path: string): string {
+  return resolvedPath(root, path, () => undefined);
+}
+
+/** The same of what may not lead out: neither by itself nor by a link, absolute ones included. @throws Unknown in the words of Go's os.Root */
+export function pathWithinRoot(root: string, path: string): string {
+  const refuse = () => {
+    throw new BunkerdError("Unknown", `openat ${path}: path escapes from parent`);
+  };
+  if (path.startsWith("/")) refuse();
+  return resolvedPath(root, path, refuse);
+}
+
+function resolvedPath(root: string, path: string, onEscape: () => void): string {
   const pending = components(path);
   const resolved: string[] = [];
   let links = 0;
   for (let name = pending.shift(); name !== undefined; name = pending.shift()) {
     if (name === "..") {
-      resolved.pop();
+      if (resolved.pop() === undefined) onEscape();
       continue;
     }
     const target = linkTarget(join(root, ...resolved, name));
@@ -23,7 +37,10 @@ export function pathInRoot(root: string, path: string): string {
       continue;
     }
     assertFewLinks(++links, path);
-    if (target.startsWith("/")) resolved.length = 0;
+    if (target.startsWith("/")) {
+      onEscape();
+      resolved.length = 0;
+    }
     pending.unshift(...components(target));
   }
   return join(root, ...resolved);

@@ -25,7 +25,7 @@ export async function podSandboxStats(cri: Cri, id: string): Promise<PodSandboxS
   const stats = await statsOfSandbox(cri, sandbox);
   if (stats !== undefined) return stats;
   const reason = `failed to get pod sandbox stats since sandbox container "${sandbox.id}" is not in ready state`;
-  throw new BunkerdError("Unavailable", `${reason}: unavailable`);
+  throw new BunkerdError("Unavailable", `failed to decode pod sandbox metrics ${id}: ${reason}: unavailable`);
 }
 
 /** Of all that match and are ready. */

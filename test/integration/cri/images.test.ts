@@ -85,17 +85,25 @@ async function walk(kind: DaemonKind): Promise<unknown> {
     return found === undefined ? "none" : toJson(ImageSchema, found);
   };
 
+  told["by ten at once"] = await Promise.all(Array.from({ length: 10 }, () => pull(`${HOST}/one:1`)));
   told["pulled"] = await pull(`${HOST}/one:1`);
   told["again"] = await pull(`${HOST}/one:1`);
   told["without a tag"] = await pull(`${HOST}/two`);
   told["two tags"] = [await pull(`${HOST}/same:a`), await pull(`${HOST}/same:b`)];
   told["list"] = await list();
   const id = told["pulled"] as string;
+  const { image: one } = await images.imageStatus({ image: { image: id } });
+  const digest = one?.repoDigests[0]?.split("@")[1] ?? "";
+  told["by digest, of a tag that is not"] = await pull(`${HOST}/one:9@${digest}`);
   told["by"] = {
     name: await status(`${HOST}/one:1`),
     id: await status(id),
     shortId: await status(id.slice(7, 19)),
     nothing: await status(`${HOST}/one:2`),
+    digest: await status(`${HOST}/one@${digest}`),
+    digestOfAnother: await status(`${HOST}/two@${digest}`),
+    digestAlone: await status(digest),
+    capitals: await status(id.toUpperCase()),
   };
   const records = await ctr("2.1", cri.daemon, "-n", "k8s.io", "images", "ls");
   told["records"] = records.stdout.replaceAll(/ +/g, " ").split("\n").sort();
@@ -114,6 +122,8 @@ async function walk(kind: DaemonKind): Promise<unknown> {
   for (const name of [`${HOST}/same:a`, id.slice(7), locked, "nothing:here"])
     await images.removeImage({ image: { image: name } });
   told["removed"] = await list();
+  await images.removeImage({ image: { image: `${HOST}/one@${digest}` } });
+  told["removed by its digest"] = [await list(), await status(`${HOST}/one:1`)];
   const { imageFilesystems } = await images.imageFsInfo({});
   told["filesystems"] = imageFilesystems.map(({ fsId }) => fsId?.mountpoint.replace(cri.daemon.folder, ""));
   // containerd counts every ten seconds, and has not yet.

@@ -1,16 +1,20 @@
 /** The same requests to containerd 2.1's CRI and to ours: answers, codes, messages and what is kept of pods and containers are equal. */
 import { toJson } from "@bufbuild/protobuf";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import { Events } from "#gen/containerd/services/events/v1/events_pb.ts";
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
 import {
+  type ContainerEventResponse,
+  ContainerEventType,
   ContainerState,
   NamespaceMode,
   PodSandboxConfigSchema,
   PodSandboxState,
   Signal,
 } from "#gen/runtime/v1/api_pb.ts";
-import { exited, podConfig, runContainer, script } from "../../support/cri.ts";
+import { until } from "../../support/containers.ts";
+import { exited, logOf, podConfig, runContainer, script } from "../../support/cri.ts";
 import { compareCri, pod, type Scene } from "../../support/cri-comparison.ts";
 import { inNamespace } from "../../support/grpc.ts";
 
@@ -276,6 +280,105 @@ same("one that takes too much memory", /OOMKilled/, async (scene) => {
   }
 });
 
+same("the files that a container shares with its pod", /127.0.0.1.*ndots:2/, async (scene) => {
+  const files = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/proc/self/mountinfo"];
+  const texts: string[] = [];
+  for (const name of ["a", "host"]) {
+    const { id: podSandboxId, config } = pod(scene, name);
+    const container = script(`files-${name}`, "while true; do sleep 0.1; done");
+    const containerId = await runContainer(scene, podSandboxId, config, container);
+    const { stdout } = await scene.runtime.execSync({ containerId, cmd: ["cat", ...files] });
+    // Of a mount: its place and options; ids and sources are the machine's.
+    texts.push(
+      Buffer.from(stdout)
+        .toString()
+        .replaceAll(/^\d+ \d+ \d+:\d+ \S+ (.*) - (\S+) .*$/gm, "$1 $2"),
+    );
+    await scene.runtime.removeContainer({ containerId });
+  }
+  return texts;
+});
+same(
+  "a stop whose client has left kills nobody; the next one does",
+  /"state":1.*"state":2/,
+  async (scene) => {
+    const { id: podSandboxId, config } = pod(scene, "a");
+    const deaf = script("deaf", "trap '' TERM; echo ready; while true; do sleep 0.1; done");
+    const containerId = await runContainer(scene, podSandboxId, config, deaf);
+    await until("it is deaf", () => logOf(config, deaf).includes("ready"));
+    const leaving = scene.runtime.stopContainer({ containerId, timeout: 1n }, { timeoutMs: 300 });
+    const left = await leaving.then(
+      () => "stopped",
+      () => "left",
+    );
+    const { status: runs } = await scene.runtime.containerStatus({ containerId });
+    const stopping = scene.runtime.stopContainer({ containerId, timeout: 100n });
+    await scene.runtime.stopContainer({ containerId, timeout: 0n });
+    await stopping;
+    return [left, runs, (await scene.runtime.containerStatus({ containerId })).status];
+  },
+);
+same("what is told of a pod's life, to the last field", /"containerEventType":3/, async (scene) => {
+  const left = new AbortController();
+  const heard: ContainerEventResponse[] = [];
+  const listening = (async () => {
+    for await (const event of scene.runtime.getContainerEvents({}, { signal: left.signal }))
+      heard.push(event);
+  })().catch(() => undefined);
+  const config = podConfig(scene.daemon, LABELS);
+  const { podSandboxId } = await scene.runtime.runPodSandbox({ config });
+  const containerId = await runContainer(scene, podSandboxId, config, script("four", "exit 4", LABELS));
+  const told = (id: string, kind: ContainerEventType) =>
+    until(`${kind} of ${id}`, () =>
+      heard.some((event) => event.containerId === id && event.containerEventType === kind),
+    );
+  await told(containerId, ContainerEventType.CONTAINER_STOPPED_EVENT);
+  await scene.runtime.removeContainer({ containerId });
+  await scene.runtime.stopPodSandbox({ podSandboxId });
+  await told(podSandboxId, ContainerEventType.CONTAINER_STOPPED_EVENT);
+  await scene.runtime.removePodSandbox({ podSandboxId });
+  await told(podSandboxId, ContainerEventType.CONTAINER_DELETED_EVENT);
+  left.abort();
+  await listening;
+  return heard
+    .filter(({ containerId: id }) => id === podSandboxId || id === containerId)
+    .map(({ createdAt, podSandboxStatus, ...event }) => ({
+      ...event,
+      // Of a pod that has ended containerd says a time before all others.
+      podSandboxStatus: podSandboxStatus && { ...podSandboxStatus, createdAt: "" },
+    }));
+});
+same("what is published of a pod's life", /"\/tasks\/exit/, async (scene) => {
+  const left = new AbortController();
+  const heard: string[] = [];
+  const filters = ["namespace==k8s.io"];
+  const events = scene.client(Events).subscribe({ filters }, { signal: left.signal });
+  const listening = (async () => {
+    for await (const { topic, event } of events) heard.push(`${topic} ${event?.typeUrl}`);
+  })().catch(() => undefined);
+  // Nobody says when a subscription has begun: the first that is heard does.
+  const { id: probe } = pod(scene, "a");
+  const store = scene.client(Containers);
+  await until("events are heard", async () => {
+    const mark = { id: probe, labels: { heard: String(heard.length) } };
+    await store.update({ container: mark, updateMask: { paths: ["labels.heard"] } }, inNamespace("k8s.io"));
+    return heard.length > 0;
+  });
+  const config = podConfig(scene.daemon);
+  const { podSandboxId } = await scene.runtime.runPodSandbox({ config });
+  const containerId = await runContainer(scene, podSandboxId, config, script("x", "sleep 1000"));
+  await scene.runtime.execSync({ containerId, cmd: ["/bin/sh", "-c", "exit 1"] });
+  await scene.runtime.stopContainer({ containerId, timeout: 0n });
+  await scene.runtime.removeContainer({ containerId });
+  await scene.runtime.removePodSandbox({ podSandboxId });
+  const count = (topic: string) => heard.filter((line) => line.startsWith(`${topic} `)).length;
+  await until("the last are heard", () => count("/containers/delete") === 2 && count("/tasks/delete") > 0);
+  left.abort();
+  await listening;
+  // A shim's come when they come.
+  return [...new Set(heard)].filter((line) => !line.startsWith("/containers/update")).sort();
+});
+
 same("a pod is stopped with its containers", /"state":1/, async (scene) => {
   const { id: podSandboxId, config } = pod(scene, "a");
   const containerId = await runContainer(scene, podSandboxId, config, script("long", "sleep 1000"));
@@ -285,6 +388,9 @@ same("a pod is stopped with its containers", /"state":1/, async (scene) => {
     await scene.runtime.containerStatus({ containerId }),
   ];
 });
+same("nor is anything told of its use of the machine", /failed to decode pod sandbox metrics/, (scene) =>
+  scene.runtime.podSandboxStats({ podSandboxId: pod(scene, "a").id }),
+);
 ours("no container is made in it any more", /is not running/, (scene) => {
   const { id: podSandboxId, config: sandboxConfig } = pod(scene, "a");
   return scene.runtime.createContainer({ podSandboxId, sandboxConfig, config: script("late", "true") });

@@ -269,6 +269,8 @@ const OWN_WORDS: Named<RegExp> = {
   "mounting NUL": /invalid argument/,
   "mounting an image that is not": /ImageVolumeMountFailed.*not found/,
   "mounting an image to write": /readonly must be true/,
+  "mounting an image's folder above":
+    /failed to ensure image subpath .* in .*: openat \.\.\/\S+: path escapes from parent/,
   "mounting an image's absent folder": /no such file or directory/,
   "mounting an image's file": /only directory subpath is supported/,
   "mounting below an image's file": /not a directory/,
