@@ -180,7 +180,8 @@ export interface ListenerConfig extends SocketConfig {
 export interface TcpConfig {
   /** `host:port`, empty: does not listen. */
   readonly address: string;
-  readonly tls: boolean;
+  /** Paths of PEM files; an empty `cert` with an empty `ca` is a port without TLS. */
+  readonly tls: { readonly cert: string; readonly key: string; readonly ca: string };
   readonly maxReceiveBytes: number;
   readonly maxSendBytes: number;
 }
@@ -221,7 +222,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     disabledPlugins,
     requiredPlugins: root.required_plugins,
     grpc: { address: grpc.address, uid: grpc.uid, gid: grpc.gid, ...sizes(grpc) },
-    grpcTcp: { address: tcp.address, tls: tcp.tls_cert !== "" || tcp.tls_ca !== "", ...sizes(tcp) },
+    grpcTcp: { address: tcp.address, tls: tlsPaths(tcp), ...sizes(tcp) },
     ttrpc: plugin("io.containerd.server.v1.ttrpc", TTRPC),
     debug: plugin("io.containerd.server.v1.debug", DEBUG),
     metrics: {
@@ -260,6 +261,10 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
 }
 
 type ReadPlugin = <F extends Field>(id: string, field: F) => ValueOf<F>;
+
+function tlsPaths(tcp: ValueOf<typeof GRPC_TCP>): TcpConfig["tls"] {
+  return { cert: tcp.tls_cert, key: tcp.tls_key, ca: tcp.tls_ca };
+}
 
 function criConfig(
   plugin: ReadPlugin,

@@ -117,10 +117,10 @@ const messages = {
 export const GRPC = table({ address: string(DEFAULT_ADDRESS), ...owner, ...messages });
 export const GRPC_TCP = table({
   address: string(),
-  tls_ca: unbuilt("TLS", string()),
-  tls_cert: unbuilt("TLS", string()),
-  tls_key: unbuilt("TLS", string()),
-  tls_common_name: unbuilt("TLS", string()),
+  tls_ca: string(),
+  tls_cert: string(),
+  tls_key: string(),
+  tls_common_name: unbuilt("Windows' certificate store", string()),
   ...messages,
 });
 export const TTRPC = table({ address: string(`${DEFAULT_ADDRESS}.ttrpc`), ...owner });

@@ -1,10 +1,11 @@
+import { readFileSync } from "node:fs";
 import type { Config } from "../config/config.ts";
 import { Endpoint, parseTcpAddress } from "../http/endpoint.ts";
 import type { DaemonMetrics } from "../http/metrics.ts";
 import { debugPages, metricsPages } from "../http/pages.ts";
 import type { Logger } from "../lib/log.ts";
-import { BunkerdError } from "../model/errors.ts";
-import type { ListenAddress } from "../transport/listen.ts";
+import { BunkerdError, messageOf } from "../model/errors.ts";
+import type { ListenAddress, TlsFiles } from "../transport/listen.ts";
 import { Listener } from "../transport/listener.ts";
 import type { ServiceBinding, TransportOptions } from "../transport/registry.ts";
 import type { UnixAddress } from "../transport/socket-path.ts";
@@ -85,11 +86,29 @@ async function startTcp(
   const { parts, config } = dependencies;
   const { address, tls } = config.grpcTcp;
   if (address === "") return undefined;
-  // Whoever asked for TLS must not get a port that anybody can use.
-  if (tls) throw new BunkerdError("Unimplemented", `grpc-tcp ${address}: TLS is not built yet`);
+  const where = { ...parseTcpAddress(address), tls: tlsOf(address, tls) };
   return await parts.start(server("grpc-tcp", address), {}, () =>
-    started(createListener(parseTcpAddress(address), config.grpcTcp, dependencies)),
+    started(createListener(where, config.grpcTcp, dependencies)),
   );
+}
+
+/**
+ * containerd's `plugins/server/grpc/plugin.go`; but an authority without a certificate, which is a port without TLS there, is an error.
+ * @throws InvalidArgument naming the address and the file
+ */
+function tlsOf(address: string, { cert, key, ca }: Config["grpcTcp"]["tls"]): TlsFiles | undefined {
+  if (cert === "" && key === "" && ca === "") return undefined;
+  const invalid = (what: string) => new BunkerdError("InvalidArgument", `grpc-tcp ${address}: ${what}`);
+  if (cert === "" || key === "") throw invalid("TLS needs both tls_cert and tls_key");
+  const read = (setting: string, path: string): string => {
+    try {
+      return readFileSync(path, "utf8");
+    } catch (error) {
+      throw invalid(`${setting}: ${messageOf(error)}`);
+    }
+  };
+  const files = { cert: read("tls_cert", cert), key: read("tls_key", key) };
+  return ca === "" ? files : { ...files, ca: read("tls_ca", ca) };
 }
 
 async function startUnix(

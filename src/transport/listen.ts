@@ -4,10 +4,18 @@ import { fail, messageOf } from "../model/errors.ts";
 import { ACCEPT_BACKLOG } from "./limits.ts";
 import { prepareSocket, publishSocket, type UnixAddress } from "./socket-path.ts";
 
+/** PEM texts. With `ca`, who connects must show a certificate of one of its authorities. */
+export interface TlsFiles {
+  readonly cert: string;
+  readonly key: string;
+  readonly ca?: string;
+}
+
 export interface TcpAddress {
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
+  readonly tls?: TlsFiles | undefined;
 }
 
 export type ListenAddress = UnixAddress | TcpAddress;

@@ -1,14 +1,15 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server, type Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { fail, messageOf } from "../model/errors.ts";
 import { lazyConnectHandler } from "./connect/lazy.ts";
 import type { Http2Engine, Http2EngineFactory } from "./engine.ts";
 import { createGrpcHandler, type GrpcHandler } from "./grpc/handler.ts";
-
 import { Http1Server } from "./http1.ts";
 import { http2Engine } from "./http2/engine.ts";
 import { DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
-import { type ListenAddress, listen } from "./listen.ts";
+import { type ListenAddress, listen, type TlsFiles } from "./listen.ts";
 import type { TransportOptions } from "./registry.ts";
 import { sniff } from "./sniff.ts";
 import { removeSocket } from "./socket-path.ts";
@@ -56,7 +57,11 @@ export class Listener {
     this.#http1 = new Http1Server(this.#limits.http1IdleTimeoutMs, (request, response) =>
       http.handleHttp1(request, response),
     );
-    this.#server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accept(socket));
+    const tls = "path" in address ? undefined : address.tls;
+    this.#server =
+      tls === undefined
+        ? createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accept(socket))
+        : this.#createTlsServer(tls);
   }
 
   /** gRPC calls that have begun and not ended. */
@@ -91,9 +96,41 @@ export class Listener {
     await closed;
   }
 
-  #accept(socket: Socket): void {
+  /** @throws InvalidArgument on a key pair that is none */
+  #createTlsServer(tls: TlsFiles): Server {
+    const options = {
+      ...tls,
+      ...(tls.ca !== undefined && { requestCert: true, rejectUnauthorized: true }),
+      ...{ ALPNProtocols: ["h2", "http/1.1"], allowHalfOpen: true },
+    };
+    try {
+      return process
+        .getBuiltinModule("node:tls")
+        .createServer(options, (socket) => this.#accept(socket))
+        .on("connection", (socket: TLSSocket) => this.#awaitHandshake(socket))
+        .on("tlsClientError", (error) => this.#options.logger.debug("TLS handshake failed", { error }));
+    } catch (error) {
+      throw fail("InvalidArgument", `TLS certificate and key: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  /** Bun has no `handshakeTimeout`; and a connection that has not shaken hands yet is ours to close as any other. */
+  #awaitHandshake(socket: TLSSocket & { readonly secureConnecting?: boolean }): void {
+    this.#keep(socket);
+    const timer = setTimeout(() => {
+      if (socket.secureConnecting === true) socket.destroy();
+    }, this.#limits.sniffTimeoutMs);
+    socket.once("close", () => clearTimeout(timer));
+  }
+
+  #keep(socket: Socket): void {
+    if (this.#sockets.has(socket)) return;
     this.#sockets.add(socket);
     socket.once("close", () => this.#sockets.delete(socket));
+  }
+
+  #accept(socket: Socket): void {
+    this.#keep(socket);
     // A client that resets its connection is none of our errors; whoever has the socket sees it close.
     socket.on("error", (error) => this.#options.logger.trace("connection failed", { error }));
     sniff(socket, this.#limits.sniffTimeoutMs, {

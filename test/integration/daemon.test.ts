@@ -9,6 +9,7 @@ import { Client } from "../../src/client/client.ts";
 import { messageOf } from "../../src/model/errors.ts";
 import { bunkerdCommand, DATABASE } from "../support/daemons.ts";
 import { linesOf, removeFolder, run, start, temporaryFolder } from "../support/processes.ts";
+import { makeCertificates } from "../support/registry-guards.ts";
 
 const folders: string[] = [];
 const started: Bunkerd[] = [];
@@ -440,11 +441,38 @@ sampling_ratio = 0.5
     expect(readFileSync(`/proc/${daemon.pid}/oom_score_adj`, "utf8").trim()).toBe("321");
   });
 
-  test("TLS that is not built does not become a port without it", async () => {
+  test.each([
+    ['tcp_tls_cert = "/gone/c.pem"', "TLS needs both tls_cert and tls_key"],
+    ['tcp_tls_ca = "/gone/ca.pem"', "TLS needs both tls_cert and tls_key"],
+    ['tcp_tls_cert = "/gone/c.pem"\ntcp_tls_key = "/gone/c.key"', "tls_cert: ENOENT: no such file"],
+  ])("half of a TLS setting does not become a port without it: %s", async (setting, complaint) => {
     const port = await freePort();
-    const daemon = launch(`version = 2\n[grpc]\ntcp_address = "127.0.0.1:${port}"\ntcp_tls_cert = "/c.pem"`);
+    const daemon = launch(`version = 2\n[grpc]\ntcp_address = "127.0.0.1:${port}"\n${setting}`);
     expect(await daemon.exit()).toBe(1);
-    expect(daemon.lines.at(-1)).toContain("TLS is not built yet");
+    expect(daemon.lines.at(-1)).toContain(`grpc-tcp 127.0.0.1:${port}: ${complaint}`);
+  });
+
+  test("a TCP address serves the API by TLS to whom shows a certificate", async () => {
+    const port = await freePort();
+    const at = await makeCertificates(newFolder());
+    const [cert, key, ca] = ["server.pem", "server.key", "ca.pem"].map((name) => join(at, name));
+    const settings = `tcp_tls_cert = "${cert}"\ntcp_tls_key = "${key}"\ntcp_tls_ca = "${ca}"`;
+    await launch(`version = 2\n[grpc]\ntcp_address = "127.0.0.1:${port}"\n${settings}`).ready();
+    const url = `https://127.0.0.1:${port}/containerd.services.version.v1.Version/Version`;
+    const words = [
+      "curl",
+      "-sS",
+      "--cacert",
+      ca ?? "",
+      "-H",
+      "content-type: application/json",
+      "-d",
+      "{}",
+      url,
+    ];
+    const shown = ["--cert", join(at, "client.pem"), "--key", join(at, "client.key")];
+    expect((await run([...words, ...shown])).stdout).toStartWith('{"version":');
+    expect((await run(words)).code).not.toBe(0);
   });
 
   test("a TCP address serves the API", async () => {
