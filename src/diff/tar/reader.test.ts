@@ -95,6 +95,15 @@ describe("TarReader", () => {
     expect([header.name.length, header.linkName.length]).toEqual([300, 300]);
   });
 
+  test("GNU long names and links win over PAX, wherever they stand; a global header ends what stands before it", () => {
+    const entry = { name: "x", type: "2", link: "y", pax: { path: "pax", linkpath: "pax-link" } };
+    const { header } = one(gnuLong("L", "gnu"), gnuLong("K", "gnu-link"), entry);
+    expect([header.name, header.linkName]).toEqual(["gnu", "gnu-link"]);
+    const global = { name: "g", type: "g", data: "10 path=g\n" };
+    const own = one(gnuLong("L", "gnu"), gnuLong("K", "gnu-link"), global, { ...entry, pax: {} });
+    expect([own.header.name, own.header.linkName]).toEqual(["x", "y"]);
+  });
+
   test("sparse files: 0.0, 0.1, 1.0 and the old format", () => {
     const expected = "\0\0ab\0\0cd\0";
     const v00: [string, string][] = [

@@ -148,9 +148,10 @@ export class TarReader {
       if (this.#left === 0) this.#readRecord(Buffer.alloc(0));
       return;
     }
+    applyPaxRecords(header, this.#records);
+    // Go's archive/tar, that of the image's builders and scanners, lets them win over PAX: all must read the same name.
     if (this.#longName !== "") header.name = this.#longName;
     if (this.#longLink !== "") header.linkName = this.#longLink;
-    applyPaxRecords(header, this.#records);
     // Of old archives: the slash tells a directory.
     if (header.type === TarType.oldFile)
       header.type = header.name.endsWith("/") ? TarType.directory : TarType.file;
@@ -174,8 +175,9 @@ export class TarReader {
   #readRecord(body: Buffer): void {
     const header = this.#header;
     if (header === undefined) throw new Error("a record has a header");
-    // Global records are ignored, as containerd does.
-    if (header.type === TarType.pax) this.#records = parsePaxRecords(body, shown(header));
+    // Global records are ignored, as containerd does, and with them what stands before: to Go they are an entry.
+    if (header.type === TarType.paxGlobal) this.#forgetRecords();
+    else if (header.type === TarType.pax) this.#records = parsePaxRecords(body, shown(header));
     else if (header.type === TarType.gnuLongName) this.#longName = text(body, 0, body.length);
     else if (header.type === TarType.gnuLongLink) this.#longLink = text(body, 0, body.length);
     this.#pad();
@@ -232,6 +234,12 @@ export class TarReader {
     return chunk.subarray(piece.length);
   }
 
+  #forgetRecords(): void {
+    this.#records = NO_RECORDS;
+    this.#longName = "";
+    this.#longLink = "";
+  }
+
   /** Tells the sink of the entry, of which `stored` bytes follow. */
   #open(
     header: RawHeader,
@@ -247,9 +255,7 @@ export class TarReader {
     this.#left = stored;
     this.#padding = padding;
     this.#state = "data";
-    this.#records = NO_RECORDS;
-    this.#longName = "";
-    this.#longLink = "";
+    this.#forgetRecords();
     if (sparse !== undefined) header.sizeBytes = sparse.sizeBytes;
     this.#sink.entry(header);
     if (stored === 0) this.#endEntry();
