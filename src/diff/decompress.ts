@@ -1,7 +1,8 @@
-import { pipeline, Readable, type Transform } from "node:stream";
+import { pipeline, Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { fail, messageOf } from "../model/errors.ts";
 import { detectCompression } from "./media-types.ts";
+import { ZstdFrames } from "./zstd-frames.ts";
 
 /** Large pieces: each costs a turn of the loop and the waking of a thread. */
 const CHUNK_BYTES = 512 << 10;
@@ -44,9 +45,16 @@ async function* decompress(
   compression: "gzip" | "zstd",
 ): AsyncGenerator<Buffer> {
   const options = { chunkSize: CHUNK_BYTES, readableHighWaterMark: 2 * CHUNK_BYTES };
-  const stream: Transform = compression === "gzip" ? createGunzip(options) : createZstdDecompress(options);
+  const stream = compression === "gzip" ? createGunzip(options) : createZstdDecompress(options);
   let sourceFailure: unknown;
-  const source = Readable.from(watched(pieces, (error) => (sourceFailure ??= error)));
+  let readBytes = 0;
+  const whole = compression === "gzip" ? pieces : wholeFrames(pieces);
+  const source = Readable.from(
+    watched(whole, {
+      read: (bytes) => (readBytes += bytes),
+      failed: (error) => (sourceFailure ??= error),
+    }),
+  );
   // Whatever goes wrong destroys the stream, which the loop below then throws.
   pipeline(source, stream, () => undefined);
   try {
@@ -55,14 +63,29 @@ async function* decompress(
     if (sourceFailure !== undefined) throw sourceFailure;
     throw fail("Unknown", `decompress layer: ${compression}: ${messageOf(error)}`, { cause: error });
   }
+  // zlib takes zeros behind the data, and all that follows them, for padding.
+  if (compression === "gzip" && stream.bytesWritten < readBytes)
+    throw fail("Unknown", "decompress layer: gzip: invalid header");
+}
+
+async function* wholeFrames(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  const frames = new ZstdFrames();
+  for await (const piece of pieces) {
+    frames.push(piece);
+    yield piece;
+  }
+  frames.end();
 }
 
 async function* watched(
   pieces: AsyncIterable<Buffer>,
-  failed: (error: unknown) => void,
+  { read, failed }: { read: (bytes: number) => void; failed: (error: unknown) => void },
 ): AsyncGenerator<Buffer> {
   try {
-    yield* pieces;
+    for await (const piece of pieces) {
+      read(piece.length);
+      yield piece;
+    }
   } catch (error) {
     failed(error);
     throw error;
