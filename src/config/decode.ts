@@ -167,8 +167,9 @@ function scalarOf(raw: TomlValue, field: Field): string | number | boolean | rea
     case "float":
       return typeof raw === "bigint" ? Number(raw) : typeof raw === "number" ? raw : undefined;
     case "duration":
-      // Go reads an unquoted number's text, of which only 0 needs no unit.
-      return raw === 0n ? 0 : typeof raw === "string" ? parseDuration(raw) : undefined;
+      if (typeof raw === "bigint")
+        return raw === 0n || field.takesNanoseconds ? Number(raw) / 1e6 : undefined;
+      return typeof raw === "string" ? parseDuration(raw) : undefined;
     case "strings":
       return Array.isArray(raw) && raw.every((item) => typeof item === "string")
         ? (raw as string[])

@@ -237,6 +237,15 @@ describe("problems", () => {
     expect(problems[0]?.message).toContain(message);
   });
 
+  test("a duration without a unit is nanoseconds, as in containerd; where that keeps a text it is refused", () => {
+    const scheduler = '[plugins."io.containerd.gc.v1.scheduler"]\nstartup_delay = 250_000_000';
+    const { config, problems } = load(`version = 3\n${scheduler}`);
+    expect(problems).toEqual([]);
+    expect(config.gc.startupDelayMs).toBe(250);
+    const timeouts = "[timeouts]\n'io.containerd.timeout.shim.load' = 5";
+    expect(kinds(load(`version = 3\n${timeouts}`).problems)).toEqual(["type"]);
+  });
+
   test("a setting of an unbuilt part at its default is no problem", () => {
     expect(
       load(

@@ -1,13 +1,13 @@
 /** Keys of the NRI plugin: containerd's `internal/nri/config.go`. Read as `Config.nri`. */
-import { boolean, duration, string, strings, table } from "./schema.ts";
+import { boolean, durationOrNanoseconds, string, strings, table } from "./schema.ts";
 
 export const NRI = table({
   disable: boolean(),
   socket_path: string("/var/run/nri/nri.sock"),
   plugin_path: string("/opt/nri/plugins"),
   plugin_config_path: string("/etc/nri/conf.d"),
-  plugin_registration_timeout: duration(5000),
-  plugin_request_timeout: duration(2000),
+  plugin_registration_timeout: durationOrNanoseconds(5000),
+  plugin_request_timeout: durationOrNanoseconds(2000),
   disable_connections: boolean(),
   default_validator: table({
     enable: boolean(),

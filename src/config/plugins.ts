@@ -5,7 +5,7 @@ import { NRI } from "./nri.ts";
 import { PODS } from "./pods.ts";
 import {
   boolean,
-  duration,
+  durationOrNanoseconds,
   type Field,
   float,
   integer,
@@ -23,7 +23,7 @@ export const RUNTIME_TASK = table({
   platforms: strings([`linux/${process.arch === "x64" ? "amd64" : process.arch}`]),
   sched_core: boolean(),
 });
-export const RESTART = table({ interval: duration(10_000) });
+export const RESTART = table({ interval: durationOrNanoseconds(10_000) });
 export const SHIM_MANAGER = table({ env: strings(), socket_dir: string() });
 
 const snapshotter = (fields: Readonly<Record<string, Field>>): Field => unbuilt("snapshots", table(fields));
@@ -124,7 +124,7 @@ export const TRANSFER = table({
 export const IMAGE_VERIFIER = table({
   bin_dir: string("/opt/containerd/image-verifier/bin"),
   max_verifiers: integer(10),
-  per_verifier_timeout: duration(10_000),
+  per_verifier_timeout: durationOrNanoseconds(10_000),
 });
 
 const CONTENT: Readonly<Record<string, Field>> = {

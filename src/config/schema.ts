@@ -17,6 +17,8 @@ export type FieldType =
 export interface Field<T = unknown> {
   readonly type: FieldType;
   readonly default: T;
+  /** Of a duration: a number without a unit is nanoseconds. */
+  readonly takesNanoseconds?: true;
   /** Allowed texts of a string. */
   readonly values?: readonly string[];
   /** Bounds of a number. */
@@ -67,6 +69,11 @@ export function boolean(byDefault = false): Field<boolean> {
 /** A Go duration string; its value is milliseconds. */
 export function duration(byDefaultMs = 0): Field<number> {
   return { type: "duration", default: byDefaultMs };
+}
+
+/** The same where Go keeps a `time.Duration` and no text, so that a number is taken too: nanoseconds. */
+export function durationOrNanoseconds(byDefaultMs = 0): Field<number> {
+  return { ...duration(byDefaultMs), takesNanoseconds: true };
 }
 
 export function strings(byDefault: readonly string[] = []): Field<readonly string[]> {

@@ -2,6 +2,7 @@
 import {
   boolean,
   duration,
+  durationOrNanoseconds,
   type Field,
   float,
   integer,
@@ -136,8 +137,8 @@ export const GC_SCHEDULER = table({
   pause_threshold: float(0.02, 0),
   deletion_threshold: integer(0),
   mutation_threshold: integer(100),
-  schedule_delay: duration(0),
-  startup_delay: duration(100),
+  schedule_delay: durationOrNanoseconds(0),
+  startup_delay: durationOrNanoseconds(100),
 });
 
 /** Plugins whose keys are read today. */
