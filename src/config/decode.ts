@@ -79,12 +79,21 @@ function decodeTable(node: Table, field: Field, context: Context): unknown {
   const fields = field.fields ?? {};
   const defaults = field.default as Record<string, unknown>;
   const value: Record<string, unknown> = { ...defaults };
-  for (const [name, child] of node) {
-    const known = Object.hasOwn(fields, name) ? fields[name] : undefined;
-    if (known === undefined) reportUnknown(name, child, Object.keys(fields), context.report);
+  for (const [written, child] of node) {
+    const name = keyMeant(written, node, fields);
+    const known = name === undefined ? undefined : fields[name];
+    if (name === undefined || known === undefined)
+      reportUnknown(written, child, Object.keys(fields), context.report);
     else value[name] = decodeNode(child, { ...known, default: defaults[name] }, context);
   }
   return value;
+}
+
+/** The key as the schema has it: go-toml takes one in letters of another case too unless the right one is there. */
+function keyMeant(written: string, node: Table, fields: NonNullable<Field["fields"]>): string | undefined {
+  if (Object.hasOwn(fields, written)) return written;
+  const folded = written.toLowerCase();
+  return Object.keys(fields).find((key) => key.toLowerCase() === folded && !node.has(key));
 }
 
 function decodeMap(node: Table, field: Field, context: Context): unknown {
@@ -159,7 +168,7 @@ function decodeSetting(setting: Setting, field: Field, context: Context): unknow
 function scalarOf(raw: TomlValue, field: Field): string | number | boolean | readonly string[] | undefined {
   switch (field.type) {
     case "string":
-      return typeof raw === "string" ? raw : undefined;
+      return typeof raw === "string" ? (field.spelled?.(raw) ?? raw) : undefined;
     case "boolean":
       return typeof raw === "boolean" ? raw : undefined;
     case "integer":

@@ -237,6 +237,19 @@ describe("problems", () => {
     expect(problems[0]?.message).toContain(message);
   });
 
+  test("keys and log levels may be written in letters of another case, as in containerd", () => {
+    const scheduler = '[plugins."io.containerd.gc.v1.scheduler"]\nStartup_Delay = "5ms"';
+    const { config, problems } = load(`version = 2\nRoot = "/r"\n[Debug]\nlevel = "WARNING"\n${scheduler}`);
+    expect(problems).toEqual([]);
+    expect(config.root).toBe("/r");
+    expect(config.logLevel).toBe("warn");
+    expect(config.gc.startupDelayMs).toBe(5);
+    // The right spelling wins, and the other is told.
+    const both = load('version = 2\nRoot = "/x"\nroot = "/r"\nROOT = "/y"');
+    expect(both.config.root).toBe("/r");
+    expect(kinds(both.problems)).toEqual(["unknown", "unknown"]);
+  });
+
   test("a duration without a unit is nanoseconds, as in containerd; where that keeps a text it is refused", () => {
     const scheduler = '[plugins."io.containerd.gc.v1.scheduler"]\nstartup_delay = 250_000_000';
     const { config, problems } = load(`version = 3\n${scheduler}`);

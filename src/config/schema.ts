@@ -21,6 +21,8 @@ export interface Field<T = unknown> {
   readonly takesNanoseconds?: true;
   /** Allowed texts of a string. */
   readonly values?: readonly string[];
+  /** The allowed text that another spelling means. */
+  readonly spelled?: (text: string) => string;
   /** Bounds of a number. */
   readonly minimum?: number;
   readonly maximum?: number;

@@ -24,6 +24,12 @@ const MAX_ID = 2 ** 32 - 2;
 
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "panic"] as const;
 
+/** As logrus reads it: `WARN` and `warning` are `warn`. */
+function logLevelMeant(text: string): string {
+  const folded = text.toLowerCase();
+  return folded === "warning" ? "warn" : folded;
+}
+
 const processor = table({
   accepts: strings(),
   returns: string(),
@@ -96,7 +102,7 @@ export const ROOT = table({
   imports: strings(["/etc/bunkerd/conf.d/*.toml"]),
   plugin_dir: removed("containerd 2 loads no Go plugins"),
   debug: table({
-    level: string("info", ["", ...LOG_LEVELS]),
+    level: { ...string("info", ["", ...LOG_LEVELS]), spelled: logLevelMeant },
     format: string("text", ["", "text", "json"]),
     log_trace_id: unbuilt("tracing", boolean()),
   }),
