@@ -1,5 +1,5 @@
-import { existsSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, normalize } from "node:path";
 import type { Config } from "../config/config.ts";
 import type { Logger } from "../lib/log.ts";
 import { BunkerdError, messageOf } from "../model/errors.ts";
@@ -21,19 +21,40 @@ function setOomScore(score: number, logger: Logger): void {
   }
 }
 
-/** The cgroup must exist, and the hierarchy be cgroup v2's unified one. */
+/** On cgroup v2 the cgroup must exist; on v1 it is made in every hierarchy that there is (containerd `cmd/containerd/server`). */
 function enterCgroup(path: string): void {
-  if (!existsSync(join(CGROUP_ROOT, "cgroup.controllers"))) {
-    throw new BunkerdError(
-      "FailedPrecondition",
-      `cgroup.path ${path}: ${CGROUP_ROOT} is not a cgroup v2 hierarchy`,
-    );
-  }
   try {
-    writeFileSync(join(CGROUP_ROOT, path, "cgroup.procs"), String(process.pid));
+    if (existsSync(join(CGROUP_ROOT, "cgroup.controllers"))) enter(join(CGROUP_ROOT, path));
+    else for (const hierarchy of readdirSync(CGROUP_ROOT)) makeAndEnter(hierarchy, path);
   } catch (error) {
     throw new BunkerdError("FailedPrecondition", `cgroup.path ${path}: ${messageOf(error)}`, {
       cause: error,
     });
+  }
+}
+
+function makeAndEnter(hierarchy: string, path: string): void {
+  const parent = join(CGROUP_ROOT, hierarchy);
+  // v2's own holds no controller beside those of v1.
+  if (hierarchy === "unified" || !existsSync(join(parent, "cgroup.procs"))) return;
+  mkdirSync(join(parent, path), { recursive: true });
+  if (hierarchy.split(",").includes("cpuset")) inheritCpus(parent, path);
+  enter(join(parent, path));
+}
+
+function enter(cgroup: string): void {
+  writeFileSync(join(cgroup, "cgroup.procs"), String(process.pid));
+}
+
+/** A new cpuset has neither processors nor memory, and takes no process before it has. */
+function inheritCpus(parent: string, path: string): void {
+  let above = parent;
+  for (const name of normalize(path).split("/").filter(Boolean)) {
+    const cgroup = join(above, name);
+    for (const file of ["cpuset.cpus", "cpuset.mems"]) {
+      if (readFileSync(join(cgroup, file), "utf8").trim() === "")
+        writeFileSync(join(cgroup, file), readFileSync(join(above, file)));
+    }
+    above = cgroup;
   }
 }

@@ -441,6 +441,27 @@ sampling_ratio = 0.5
     expect(readFileSync(`/proc/${daemon.pid}/oom_score_adj`, "utf8").trim()).toBe("321");
   });
 
+  test("a cgroup of its own: on cgroup v1 it is made in every hierarchy, on v2 it must be there", async () => {
+    const name = `bkt-${process.pid}/daemon`;
+    const hierarchies = readFileSync("/proc/self/cgroup", "utf8")
+      .split("\n")
+      .flatMap((line) => /^\d+:([^:]*):/.exec(line)?.[1] ?? []);
+    const daemon = launch(`version = 2\n[cgroup]\npath = "/${name}"`);
+    if (!hierarchies.some((controllers) => controllers !== "")) return expect(await daemon.exit()).toBe(1);
+    await daemon.ready();
+    const own = readFileSync(`/proc/${daemon.pid}/cgroup`, "utf8").trim().split("\n");
+    const entered = own.filter((line) => line.endsWith(`:/${name}`));
+    await daemon.end();
+    const removed = await run([
+      "sh",
+      "-c",
+      `rmdir /sys/fs/cgroup/*/${name} && rmdir /sys/fs/cgroup/*/bkt-${process.pid}`,
+    ]);
+    expect(removed).toMatchObject({ code: 0, stderr: "" });
+    expect(entered.length).toBeGreaterThan(0);
+    expect(own.filter((line) => !entered.includes(line) && !/^\d+::/.test(line))).toEqual([]);
+  });
+
   test.each([
     ['tcp_tls_cert = "/gone/c.pem"', "TLS needs both tls_cert and tls_key"],
     ['tcp_tls_ca = "/gone/ca.pem"', "TLS needs both tls_cert and tls_key"],
