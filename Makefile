@@ -6,10 +6,10 @@ SOURCES := $(shell find src gen build -name '*.ts' 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long critest crictl kubelet bench clean
+.PHONY: help run demo build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long h2spec critest crictl kubelet bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # npm 11 and later may leave install scripts out: bun's is run by hand then.
 node_modules/.installed: package.json package-lock.json
@@ -64,6 +64,9 @@ test-long: dist/bunkerd ## crash, fuzz and soak at full length
 
 critest: dist/bunkerd ## CRITEST=program: cri-tools' conformance suite on containerd and bunkerd (as root)
 	unshare --net --mount --propagation private $(BUN) test/conformance/cri/critest.ts $(CRITEST)
+
+h2spec: dist/bunkerd ## H2SPEC=program: every case of h2spec on the TCP listener
+	$(BUN) test/conformance/http2/h2spec.ts $(H2SPEC)
 
 crictl: dist/bunkerd ## CRICTL=program: every command of crictl on containerd and bunkerd, compared (as root)
 	unshare --net --mount --propagation private $(BUN) test/conformance/cri/crictl.ts $(CRICTL)

@@ -22,11 +22,11 @@ describe("representations", () => {
   const value = bytes([1], [0x35]);
   for (const [what, field] of [
     ["literal with incremental indexing, new name (6.2.1)", bytes([0x40], name, value)],
-    ["the same, Huffman code", bytes([0x40], HUFFMAN_NAME, HUFFMAN_VALUE)],
+    ["the same, Huffman code (6.2.1)", bytes([0x40], HUFFMAN_NAME, HUFFMAN_VALUE)],
     ["literal without indexing, new name (6.2.2)", bytes([0x00], name, value)],
-    ["the same, Huffman code", bytes([0x00], HUFFMAN_NAME, HUFFMAN_VALUE)],
+    ["the same, Huffman code (6.2.2)", bytes([0x00], HUFFMAN_NAME, HUFFMAN_VALUE)],
     ["literal never indexed, new name (6.2.3)", bytes([0x10], name, value)],
-    ["the same, Huffman code", bytes([0x10], HUFFMAN_NAME, HUFFMAN_VALUE)],
+    ["the same, Huffman code (6.2.3)", bytes([0x10], HUFFMAN_NAME, HUFFMAN_VALUE)],
     [
       "incremental, then indexed (6.1)",
       bytes([0x40], bytes([6], Buffer.from("x-none")), value, [0x40], name, value),
@@ -40,6 +40,26 @@ describe("representations", () => {
       served(async (client) => {
         client.headers(1, bytes(GET, field), F.endStream);
         expect(bodyOf(await client.answer(1)).length).toBe(5);
+      }),
+    );
+  }
+  for (const [what, field] of [
+    ["literal with incremental indexing, indexed name (6.2.1)", bytes([0x40 | 28], value)],
+    ["the same, Huffman code (6.2.1, indexed name)", bytes([0x40 | 28], HUFFMAN_VALUE)],
+    ["literal without indexing, indexed name (6.2.2)", bytes([0x0f, 28 - 15], value)],
+    ["the same, Huffman code (6.2.2, indexed name)", bytes([0x0f, 28 - 15], HUFFMAN_VALUE)],
+    ["literal never indexed, indexed name (6.2.3)", bytes([0x1f, 28 - 15], value)],
+    ["the same, Huffman code (6.2.3, indexed name)", bytes([0x1f, 28 - 15], HUFFMAN_VALUE)],
+  ] as const) {
+    // `content-length: 5`, which a body may not belie.
+    test(what, () =>
+      served(async (client) => {
+        client.headers(1, bytes(GET, field));
+        client.frame(T.data, F.endStream, 1, "12345");
+        expect(bodyOf(await client.answer(1)).toString()).toBe("12345");
+        client.headers(3, bytes(GET, field));
+        client.frame(T.data, F.endStream, 3, "1234");
+        expect(await client.streamError(3)).toBe(E.protocol);
       }),
     );
   }

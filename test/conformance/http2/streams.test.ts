@@ -54,16 +54,17 @@ describe("5.1 closed", () => {
     closedByReset(client);
     client.frame(T.continuation, F.endHeaders, 1, GET);
   });
-  for (const [name, send] of [
-    ["DATA", (client: RawClient) => client.frame(T.data, F.endStream, 1, "x")],
-    ["HEADERS", (client: RawClient) => client.headers(1, GET, F.endStream)],
+  for (const [name, code, send] of [
+    ["DATA", E.streamClosed, (client: RawClient) => client.frame(T.data, F.endStream, 1, "x")],
+    ["HEADERS", E.streamClosed, (client: RawClient) => client.headers(1, GET, F.endStream)],
+    ["CONTINUATION", E.protocol, (client: RawClient) => client.frame(T.continuation, F.endHeaders, 1, GET)],
   ] as const) {
     test(`${name} behind END_STREAM of both sides ends the connection`, () =>
       served(async (client) => {
         client.headers(1, GET, F.endStream);
         await client.answer(1);
         send(client);
-        expect(await client.connectionError()).toMatchObject({ code: E.streamClosed });
+        expect(await client.connectionError()).toMatchObject({ code });
       }));
   }
   test("what was on its way when we reset a stream is let pass, and its window given back", () =>
