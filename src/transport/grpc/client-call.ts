@@ -124,8 +124,6 @@ export class ClientCall implements AnswerReceiver {
       this.#trailers = fields;
       return;
     }
-    // Interim answers (RFC 9113 section 8.1) are none of gRPC's.
-    if (fieldValue(fields, ":status")?.startsWith("1") === true) return;
     this.#headers = fields;
     const error = headerError(fields);
     if (error !== undefined) this.failed(error);
@@ -162,6 +160,11 @@ export class ClientCall implements AnswerReceiver {
   /** {@link AnswerReceiver} */
   reset(code: number): void {
     this.failed(resetError(code));
+  }
+
+  /** {@link AnswerReceiver} */
+  malformed(problem: string): void {
+    this.failed(new ConnectError(`protocol error: ${problem}`, Code.Internal));
   }
 
   /** {@link AnswerReceiver} */

@@ -238,7 +238,8 @@ class Answers implements AsyncIterable<Message> {
 
   /** Whoever makes the request's messages need not go on. */
   #endInputs(): void {
-    void this.#inputs.return?.()?.catch(() => undefined);
+    // It is the caller's, and may throw.
+    void Promise.try(() => this.#inputs.return?.()).catch(() => undefined);
   }
 
   /** What came before the server's status is still read; the caller's own end is at once. */

@@ -24,7 +24,15 @@ import { Sender } from "./sender.ts";
 import { readSettings, Setting, settingsPayload } from "./settings.ts";
 
 const NOTHING = Buffer.alloc(0);
-const LIMITS = DEFAULT_HTTP2_LIMITS;
+
+/**
+ * What streams hold that their readers have paused does not stop the others: a caller may read one answer to its end before the next. Each is
+ * bounded by its window.
+ */
+const LIMITS = { ...DEFAULT_HTTP2_LIMITS, maxHeldBytes: Number.POSITIVE_INFINITY };
+
+/** Streams opened before the server has said how many it takes: as many as every server does. */
+const UNSETTLED_STREAMS = 1;
 
 /** An answer's header section. */
 interface Section {
@@ -49,7 +57,7 @@ export class ClientConnection implements FrameSink, WindowWriter {
   readonly #streams = new Map<number, ClientStream>();
   /** Those that the server has no room for yet. */
   readonly #pending = new Set<ClientStream>();
-  #maxStreams = Number.POSITIVE_INFINITY;
+  #maxStreams = UNSETTLED_STREAMS;
   #nextId = 1;
   /** The stream of the DATA frame that began last. */
   #receiving: ClientStream | undefined;
@@ -146,8 +154,14 @@ export class ClientConnection implements FrameSink, WindowWriter {
     const stream = this.#streamOf(streamId);
     this.#receiving = stream;
     this.#receiveWindow.received(length);
-    if (stream === undefined || this.#receiveWindow.receivedOn(stream, length)) return;
-    throw new ConnectionError(ErrorCode.flowControlError, `data is over the window of stream ${streamId}`);
+    if (stream === undefined) return;
+    if (!this.#receiveWindow.receivedOn(stream, length)) {
+      const message = `data is over the window of stream ${streamId}`;
+      throw new ConnectionError(ErrorCode.flowControlError, message);
+    }
+    if (stream.headed) return;
+    this.#receiving = undefined;
+    stream.malformed("data before headers");
   }
 
   /** {@link FrameSink} */
@@ -195,13 +209,8 @@ export class ClientConnection implements FrameSink, WindowWriter {
     const { fields, oversize } = this.#decoder.decode(block);
     const stream = this.#streamOf(streamId);
     if (stream === undefined) return;
-    if (oversize) {
-      stream.receiver.lost(new Error(`header list is larger than ${LIMITS.maxHeaderListBytes} bytes`));
-      stream.cancel();
-      return;
-    }
-    stream.receiver.headers(fields);
-    if (endStream && !stream.closed) stream.answered();
+    if (oversize) stream.malformed(`header list is larger than ${LIMITS.maxHeaderListBytes} bytes`);
+    else stream.headers(fields, endStream);
   }
 
   /** Undefined for one that was open once. @throws ConnectionError for one that never was */
@@ -236,17 +245,17 @@ export class ClientConnection implements FrameSink, WindowWriter {
   #settings(flags: number, payload: Buffer): void {
     if ((flags & Flag.ack) !== 0) return;
     expectSize("SETTINGS", payload.length % 6 === 0);
-    this.#settled = true;
     const { headerTableBytes, initialWindowBytes, maxFrameBytes, maxConcurrentStreams } =
       readSettings(payload);
+    if (!this.#settled) this.#maxStreams = Number.POSITIVE_INFINITY;
+    this.#settled = true;
     if (headerTableBytes !== undefined && headerTableBytes < 4096) this.#output.tableUpdateDue = true;
     if (maxFrameBytes !== undefined)
       this.#output.maxFrameBytes = Math.min(maxFrameBytes, MAX_SENT_FRAME_BYTES);
     this.#output.frame(FrameType.settings, Flag.ack, 0, NOTHING);
     if (initialWindowBytes !== undefined)
       this.#sender.setInitialWindow(initialWindowBytes, this.#streams.values());
-    if (maxConcurrentStreams === undefined) return;
-    this.#maxStreams = maxConcurrentStreams;
+    if (maxConcurrentStreams !== undefined) this.#maxStreams = maxConcurrentStreams;
     this.#startPending();
   }
 
@@ -316,6 +325,9 @@ export class ClientConnection implements FrameSink, WindowWriter {
     }
     this.#inTurn = false;
     if (this.#connected) this.#output.flush();
+    // Who makes us answer must also read.
+    if (this.#output.blocked && this.#output.backlogBytes > LIMITS.maxSocketBacklogBytes)
+      this.#socket.pause();
   }
 
   /** Section 5.4.1. */
@@ -336,6 +348,7 @@ export class ClientConnection implements FrameSink, WindowWriter {
     this.#sender.pump();
     this.#inTurn = false;
     this.#output.flush();
+    if (!this.#output.blocked) this.#socket.resume();
   }
 
   #wrote(): void {

@@ -1,6 +1,6 @@
 import type { FramedMessage } from "../grpc/framed-message.ts";
 import { ErrorCode } from "./errors.ts";
-import type { Field } from "./hpack/field.ts";
+import { type Field, fieldProblem } from "./hpack/field.ts";
 import type { ReceiveState, ReceiveWindow } from "./receive-window.ts";
 import type { Sender, SendState } from "./sender.ts";
 
@@ -9,7 +9,7 @@ const MAX_UNSENT_BYTES = 256 << 10;
 
 /** Who is told of an answer. Nothing comes after `end`, `reset` or `lost`. */
 export interface AnswerReceiver {
-  /** Headers, and trailers, which come with `end`. The list is shared and must not be changed. */
+  /** Headers, and trailers, which come with `end`. Interim ones are passed over. The list is shared and must not be changed. */
   headers(fields: readonly Field[]): void;
   /** Bytes of DATA frames in order, cut anywhere. The receiver may keep the chunk. */
   data(chunk: Uint8Array): void;
@@ -17,6 +17,8 @@ export interface AnswerReceiver {
   end(): void;
   /** RST_STREAM of the server. */
   reset(code: number): void;
+  /** The answer is no HTTP: the stream was reset by us. */
+  malformed(problem: string): void;
   /** The connection is gone, or will not carry the stream. */
   lost(error: Error): void;
 }
@@ -40,6 +42,8 @@ export class ClientStream implements SendState, ReceiveState {
   readonly block: Uint8Array;
   #waiters: (() => void)[] = [];
   #localEnded = false;
+  /** The answer's headers have come, interim ones aside. */
+  #headed = false;
 
   /** 0 until the server has room for one more stream. */
   id = 0;
@@ -108,6 +112,32 @@ export class ClientStream implements SendState, ReceiveState {
     this.#owner.wrote();
   }
 
+  /** Data may come: RFC 9113 section 8.1. */
+  get headed(): boolean {
+    return this.#headed;
+  }
+
+  /** For the connection: a header section has come. */
+  headers(fields: readonly Field[], endStream: boolean): void {
+    const interim = !this.#headed && fields[0]?.value.startsWith("1") === true;
+    const problem = sectionProblem(fields, this.#headed, interim, endStream);
+    if (problem !== undefined) {
+      this.malformed(problem);
+      return;
+    }
+    if (interim) return;
+    this.#headed = true;
+    this.receiver.headers(fields);
+    if (endStream && !this.closed) this.answered();
+  }
+
+  /** For the connection: what came is no answer (RFC 9113 section 8.1.1). */
+  malformed(problem: string): void {
+    this.#owner.sendReset(this, ErrorCode.protocolError);
+    this.#owner.finished(this);
+    this.receiver.malformed(problem);
+  }
+
   /** For the connection: END_STREAM has come. */
   answered(): void {
     this.remoteEnded = true;
@@ -142,4 +172,27 @@ export class ClientStream implements SendState, ReceiveState {
     this.#waiters = [];
     for (const resolve of waiters) resolve();
   }
+}
+
+/** What makes an answer's header section malformed: RFC 9113 sections 8.1, 8.2.1 and 8.3.2. */
+function sectionProblem(
+  fields: readonly Field[],
+  trailers: boolean,
+  interim: boolean,
+  endStream: boolean,
+): string | undefined {
+  const [first] = fields;
+  if (trailers) {
+    if (!endStream) return "trailers that do not end their stream";
+  } else if (first?.name !== ":status" || !/^\d{3}$/.test(first.value)) return "answer without a status";
+  else if (interim && endStream) return "interim answer that ends its stream";
+  for (let at = trailers ? 0 : 1; at < fields.length; at++) {
+    const field = fields[at];
+    if (field === undefined) break;
+    const { name } = field;
+    if (name.startsWith(":")) return `pseudo-header ${name} in ${trailers ? "trailers" : "the wrong place"}`;
+    const problem = fieldProblem(field);
+    if (problem !== undefined) return problem;
+  }
+  return undefined;
 }

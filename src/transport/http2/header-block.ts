@@ -1,5 +1,5 @@
 import { isGrpc } from "../grpc/content-type.ts";
-import { type Field, FieldKind } from "./hpack/field.ts";
+import { type Field, FieldKind, fieldProblem } from "./hpack/field.ts";
 
 /** A request's header section, checked. Shared by the requests of a connection that repeat it. */
 export interface RequestHead {
@@ -50,11 +50,9 @@ function isPseudo({ kind }: Field): boolean {
   return (kind >= FieldKind.method && kind <= FieldKind.authority) || kind === FieldKind.wrongPseudo;
 }
 
-function problemOf({ kind, name, value, validValue }: Field): string | undefined {
-  if (kind === FieldKind.connectionSpecific) return `connection-specific field ${name}`;
-  if (kind === FieldKind.invalidName) return "field name is no token in lower case";
-  if (kind === FieldKind.te && value !== "trailers") return "te is not trailers";
-  return validValue ? undefined : `value of field ${name} has forbidden characters`;
+function problemOf(field: Field): string | undefined {
+  if (field.kind === FieldKind.te && field.value !== "trailers") return "te is not trailers";
+  return fieldProblem(field);
 }
 
 const PSEUDO_NAMES = [":method", ":scheme", ":path", ":authority"] as const;

@@ -105,6 +105,16 @@ function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
+/** What the server has open. */
+interface Open {
+  readonly connections: number;
+  readonly streams: number;
+  readonly calls: number;
+  readonly running: number;
+  readonly errors: string[];
+  readonly rss: number;
+}
+
 /** Lets workers stop together: {@link pause} resolves when each of them waits or has ended. */
 class Gate {
   #open: Promise<void> | undefined;
@@ -151,7 +161,7 @@ test(
       stderr: "inherit",
     });
     const lines = linesOf(child.stdout);
-    const ask = async (): Promise<Record<string, unknown> & { rss: number }> => {
+    const ask = async (): Promise<Open> => {
       child.stdin.write("open?\n");
       await child.stdin.flush();
       return JSON.parse((await lines.next()).value ?? "{}");
@@ -199,7 +209,7 @@ test(
       for (const { client } of peers) await client[Symbol.asyncDispose]();
       let left = await ask();
       // The last disconnects take a turn to be seen.
-      for (let tries = 0; tries < 100 && left["connections"] !== 0; tries++) left = await ask();
+      for (let tries = 0; tries < 100 && left.connections !== 0; tries++) left = await ask();
       const { rss: _, ...open } = left;
       expect({ seed, ...open }).toEqual({
         seed,

@@ -69,3 +69,10 @@ export function makeField(name: string, value: string, kind: FieldKind): Field {
     sizeBytes: name.length + value.length + FIELD_OVERHEAD_BYTES,
   };
 }
+
+/** What is wrong with a field that is no pseudo-header: RFC 9113 sections 8.2.1 and 8.2.2. */
+export function fieldProblem({ kind, name, validValue }: Field): string | undefined {
+  if (kind === FieldKind.connectionSpecific) return `connection-specific field ${name}`;
+  if (kind === FieldKind.invalidName) return "field name is no token in lower case";
+  return validValue ? undefined : `value of field ${name} has forbidden characters`;
+}
