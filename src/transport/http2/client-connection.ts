@@ -19,9 +19,10 @@ import type { Field } from "./hpack/field.ts";
 import { DEFAULT_HTTP2_LIMITS } from "./limits.ts";
 import { Output } from "./output.ts";
 import { receiveDirectly } from "./receive-directly.ts";
-import { BANDWIDTH_PING, ReceiveWindow, type WindowWriter } from "./receive-window.ts";
+import { BANDWIDTH_PING, ReceiveWindow } from "./receive-window.ts";
 import { Sender } from "./sender.ts";
 import { readSettings, Setting, settingsPayload } from "./settings.ts";
+import { windowFrames } from "./window-frames.ts";
 
 const NOTHING = Buffer.alloc(0);
 
@@ -44,7 +45,7 @@ interface Section {
  * The client's side of one HTTP/2 connection (RFC 9113) on a socket that is connected or connects. Streams that are opened before it is wait.
  * What one turn of the event loop makes it send leaves in one write. Without a stream it does not keep the process.
  */
-export class ClientConnection implements FrameSink, WindowWriter {
+export class ClientConnection implements FrameSink {
   readonly #socket: Socket;
   readonly #retired: (connection: ClientConnection) => void;
   readonly #output: Output;
@@ -74,7 +75,7 @@ export class ClientConnection implements FrameSink, WindowWriter {
     this.#retired = retired;
     this.#output = new Output(socket, () => this.#drained());
     this.#sender = new Sender(this.#output, { sent: () => undefined });
-    this.#receiveWindow = new ReceiveWindow(LIMITS, this, () => performance.now());
+    this.#receiveWindow = new ReceiveWindow(LIMITS, windowFrames(this.#output), () => performance.now());
     this.#reader = new FrameReader(this, LIMITS.maxFrameBytes);
     const { maxHeaderTableBytes: maxTableBytes, maxHeaderListBytes: maxListBytes } = LIMITS;
     this.#decoder = new HpackDecoder({ maxTableBytes, maxListBytes }, (fields, oversize) => ({
@@ -137,7 +138,7 @@ export class ClientConnection implements FrameSink, WindowWriter {
       [Setting.maxHeaderListSize, LIMITS.maxHeaderListBytes],
     ]);
     this.#output.frame(FrameType.settings, 0, 0, settings);
-    this.windowUpdate(0, LIMITS.connectionWindowBytes - DEFAULT_WINDOW_BYTES);
+    this.#output.frame32(FrameType.windowUpdate, 0, LIMITS.connectionWindowBytes - DEFAULT_WINDOW_BYTES);
     socket.unref();
   }
 
@@ -270,21 +271,6 @@ export class ClientConnection implements FrameSink, WindowWriter {
       stream.receiver.lost(error);
     }
     if (this.#streams.size === 0) this.destroy(error);
-  }
-
-  /** For {@link ReceiveWindow}. */
-  windowUpdate(streamId: number, increment: number): void {
-    this.#output.frame32(FrameType.windowUpdate, streamId, increment);
-  }
-
-  /** For {@link ReceiveWindow}. */
-  probe(): void {
-    this.#output.frame(FrameType.ping, 0, 0, BANDWIDTH_PING);
-  }
-
-  /** For {@link ReceiveWindow}. */
-  announceWindow(bytes: number): void {
-    this.#output.frame(FrameType.settings, 0, 0, settingsPayload([[Setting.initialWindowSize, bytes]]));
   }
 
   #startPending(): void {

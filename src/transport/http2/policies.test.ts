@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { BandwidthEstimator } from "./bandwidth.ts";
 import { ClosedStreams, Ending } from "./closed-streams.ts";
 import { DEFAULT_HTTP2_LIMITS } from "./limits.ts";
@@ -96,5 +98,36 @@ describe("BandwidthEstimator", () => {
     for (let round = 0; round < 100 && grown === 100_000; round++)
       grown = sample(estimator, 90_000, 1, 100_000);
     expect(grown).toBe(180_000);
+  });
+});
+
+describe("docs/http2.md", () => {
+  const UNITS: Readonly<Record<string, number>> = {
+    "": 1,
+    KiB: 1 << 10,
+    MiB: 1 << 20,
+    s: 1000,
+    min: 60_000,
+    h: 3_600_000,
+  };
+  const root = join(import.meta.dir, "../../..");
+  const rows = [
+    ...readFileSync(join(root, "docs/http2.md"), "utf8").matchAll(
+      /^\| `(\w+)` \| ([\d,]+) ?(\w*) \| .+ \| ([\w-]+\.test\.ts)(?:: `(.+)`)? \|$/gm,
+    ),
+  ];
+  test("tells each limit with its value", () => {
+    const told = rows.map(([, name = "", value = "", unit = ""]) => [
+      name,
+      Number(value.replaceAll(",", "")) * (UNITS[unit] ?? Number.NaN),
+    ]);
+    expect(Object.fromEntries(told)).toEqual({ ...DEFAULT_HTTP2_LIMITS });
+  });
+  test("and the test of it, which names it", () => {
+    for (const [, name = "", , , file = "", title = name] of rows) {
+      const folders = [import.meta.dir, join(root, "test/conformance/http2")];
+      const path = folders.map((folder) => join(folder, file)).find((one) => existsSync(one));
+      expect([name, path !== undefined && readFileSync(path, "utf8").includes(title)]).toEqual([name, true]);
+    }
   });
 });

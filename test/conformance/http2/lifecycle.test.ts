@@ -36,15 +36,18 @@ describe("drain", () => {
       expect(server.cancelled).toEqual([]);
     }));
   test("an idle connection closes as soon as it has acknowledged", () =>
-    served(async (client, server) => {
-      const drained = server.engine.drain();
-      const ping = await client.until(({ type }) => type === T.ping);
-      client.frame(T.ping, F.ack, 0, ping.payload);
-      expect(await goaway(client)).toEqual([0, E.none]);
-      expect(await client.next()).toBeUndefined();
-      client.end();
-      await drained;
-    }));
+    served(
+      async (client, server) => {
+        const drained = server.engine.drain();
+        const ping = await client.until(({ type }) => type === T.ping);
+        client.frame(T.ping, F.ack, 0, ping.payload);
+        expect(await goaway(client)).toEqual([0, E.none]);
+        expect(await client.next()).toBeUndefined();
+        client.end();
+        await drained;
+      },
+      { goawayTimeoutMs: 600_000 },
+    ));
   test("a client that acknowledges nothing is not waited for", () =>
     served(
       async (_client, server) => {
