@@ -1,4 +1,4 @@
-/** The server of the soak, a process of its own so that its memory is its own: answers each line on stdin with what is open, and its RSS. */
+/** The server of the soak, a process of its own so that its memory is its own: answers each line on stdin with what is open, and what memory it has. */
 import { silentLogger } from "../../../src/lib/log.ts";
 import { Http2Server } from "../../../src/transport/http2/engine.ts";
 import { Listener } from "../../../src/transport/listener.ts";
@@ -56,9 +56,10 @@ process.stdout.write("listening\n");
 for await (const _ of console) {
   const [connections, streams] = [engines[0]?.connections ?? -1, engines[0]?.openStreams ?? -1];
   Bun.gc(true);
-  const rss = process.memoryUsage.rss();
+  const { rss, heapUsed, external } = process.memoryUsage();
+  const liveBytes = heapUsed + external;
   process.stdout.write(
-    `${JSON.stringify({ connections, streams, calls: listener.openCalls, running, errors, rss })}\n`,
+    `${JSON.stringify({ connections, streams, calls: listener.openCalls, running, errors, rss, liveBytes })}\n`,
   );
 }
 await listener.close(0);
