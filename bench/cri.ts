@@ -2,7 +2,8 @@
  * CRI beside containerd 2.1 in one run: pods of busybox on a CNI bridge in a network namespace of the bench's own, real shim and runc. As root; part of
  * `make bench`, or alone by `bun bench/cri.ts`. `ROUNDS=3` and `CONTAINERS=100` make it short.
  */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import {
   type CriDaemon,
   podConfig,
@@ -30,7 +31,7 @@ const LISTS = [
 const LISTS_AT_ONCE = 32;
 const AT_ONCE = 20;
 const PODS = 50;
-const IDLE_SECONDS = 20;
+const IDLE_SECONDS = 60;
 const SLEEP = "while true; do sleep 1000; done";
 
 async function timed(run: () => Promise<unknown>): Promise<number> {
@@ -134,10 +135,19 @@ async function measureLists(both: Both, rounds: number): Promise<void> {
   await inTurn(both, 1, (cri) => removePods(cri.runtime));
 }
 
-/** User and system time since the process began, in milliseconds. */
-function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
-  return (Number(fields[11]) + Number(fields[12])) * 10;
+/** How long each thread has run, in nanoseconds: `schedstat`, where `stat` counts ticks of 10 ms. */
+function threadTimes(pid: number): Map<string, number> {
+  const folder = `/proc/${pid}/task`;
+  const time = (thread: string) =>
+    Number(readFileSync(join(folder, thread, "schedstat"), "utf8").split(" ")[0]);
+  return new Map(readdirSync(folder).map((thread) => [thread, time(thread)]));
+}
+
+/** Between two looks at its threads, in milliseconds; one that has ended meanwhile is left out. */
+function cpuMs(before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>): number {
+  let nanoseconds = 0;
+  for (const [thread, time] of after) nanoseconds += time - (before.get(thread) ?? 0);
+  return nanoseconds / 1e6;
 }
 
 function residentMib(pid: number): number {
@@ -158,10 +168,10 @@ async function measureIdle(both: Both): Promise<void> {
   const note = (of: Figure, measured: (pid: number) => number): void => {
     for (const [side] of SIDES) of.samples[side].push(measured(both[side].daemon.pid));
   };
-  const before = new Map(SIDES.map(([side]) => [both[side].daemon.pid, cpuMs(both[side].daemon.pid)]));
+  const before = new Map(SIDES.map(([side]) => [both[side].daemon.pid, threadTimes(both[side].daemon.pid)]));
   await Bun.sleep(IDLE_SECONDS * 1000);
   note(rss, residentMib);
-  note(cpu, (pid) => cpuMs(pid) - (before.get(pid) ?? 0));
+  note(cpu, (pid) => cpuMs(before.get(pid) ?? new Map(), threadTimes(pid)));
 }
 
 export async function measureCri(rounds: number): Promise<void> {

@@ -1,7 +1,17 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ifThere } from "../lib/if-there.ts";
 import { silentLogger } from "../lib/log.ts";
 import { ConfigFolder } from "./config-folder.ts";
 
@@ -101,4 +111,40 @@ test("a folder that is removed and made again, with those above it, is followed"
   mkdirSync(join(root, "etc", "cni"), { recursive: true });
   renameSync(join(root, "elsewhere"), path());
   await shows("moved");
+});
+
+test("one that is moved away with those above it, and another in its place", async () => {
+  mkdirSync(path(), { recursive: true });
+  writeFileSync(path("10.conflist"), config("one"));
+  open();
+  expect(names()).toEqual(["one"]);
+  renameSync(join(root, "etc"), join(root, "old"));
+  await shows();
+  mkdirSync(path(), { recursive: true });
+  await shows();
+  writeFileSync(path("10.conflist"), config("two"));
+  await shows("two");
+  rmSync(join(root, "etc"), { recursive: true });
+  renameSync(join(root, "old"), join(root, "etc"));
+  await shows("one");
+});
+
+/** By inotify, of this process: proc_pid_fdinfo(5). */
+function isWatched(watched: string): boolean {
+  const inode = ` ino:${statSync(watched).ino.toString(16)} `;
+  const infos = readdirSync("/proc/self/fdinfo").map((fd) =>
+    ifThere(() => readFileSync(join("/proc/self/fdinfo", fd), "latin1")),
+  );
+  return infos.some((info) =>
+    info?.split("\n").some((line) => line.startsWith("inotify ") && line.includes(inode)),
+  );
+}
+
+test("while it is there, nothing wakes for what is done further above", async () => {
+  open();
+  expect(isWatched(root)).toBe(true);
+  mkdirSync(path(), { recursive: true });
+  writeFileSync(path("10.conflist"), config("one"));
+  await shows("one");
+  expect([path(), path(".."), path("..", ".."), root].map(isWatched)).toEqual([true, true, false, false]);
 });

@@ -1,5 +1,5 @@
 /** The folder of network configurations, followed as it changes, comes and goes. */
-import { existsSync, type FSWatcher, watch } from "node:fs";
+import { existsSync, type FSWatcher, statSync, watch } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Logger } from "../lib/log.ts";
 import { BunkerdError, messageOf } from "../model/errors.ts";
@@ -25,6 +25,9 @@ export class ConfigFolder {
   readonly #watchers: FSWatcher[] = [];
   #networks: readonly NetworkList[] = [];
   #failure: BunkerdError | undefined;
+  /** Of the folder that is watched; undefined if there is none. */
+  #identity: string | undefined;
+  #closed = false;
   #settling: ReturnType<typeof setTimeout> | undefined;
   #polling: ReturnType<typeof setInterval> | undefined;
 
@@ -39,15 +42,25 @@ export class ConfigFolder {
 
   /** In the order of their files' names: the first is the pod's `eth0`. */
   get networks(): readonly NetworkList[] {
+    this.#follow();
     return this.#networks;
   }
 
   /** Why there are none. */
   get failure(): BunkerdError | undefined {
+    this.#follow();
     return this.#failure;
   }
 
+  /** That one further above was moved away no watch tells. */
+  #follow(): void {
+    if (this.#closed || identityOf(this.path) === this.#identity) return;
+    this.#watch();
+    this.#load();
+  }
+
   close(): void {
+    this.#closed = true;
     clearTimeout(this.#settling);
     clearInterval(this.#polling);
     for (const watcher of this.#watchers.splice(0)) watcher.close();
@@ -71,16 +84,20 @@ export class ConfigFolder {
   }
 
   /**
-   * Watches the folder and each one above it, for the next one below: a folder that is removed and made again is another, of which the
-   * old watch would tell nothing.
+   * Watches the folder, and the one above it for the folder: one that is removed and made again is another, of which the old watch would tell
+   * nothing. Where it is not there, all those above, each for the next one below. Not so while it is there: the daemon would wake for whatever
+   * is done in `/etc`, or in `/tmp`.
    */
   #watch(): void {
     for (const watcher of this.#watchers.splice(0)) watcher.close();
+    this.#identity = identityOf(this.path);
+    const isThere = this.#identity !== undefined;
     try {
-      if (existsSync(this.path)) this.#add(this.path, undefined);
+      if (isThere) this.#add(this.path, undefined);
       for (let child = this.path; child !== "/"; child = dirname(child)) {
         const folder = dirname(child);
         if (existsSync(folder)) this.#add(folder, basename(child));
+        if (isThere) break;
       }
     } catch (error) {
       // It went while we looked: the watch of the one above it tells when it is back.
@@ -108,6 +125,16 @@ export class ConfigFolder {
       this.#folders = false;
       this.#load();
     }, SETTLE_MS);
+  }
+}
+
+/** Undefined also of one that cannot be reached: to load it says why. */
+function identityOf(path: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(path);
+    return `${dev} ${ino}`;
+  } catch {
+    return undefined;
   }
 }
 
