@@ -7,6 +7,9 @@ import type { OciDescriptor } from "../model/oci.ts";
 import type { PlatformMatcher } from "../model/platforms.ts";
 import type { Scope } from "../model/scope.ts";
 
+/** Of a descriptor that stands beside what it refers to, in an archive with referrers (containerd `core/images/annotations.go`). */
+const ANNOTATION_MANIFEST_SUBJECT = "io.containerd.manifest.subject";
+
 /** Which parts of an image are wanted. */
 export interface ImageSelection {
   readonly platforms: PlatformMatcher;
@@ -42,21 +45,31 @@ export async function labelChildren(
   children: readonly OciDescriptor[],
   keepsLayers = true,
 ): Promise<void> {
+  const labels = childLabels(children, keepsLayers);
+  if (Object.keys(labels).length > 0) await setLabels(content, scope, digest, labels);
+}
+
+/** The labels by which a blob refers to its children. */
+export function childLabels(
+  children: readonly OciDescriptor[],
+  keepsLayers: boolean,
+): Readonly<Record<string, string>> {
   const labels: Record<string, string> = {};
   const counts = new Map<string, number>();
   for (const child of children) {
     if (!keepsLayers && isLayer(child.mediaType)) continue;
-    const key = referenceLabel(child.mediaType);
+    const key = referenceLabel(child);
     const count = counts.get(key) ?? 0;
     counts.set(key, count + 1);
     labels[count > 0 || key.endsWith(".") ? `${key}${count}` : key] = child.digest;
   }
-  if (counts.size > 0) await setLabels(content, scope, digest, labels);
+  return labels;
 }
 
 /** Ends in a dot if its number always follows. */
-function referenceLabel(mediaType: string): string {
+function referenceLabel({ mediaType, annotations = {} }: OciDescriptor): string {
   const prefix = "containerd.io/gc.ref.content.";
+  if (Object.hasOwn(annotations, ANNOTATION_MANIFEST_SUBJECT)) return `${prefix}referrer.sha256.`;
   if (isKnownConfig(mediaType)) return `${prefix}config`;
   if (isManifest(mediaType)) return `${prefix}m.`;
   return isLayer(mediaType) ? `${prefix}l.` : prefix;

@@ -26,7 +26,27 @@ const TRIES = 4;
  * processes at once. Dependencies are not followed: name each package that is needed.
  */
 export async function debianPackage(suite: Suite, name: string): Promise<string> {
-  const folder = join(CACHE, "debian", suite, name);
+  return await unpacked(suite, name, async () => [name]);
+}
+
+/** The same with those of all its dependencies, in one folder, whose names match: a program of a newer suite with the libraries it was built with. */
+export async function debianProgram(suite: Suite, name: string, libraries: RegExp): Promise<string> {
+  return await unpacked(suite, `${name}+libraries`, async (options) => {
+    const kinds = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];
+    const only = ["--recurse", ...kinds.map((kind) => `--no-${kind}`)];
+    const closure = await run(["apt-cache", ...options, "depends", ...only, name], CACHE);
+    const names = closure.split("\n").filter((line) => /^\w/.test(line) && libraries.test(line));
+    return [name, ...new Set(names)];
+  });
+}
+
+/** The folder with what `names` answers, downloaded and unpacked once. */
+async function unpacked(
+  suite: Suite,
+  as: string,
+  names: (options: readonly string[]) => Promise<readonly string[]>,
+): Promise<string> {
+  const folder = join(CACHE, "debian", suite, as);
   if (existsSync(folder)) return folder;
   await using _lock = await lockFile(join(CACHE, "debian.lock"));
   if (existsSync(folder)) return folder;
@@ -35,8 +55,8 @@ export async function debianPackage(suite: Suite, name: string): Promise<string>
   }
   const work = mkdtempSync(join(CACHE, "unpack-"));
   try {
-    const deb = await download(suite, name, work);
-    await run(["dpkg", "-x", deb, join(work, "tree")], work);
+    for (const deb of await download(suite, names, work))
+      await run(["dpkg", "-x", deb, join(work, "tree")], work);
     mkdirSync(join(CACHE, "debian", suite), { recursive: true });
     renameSync(join(work, "tree"), folder);
   } finally {
@@ -45,7 +65,11 @@ export async function debianPackage(suite: Suite, name: string): Promise<string>
   return folder;
 }
 
-async function download(suite: Suite, name: string, into: string): Promise<string> {
+async function download(
+  suite: Suite,
+  names: (options: readonly string[]) => Promise<readonly string[]>,
+  into: string,
+): Promise<string[]> {
   const state = join(CACHE, "apt", suite);
   const options = aptOptions(state, suite);
   for (let attempt = 1; ; attempt++) {
@@ -55,10 +79,11 @@ async function download(suite: Suite, name: string, into: string): Promise<strin
         await run(["apt-get", ...options, "update"], into);
         writeFileSync(join(state, "updated"), "");
       }
-      await run(["apt-get", ...options, "download", name], into);
-      const deb = readdirSync(into).find((file) => file.endsWith(".deb"));
-      if (deb !== undefined) return join(into, deb);
-      throw new Error(`apt-get download ${name} of ${suite} left no .deb`);
+      const wanted = await names(options);
+      await run(["apt-get", ...options, "download", ...wanted], into);
+      const debs = readdirSync(into).filter((file) => file.endsWith(".deb"));
+      if (debs.length >= wanted.length) return debs.map((deb) => join(into, deb));
+      throw new Error(`apt-get download ${wanted.join(" ")} of ${suite} left ${debs.length} .deb`);
     } catch (error) {
       if (attempt === TRIES) throw error;
       await Bun.sleep(attempt * 2000);
@@ -93,7 +118,7 @@ function sourcesOf(suite: Suite): string {
   return `${stanza.replace(/^Suites:.*$/m, `Suites: ${suite}`)}\n`;
 }
 
-async function run(command: string[], cwd: string): Promise<void> {
+async function run(command: string[], cwd: string): Promise<string> {
   const child = Bun.spawn(command, { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
   const [stdout, stderr, code] = await Promise.all([
     new Response(child.stdout).text(),
@@ -104,6 +129,7 @@ async function run(command: string[], cwd: string): Promise<void> {
   if (code !== 0 || /^(?:E|Err|W: Failed)/m.test(stderr)) {
     throw new Error(`${command.join(" ")} exited ${code}: ${stdout}${stderr}`);
   }
+  return stdout;
 }
 
 /** Holds flock(2) by a child that dies with us, so a killed test leaves no stale lock. */
