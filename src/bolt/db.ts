@@ -206,6 +206,11 @@ export class Db {
     this.#file.close();
   }
 
+  /** Of the last commit: the same number, the same content. */
+  get txid(): number {
+    return this.#meta.txid;
+  }
+
   stats(): DbStats {
     return {
       ...this.#counts,

@@ -6,12 +6,18 @@ import { messageOf } from "../model/errors.ts";
 const FIRST_INTERVAL_MS = 1000;
 const BUSY_INTERVAL_MS = 2000;
 const IDLE_INTERVAL_MS = 5000;
-/** Between the steps of a release: the runtime's own collector follows the first. */
+/** Of a release; the last ones are done if they are worth it. */
+const STEPS = 12;
+const SURE_STEPS = 3;
+/** Between them: the runtime's own collector follows the first. */
 const STEP_MS = 2000;
 /** Below this share of an interval on the processor the daemon is idle: about a thousand Gets a second are more. */
 const IDLE_SHARE = 0.01;
 /** The same between the steps of a release, whose collections go on for a while. */
 const STEP_SHARE = 0.05;
+/** What the runtime's collector takes now and then once work has ended: so many looks in a row may find as much and are quiet all the same. */
+const COLLECTOR_SHARE = 0.05;
+const COLLECTOR_LOOKS = 2;
 /** Looks in a row that must find it idle after work: what comes every few seconds, as pods do, keeps its compiled code. */
 const QUIET_LOOKS = 5;
 /** So many fewer after the start, whose code is not needed again. */
@@ -20,10 +26,11 @@ const START_LOOKS = 3;
 const WORTHWHILE_BYTES = 4 << 20;
 /** Growth that is worth one without. */
 const CREPT_BYTES = 32 << 20;
-/** Growth that is worth dropping code again: some was needed after all, but not all of what came back with it. */
-const RETURNED_BYTES = 8 << 20;
-/** How long that is put off, each time twice as long: what always comes back is left alone. */
-const FIRST_DROP_AFTER_MS = 5000;
+/** Code that came back since it was dropped, and is worth dropping again: some was needed after all, but not all that came with it. */
+const RETURNED_BYTES = 2 << 20;
+/** How long that is put off, each time twice as long: what always comes back goes once a minute, which takes three milliseconds. */
+const FIRST_DROP_AFTER_MS = 1000;
+const LAST_DROP_AFTER_MS = 60_000;
 
 export interface IdleRelease {
   close(): void;
@@ -39,10 +46,9 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
   let quietLooks = START_LOOKS;
+  let collectorLooks = 0;
   let stepsLeft = 0;
-  let droppedKb = 0;
-  let dropAt = 0;
-  let dropAfterMs = FIRST_DROP_AFTER_MS;
+  const code = new Code();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
     try {
@@ -53,10 +59,18 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
       logger.warn("gives no memory back when it is idle", { error: messageOf(error) });
     }
   };
-  const lookOnce = (): void => {
+  const isIdle = (): boolean => {
     const now = processorMs();
-    const idle = now - busyMs < intervalMs * (stepsLeft > 0 ? STEP_SHARE : IDLE_SHARE);
+    const share = (now - busyMs) / intervalMs;
     busyMs = now;
+    if (share < (stepsLeft > STEPS - SURE_STEPS ? STEP_SHARE : IDLE_SHARE)) return true;
+    if (share >= COLLECTOR_SHARE) collectorLooks = 0;
+    else if (++collectorLooks <= COLLECTOR_LOOKS) return true;
+    return false;
+  };
+  const lookOnce = (): void => {
+    const idle = isIdle();
+    const residentBytes = process.memoryUsage.rss();
     if (!idle) {
       hasWorked = true;
       quietLooks = floorBytes === 0 ? START_LOOKS : 0;
@@ -65,30 +79,24 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     } else if (stepsLeft > 0) takeStep();
     else if (hasWorked && ++quietLooks < QUIET_LOOKS) intervalMs = BUSY_INTERVAL_MS;
     else {
-      const grown = process.memoryUsage.rss() - floorBytes;
-      if (grown > (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES)) stepsLeft = STEPS.length;
+      if (residentBytes - floorBytes > (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES)) stepsLeft = STEPS;
       hasWorked = false;
       intervalMs = IDLE_INTERVAL_MS;
       if (stepsLeft > 0) takeStep();
-      else if (grown > RETURNED_BYTES && performance.now() > dropAt) dropAgain();
+      else code.dropIfReturned(residentBytes);
     }
-  };
-  const dropAgain = (): void => {
-    dropCleanFilePages();
-    dropAt = performance.now() + dropAfterMs;
-    dropAfterMs *= 2;
+    // What this has taken is no work.
     busyMs = processorMs();
   };
+  /** Code last, since the rest runs code, and more than once: the runtime's collector runs in between. */
   const takeStep = (): void => {
-    droppedKb += STEPS[STEPS.length - stepsLeft]?.() ?? 0;
-    stepsLeft--;
-    busyMs = processorMs();
+    const step = STEPS - stepsLeft--;
+    if (step === 0) {
+      logger.debug("gives back memory", { residentKb: process.memoryUsage.rss() >> 10 });
+      releaseHeap();
+    } else if (step < SURE_STEPS) floorBytes = code.drop();
+    else code.dropIfReturned(process.memoryUsage.rss());
     intervalMs = stepsLeft > 0 ? STEP_MS : IDLE_INTERVAL_MS;
-    if (stepsLeft > 0) return;
-    dropAfterMs = FIRST_DROP_AFTER_MS;
-    floorBytes = process.memoryUsage.rss();
-    logger.debug("released memory", { droppedKb, residentKb: floorBytes >> 10 });
-    droppedKb = 0;
   };
   const wait = (): void => {
     timer = setTimeout(look, intervalMs);
@@ -98,17 +106,37 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   return { close: () => clearTimeout(timer) };
 }
 
-/**
- * One after another, a while apart: code pages last, since the rest runs code, and twice: the runtime's collector runs in between. Each answers
- * the KiB of code that it has dropped.
- */
-const STEPS: readonly (() => number)[] = [releaseHeap, dropCleanFilePages, dropCleanFilePages];
+/** Pages of the program's code, of which some come back after they were dropped: those of what runs now and then. */
+class Code {
+  #floorBytes = 0;
+  #dropAt = 0;
+  #waitMs = FIRST_DROP_AFTER_MS;
+
+  /** Answers the bytes that are resident then. */
+  drop(): number {
+    this.#waitMs = FIRST_DROP_AFTER_MS;
+    return this.#drop();
+  }
+
+  dropIfReturned(residentBytes: number): void {
+    if (residentBytes - this.#floorBytes < RETURNED_BYTES || performance.now() < this.#dropAt) return;
+    this.#dropAt = performance.now() + this.#waitMs;
+    this.#waitMs = Math.min(this.#waitMs * 2, LAST_DROP_AFTER_MS);
+    this.#drop();
+  }
+
+  /** Nothing else is run behind it, for what runs comes back. */
+  #drop(): number {
+    dropCleanFilePages();
+    this.#floorBytes = process.memoryUsage.rss();
+    return this.#floorBytes;
+  }
+}
 
 /** Garbage, and compiled code: the bytecode that it came from is in the executable. */
-function releaseHeap(): number {
+function releaseHeap(): void {
   Bun.shrink();
   Bun.gc(true);
-  return 0;
 }
 
 /** What all threads have used so far. */

@@ -162,6 +162,8 @@ test("those with a label are found as a list finds them, other namespaces' and e
   const metadata = await temporaryMetadata();
   const { containers } = metadata;
   expect(await containers.withLabel(scope, "restart")).toEqual([]);
+  const revision = containers.revision();
+  expect(containers.revision()).toBe(revision);
   for (const [id, labels] of Object.entries({
     b: { restart: "1" },
     a: { restart: "2", x: "y" },
@@ -172,6 +174,7 @@ test("those with a label are found as a list finds them, other namespaces' and e
   await containers.create({ namespace: "other" }, containerOf("e", { labels: { restart: "1" } }));
   const found = await containers.withLabel(scope, "restart");
   expect(found.map(({ id }) => id)).toEqual(["a", "b"]);
+  expect(containers.revision()).toBeGreaterThan(revision);
   expect(found).toEqual(await containers.list(scope, ["labels.restart"]));
   await containers.update(scope, containerOf("b", { labels: {} }), ["labels"]);
   expect((await containers.withLabel(scope, "restart")).map(({ id }) => id)).toEqual(["a"]);

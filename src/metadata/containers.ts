@@ -61,6 +61,7 @@ export function openContainers(
       decodeContainer(await updateContainer(dependencies, scope, recordOf(container), fieldPaths)),
     delete: async (scope, id) => deleteContainer(dependencies, scope, id),
     withLabel: (scope, label) => withLabel(db, scope, label),
+    revision: () => db.txid,
     getEncoded: (scope, id) => cache.get(requireNamespace(scope.namespace), id).framed,
     listEncoded: (scope, filters) => matching(cache, scope, filters).map((container) => container.framed),
     createEncoded: (scope, container) => createContainer(dependencies, scope, container),

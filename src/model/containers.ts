@@ -26,6 +26,8 @@ export interface ContainerStore {
 export interface LabelledContainers {
   /** Containers with that label, ordered by id. Other calls are served while many are looked through. */
   withLabel(scope: Scope, label: string): Promise<Container[]>;
+  /** The same number as before: no container of any namespace has changed meanwhile. */
+  revision(): number;
 }
 
 /**

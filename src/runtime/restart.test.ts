@@ -23,6 +23,7 @@ async function callsFor(get: () => Promise<Status>, policy = "always"): Promise<
     },
     containers: {
       withLabel: async () => [container],
+      revision: () => 1,
       update: async () => container,
     },
     tasks: {
@@ -66,4 +67,37 @@ test("one that runs or is paused is left alone, one that has ended is not", asyn
   for (const status of [Status.RUNNING, Status.PAUSED, Status.PAUSING])
     expect(await callsFor(async () => status)).toEqual([]);
   expect(await callsFor(async () => Status.STOPPED)).toEqual(RESTART);
+});
+
+test("where no container has the label, the containers are not looked through again before one has changed", async () => {
+  let revision = 1;
+  let asked = 0;
+  let lists = 0;
+  const waiters: { readonly atLeast: number; readonly resolve: () => void }[] = [];
+  const monitor = new RestartMonitor(1, {
+    namespaces: {
+      list: async () => {
+        lists++;
+        return [{ name: "default" }];
+      },
+    },
+    containers: {
+      withLabel: async () => [],
+      revision: () => {
+        asked++;
+        for (const { atLeast, resolve } of waiters) if (asked >= atLeast) resolve();
+        return revision;
+      },
+    },
+    logger: silentLogger,
+  } as unknown as RestartDependencies);
+  const looks = (count: number) =>
+    new Promise<void>((resolve) => waiters.push({ atLeast: asked + count, resolve }));
+  monitor.start();
+  await looks(5);
+  expect(lists).toBe(1);
+  revision++;
+  await looks(5);
+  expect(lists).toBe(2);
+  await monitor.close();
 });

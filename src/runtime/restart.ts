@@ -52,6 +52,8 @@ export class RestartMonitor {
   readonly #changing = new Map<string, Promise<void>>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #looking: Promise<void> = Promise.resolve();
+  /** Of the containers when none of them had the label: as long as it stands a look would find none, and an idle daemon stays asleep. */
+  #withoutLabel: number | undefined;
   #closed = false;
 
   constructor(intervalMs: number, dependencies: RestartDependencies) {
@@ -84,9 +86,13 @@ export class RestartMonitor {
 
   async #look(): Promise<void> {
     const { namespaces, containers, logger } = this.#dependencies;
+    const revision = containers.revision();
+    if (revision === this.#withoutLabel) return;
+    let found = 0;
     for (const { name: namespace } of await namespaces.list()) {
       const scope = { namespace };
       const labelled = await containers.withLabel(scope, LABEL.status);
+      found += labelled.length;
       for (const container of labelled) {
         const key = `${namespace}/${container.id}`;
         if (this.#changing.has(key) || this.#closed) continue;
@@ -98,6 +104,7 @@ export class RestartMonitor {
         this.#changing.set(key, change);
       }
     }
+    if (found === 0) this.#withoutLabel = revision;
   }
 
   /** Brings one container's task into the state that is asked for. A shim that does not answer is left alone: its container may well run. */
