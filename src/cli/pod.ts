@@ -148,6 +148,7 @@ function addLogs(pod: Command): void {
     .description("print what a pod's containers have written")
     .argument("<POD>")
     .argument("[CONTAINER]", "all of them, with a prefix, if it is left out and there are several")
+    .option("-c, --container <name>", "the same as the second argument")
     .option("-f, --follow", "go on until the containers have ended")
     .option("-p, --previous", "of the instance before the last restart")
     .option("--since <duration>", "only what is not older, such as 10s or 1h30m", duration)
@@ -155,7 +156,7 @@ function addLogs(pod: Command): void {
     .option("--timestamps", "with the time of each line")
     .action(
       calling(async ([name, container]: [string, string | undefined], options: LogsOptions) =>
-        (await import("./pod/logs.ts")).printLogs(name, container, options),
+        (await import("./pod/logs.ts")).printLogs(name, container ?? options.container, options),
       ),
     );
 }
@@ -214,7 +215,10 @@ function addStreams(pod: Command): void {
     .command("port-forward")
     .description("pass connections to a local port on to a port of the pod, until Ctrl-C")
     .argument("<POD>")
-    .argument("<PORTS...>", "LOCAL:REMOTE, REMOTE, or :REMOTE for a local port that is free")
+    .argument(
+      "<PORTS...>",
+      "LOCAL:REMOTE, REMOTE, or :REMOTE for a local port that is free; REMOTE may be a port's name",
+    )
     .option("--bind <address>", "where to listen", "127.0.0.1")
     .action(
       calling(async ([name, ports]: [string, string[]], options: ForwardOptions) =>

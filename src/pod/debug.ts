@@ -9,8 +9,9 @@ import { validatePod } from "./api/validate.ts";
 import { PodError } from "./errors.ts";
 import type { FoundPod } from "./found.ts";
 import type { PodParts } from "./parts.ts";
+import type { Roots } from "./paths.ts";
 import { latest, type ObservedContainer, observePod } from "./status.ts";
-import { type StoredPod, savePod, unitOf } from "./store.ts";
+import { type StoredPod, savePod, storedPod, unitOf } from "./store.ts";
 import { syncPod } from "./sync.ts";
 
 export interface DebugRequest {
@@ -43,7 +44,10 @@ export async function debugPod(
   check(changed, pod.spec.ephemeralContainers?.length ?? 0);
   savePod(parts.roots, changed);
   // Only this container: what the others need is the business of whoever runs the pod.
-  const only = { ...changed.pod, spec: { ...changed.pod.spec, initContainers: [] } };
+  const only = {
+    ...changed.pod,
+    spec: { ...changed.pod.spec, initContainers: [], ephemeralContainers: [container] },
+  };
   const unit = { ...unitOf(parts.roots, changed), pod: only };
   const { results } = await syncPod(
     parts,
@@ -52,10 +56,22 @@ export async function debugPod(
     AbortSignal.any([]),
   );
   const failure = results.find(({ target }) => target === container.name)?.failure;
-  if (failure !== undefined) throw new PodError(failure.reason, `${failure.reason}: ${failure.message}`);
+  if (failure !== undefined) {
+    takeBack(parts.roots, changed, container.name);
+    throw new PodError(failure.reason, `${failure.reason}: ${failure.message}`);
+  }
   const last = latest(await observePod(parts.cri, pod.metadata.uid), container.name);
   if (last === undefined) throw fail("NotFound", `container ${quote(container.name)} in ${place}`);
   return last;
+}
+
+/** A container that could not be started is not tried again by whoever looks at the pod next. */
+function takeBack(roots: Roots, { pod: { metadata } }: StoredPod, name: string): void {
+  const stored = storedPod(roots, metadata.namespace, metadata.name);
+  if (stored === undefined) return;
+  const { spec } = stored.pod;
+  const ephemeralContainers = spec.ephemeralContainers?.filter((each) => each.name !== name);
+  savePod(roots, { ...stored, pod: { ...stored.pod, spec: { ...spec, ephemeralContainers } } });
 }
 
 /** As if every container ran, so that none of them is started or killed. */
@@ -68,6 +84,8 @@ function containerOf({ name, image, target, command, stdin, tty }: DebugRequest)
     name: name ?? `debugger-${randomBytes(3).toString("hex")}`,
     image,
     stdin,
+    // Nobody joins it later: the end of this one's input is the end of its own.
+    stdinOnce: stdin,
     tty,
     ...(command.length === 0 ? {} : { command: [...command] }),
     ...(target === undefined ? {} : { targetContainerName: target }),

@@ -67,6 +67,16 @@ export async function startContainer(
   return id;
 }
 
+const HEADS: Partial<Record<PodErrorReason, string>> = {
+  PreCreateHookError: "Internal PreCreateContainer hook failed",
+  PreStartHookError: "Internal PreStartContainer hook failed",
+};
+
+/** What is wrong with an image has been told before: here kubelets repeat the reason. */
+function wordOf(error: unknown, message: string): string {
+  return error instanceof PodError ? error.reason : message;
+}
+
 /** Runs a step whose failure is an event and a {@link PodError} with the runtime's own message. */
 function failing({ record }: PodParts, { pod }: PodUnit, container: AnyContainer) {
   return async <T>(reason: PodErrorReason, step: () => Promise<T> | T): Promise<T> => {
@@ -74,13 +84,13 @@ function failing({ record }: PodParts, { pod }: PodUnit, container: AnyContainer
       return await step();
     } catch (error) {
       const message = messageOf(error);
-      const before =
-        reason === "PreCreateHookError"
-          ? "Internal PreCreateContainer hook failed"
-          : reason === "PreStartHookError"
-            ? "Internal PreStartContainer hook failed"
-            : "Error";
-      record(pod, container.name, "Warning", "Failed", `${before}: ${message}`);
+      record(
+        pod,
+        container.name,
+        "Warning",
+        "Failed",
+        `${HEADS[reason] ?? "Error"}: ${wordOf(error, message)}`,
+      );
       throw error instanceof PodError ? error : new PodError(reason, message, { cause: error });
     }
   };

@@ -60,7 +60,8 @@ function runningContainer({ pod, observed }: FoundPod, name: string | undefined)
   const wanted = name ?? pod.spec.containers[0]?.name ?? "";
   const last = latest(observed, wanted);
   const place = `container ${quote(wanted)} in pod ${quote(pod.metadata.name)}`;
-  if (last === undefined) throw fail("NotFound", place);
+  const names = [...new Set(observed.containers.map((each) => each.name))].reverse();
+  if (last === undefined) throw fail("NotFound", `${place} (it has ${names.join(", ") || "none yet"})`);
   if (last.state !== "running") throw fail("FailedPrecondition", `${place} is ${last.state}, not running`);
   return last;
 }

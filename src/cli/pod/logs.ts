@@ -9,6 +9,7 @@ import { latest, type ObservedContainer, observePod } from "../../pod/status.ts"
 import { type PodOptions, rootsOf } from "./options.ts";
 
 export interface LogsOptions extends PodOptions {
+  readonly container?: string;
   readonly follow?: boolean;
   readonly previous?: boolean;
   readonly since?: number;

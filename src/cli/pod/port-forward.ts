@@ -2,6 +2,7 @@ import { createServer, type Server, type Socket } from "node:net";
 import { type CriClient, criClient } from "../../client/cri.ts";
 import { type ForwardedConnection, forwardConnection } from "../../client/cri-streams.ts";
 import { BunkerdError, fail, messageOf, quote } from "../../model/errors.ts";
+import type { PodSpec } from "../../pod/api/pod.ts";
 import { findPod } from "../../pod/found.ts";
 import { type PodOptions, rootsOf } from "./options.ts";
 
@@ -9,17 +10,18 @@ export interface ForwardOptions extends PodOptions {
   readonly bind: string;
 }
 
-/** Listens until a signal comes. @param ports `8080:80`, `80` for the same on both sides, `:80` for one that is free */
+/** Listens until a signal comes. @param ports `8080:80`, `80` for the same on both sides, `:80` for one that is free, `8080:http` */
 export async function forwardPorts(
   name: string,
   ports: readonly string[],
   options: ForwardOptions,
 ): Promise<void> {
-  const pairs = ports.map(parsePorts);
+  const texts = ports.map(parsePorts);
   const cri = criClient(options.runtimeEndpoint);
   const servers: Server[] = [];
   try {
     const { pod, observed } = await findPod(cri, rootsOf(options), options.namespace, name);
+    const pairs = texts.map((each) => withNumbers(pod.spec, each));
     const [sandbox] = observed.sandboxes;
     if (sandbox === undefined)
       throw fail("FailedPrecondition", `pod ${quote(pod.metadata.name)} does not run`);
@@ -44,16 +46,39 @@ export async function forwardPorts(
   process.exit(0);
 }
 
-function parsePorts(text: string): { local: number; remote: number } {
-  const match = /^(?:(\d*):)?(\d+)$/.exec(text);
-  const remote = Number(match?.[2] ?? 0);
-  const local = match?.[1] === undefined ? remote : Number(match[1] || 0);
-  if (match === null || remote < 1 || remote > 65_535 || local > 65_535)
-    throw new BunkerdError(
-      "InvalidArgument",
-      `port ${quote(text)} must be [LOCAL:]REMOTE, each at most 65535`,
-    );
-  return { local, remote };
+interface Ports {
+  /** 0: one that is free. */
+  readonly local: number;
+  readonly remote: number;
+}
+
+/** @param text `[LOCAL:]REMOTE` */
+function parsePorts(text: string): { local: string | undefined; remote: string; text: string } {
+  const match = /^(?:(\d{0,5}):)?([\w-]+)$/.exec(text);
+  if (match !== null) return { local: match[1], remote: match[2] ?? "", text };
+  throw notPorts(text);
+}
+
+function notPorts(text: string): BunkerdError {
+  const form = "must be [LOCAL:]REMOTE: numbers of at most 65535, REMOTE also the name of a port";
+  return new BunkerdError("InvalidArgument", `port ${quote(text)} ${form}`);
+}
+
+/** A name is looked up in the pod's containers, as by kubectl. @throws InvalidArgument, NotFound with the names there are */
+function withNumbers(
+  { containers, initContainers = [] }: PodSpec,
+  { local, remote, text }: ReturnType<typeof parsePorts>,
+): Ports {
+  const named = [...containers, ...initContainers].flatMap(({ ports = [] }) => ports);
+  const isNumber = /^\d+$/.test(remote);
+  const port = isNumber ? Number(remote) : named.find(({ name }) => name === remote)?.containerPort;
+  if (port === undefined) {
+    const names = named.flatMap(({ name }) => name ?? []).join(", ") || "none";
+    throw fail("NotFound", `port ${quote(remote)} of the pod's containers (they have ${names})`);
+  }
+  const own = local === undefined ? port : Number(local || 0);
+  if (port < 1 || port > 65_535 || own > 65_535) throw notPorts(text);
+  return { local: own, remote: port };
 }
 
 function listen(host: string, port: number, onConnection: (socket: Socket) => void): Promise<Server> {

@@ -204,8 +204,9 @@ describe.each(podDaemons())("%s", (kind) => {
 
   test("exec, attach, port-forward and an ephemeral container", async () => {
     const script = `httpd -p 80 -h /www; echo up; while read -r line; do echo got $line; done; ${FOREVER}`;
+    const ports = [{ name: "http", containerPort: 80 }];
     const pod = await runUntil(
-      podText("io", { app: script }, { terminationGracePeriodSeconds: 1 }, { app: { stdin: true } }),
+      podText("io", { app: script }, { terminationGracePeriodSeconds: 1 }, { app: { stdin: true, ports } }),
       "[app] up",
     );
     const failed = await node.pod(["exec", "io", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
@@ -216,12 +217,12 @@ describe.each(podDaemons())("%s", (kind) => {
     for await (const line of linesOf(attached.stdout)) if (line === "got a line") break;
     attached.kill();
 
-    const forward = node.startPod(["port-forward", "io", ":80", ":81"]);
-    const ports: number[] = [];
+    const forward = node.startPod(["port-forward", "io", ":http", ":81"]);
+    const locals: number[] = [];
     const said = linesOf(forward.stdout);
     for (let count = 0; count < 2; count++)
-      ports.push(Number(/:(\d+) ->/.exec((await said.next()).value ?? "")?.[1]));
-    const [open, closed] = ports;
+      locals.push(Number(/:(\d+) ->/.exec((await said.next()).value ?? "")?.[1]));
+    const [open, closed] = locals;
     // By a process: fetch connects on a thread that is not in the node's network.
     const get = (port: number | undefined) => run(["curl", "-s", `http://127.0.0.1:${port}/ok`]);
     const got = await Promise.all([get(open), get(open)]);
@@ -246,7 +247,7 @@ describe.each(podDaemons())("%s", (kind) => {
       "ps | grep -c '[h]ttpd'",
     ]);
     expect({ code: debug.code, stdout: debug.stdout }).toEqual({ code: 0, stdout: "look\n" });
-    const logs = await node.pod(["logs", "io", "look", "-f"]);
+    const logs = await node.pod(["logs", "io", "-c", "look", "-f"]);
     expect(logs.stdout).toBe("2\n");
     expect((await statusOf("io")).ephemeralContainerStatuses).toMatchObject([
       { name: "look", state: { terminated: { exitCode: 0 } } },
@@ -255,6 +256,16 @@ describe.each(podDaemons())("%s", (kind) => {
     expect(twice.stderr).toContain(
       'spec.ephemeralContainers[1].name: duplicate value "app", used in spec.containers[0]',
     );
+    const shell = node.startPod(
+      ["debug", "io", "-i", "-q", "--image", "box:1", "-c", "sh"],
+      "echo in; exit 5\n",
+    );
+    expect(await new Response(shell.stdout).text()).toBe("sh\nin\n");
+    expect(await shell.exited).toBe(5);
+    const bad = await node.pod(["debug", "io", "--image", "BOX", "-c", "bad"]);
+    expect(bad.stderr).toContain("Warning Failed io/bad: Error: InvalidImageName\n");
+    const { ephemeralContainerStatuses: added } = await statusOf("io");
+    expect(added).toMatchObject([{ name: "look" }, { name: "sh", state: { terminated: { exitCode: 5 } } }]);
     const lines = await pod.end();
     expect(lines).toContain("[look] 2");
     await node.pod(["rm", "io"]);
