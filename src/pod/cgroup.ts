@@ -35,9 +35,32 @@ export function podLimits({ spec }: Pod): PodLimits {
 }
 
 /** Sets the limits of the cgroup, which the runtime has made with the sandbox. @throws ErrnoException */
-export function limitPodCgroup(pod: Pod, { cgroupDriver }: Pick<Node, "cgroupDriver">): void {
+export function limitPodCgroup(pod: Pod, node: Pick<Node, "cgroupDriver">): void {
+  setLimits(pod, node, podLimits(pod));
+}
+
+/** Before a pod's containers are resized: no container may have more than its pod, neither before nor after. @throws ErrnoException */
+export function widenPodCgroup(earlier: Pod, pod: Pod, node: Pick<Node, "cgroupDriver">): void {
+  const [before, after] = [podLimits(earlier), podLimits(pod)];
+  setLimits(pod, node, {
+    shares: after.shares,
+    quota: larger(before.quota, after.quota),
+    memoryBytes: larger(before.memoryBytes, after.memoryBytes),
+  });
+}
+
+/** Undefined, which is left alone, if one of them is: the cgroup has no limit yet. */
+function larger(left: bigint | undefined, right: bigint | undefined): bigint | undefined {
+  if (left === undefined || right === undefined) return undefined;
+  return left > right ? left : right;
+}
+
+function setLimits(
+  pod: Pod,
+  { cgroupDriver }: Pick<Node, "cgroupDriver">,
+  { shares, quota, memoryBytes }: PodLimits,
+): void {
   const path = cgroupParent(pod, cgroupDriver);
-  const { shares, quota, memoryBytes } = podLimits(pod);
   if (isUnified()) {
     const folder = join(ROOT, path);
     // From 2..262144 to 1..10000, as runc converts.

@@ -18,7 +18,15 @@ import { type RotationLimits, rotateLogs } from "./rotate.ts";
 import { PodSession } from "./session.ts";
 import { CONTAINER_NAME, POD_UID } from "./spec/labels.ts";
 import type { ObservedPod } from "./status.ts";
-import { type Claim, removeLeftovers, type StoredPod, savePod, storedPods, unitOf } from "./store.ts";
+import {
+  type Claim,
+  removeLeftovers,
+  type StoredPod,
+  savePod,
+  storedPod,
+  storedPods,
+  unitOf,
+} from "./store.ts";
 import type { PodWorker } from "./worker.ts";
 
 export interface NodeModeOptions {
@@ -249,7 +257,10 @@ export class NodeMode {
   async #step(key: string, slot: Slot): Promise<boolean> {
     const { wanted, running } = slot;
     if (running !== undefined && wanted !== undefined) {
-      if (sameSpec(running.stored, wanted.file, wanted.manifest)) return true;
+      if (sameSpec(running.stored, wanted.file, wanted.manifest)) {
+        this.#keepSource(slot, running, wanted.source);
+        return true;
+      }
       if (resizeOnly(running.stored, wanted)) {
         await this.#resize(slot, wanted);
         return true;
@@ -307,12 +318,32 @@ export class NodeMode {
     }
   }
 
+  /** The pod's record as it is now: `pod debug` adds containers to it. */
+  #record(stored: StoredPod): StoredPod {
+    const { namespace, name } = stored.pod.metadata;
+    return storedPod(this.#options.roots, namespace, name) ?? stored;
+  }
+
+  /** A file may have another name now. */
+  #keepSource(slot: Slot, running: NonNullable<Slot["running"]>, source: string): void {
+    if (running.stored.source === source) return;
+    const stored: StoredPod = { ...this.#record(running.stored), source };
+    savePod(this.#options.roots, stored);
+    slot.running = { ...running, stored };
+  }
+
   async #resize(slot: Slot, wanted: WantedPod): Promise<void> {
     const { running } = slot;
     if (running === undefined) return;
-    const stored: StoredPod = { ...running.stored, pod: { ...running.stored.pod, spec: wanted.file.spec } };
+    const record = this.#record(running.stored);
+    const { ephemeralContainers } = record.pod.spec;
+    const spec = {
+      ...wanted.file.spec,
+      ...(ephemeralContainers === undefined ? {} : { ephemeralContainers }),
+    };
+    const stored: StoredPod = { ...record, pod: { ...record.pod, spec } };
     savePod(this.#options.roots, stored);
-    await resizePod(this.#session.parts, stored.pod);
+    await resizePod(this.#session.parts, running.stored.pod, stored.pod);
     running.worker.adopt(stored.pod);
     slot.running = { ...running, stored };
   }

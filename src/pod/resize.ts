@@ -3,7 +3,7 @@ import type { CriClient } from "../client/cri.ts";
 import { sameSpec } from "./accept.ts";
 import type { Container } from "./api/container.ts";
 import type { Pod, PodSpec } from "./api/pod.ts";
-import { limitPodCgroup } from "./cgroup.ts";
+import { limitPodCgroup, widenPodCgroup } from "./cgroup.ts";
 import type { WantedPod } from "./manifests.ts";
 import type { PodParts } from "./parts.ts";
 import { qosClass } from "./spec/qos.ts";
@@ -18,9 +18,20 @@ export function resizeOnly(stored: StoredPod, { file, manifest }: WantedPod): bo
   const wantsRestart = spec.containers.some(({ resizePolicy = [] }) =>
     resizePolicy.some(({ restartPolicy }) => restartPolicy === "RestartContainer"),
   );
-  if (wantsRestart) return false;
+  if (wantsRestart || losesAmount(stored.pod.spec, spec)) return false;
   const before: StoredPod = { ...stored, pod: { ...stored.pod, spec: withoutResources(stored.pod.spec) } };
   return sameSpec(before, { ...file, spec: withoutResources(spec) }, manifest);
+}
+
+/** A limit or a request that is gone cannot be taken from a container that runs: Kubernetes forbids it. */
+function losesAmount(before: PodSpec, after: PodSpec): boolean {
+  const containersOf = ({ initContainers = [], containers }: PodSpec) => [...initContainers, ...containers];
+  const wanted = new Map(containersOf(after).map(({ name, resources }) => [name, resources]));
+  return containersOf(before).some(({ name, resources }) =>
+    (["limits", "requests"] as const).some((kind) =>
+      Object.keys(resources?.[kind] ?? {}).some((amount) => wanted.get(name)?.[kind]?.[amount] === undefined),
+    ),
+  );
 }
 
 function withoutResources(spec: PodSpec): PodSpec {
@@ -35,7 +46,8 @@ function withoutResources(spec: PodSpec): PodSpec {
 }
 
 /** @throws what the runtime answers */
-export async function resizePod({ cri, node, record }: PodParts, pod: Pod): Promise<void> {
+export async function resizePod({ cri, node, record }: PodParts, earlier: Pod, pod: Pod): Promise<void> {
+  widenPodCgroup(earlier, pod, node);
   const observed = await observePod(cri, pod.metadata.uid);
   for (const container of [...(pod.spec.initContainers ?? []), ...pod.spec.containers]) {
     const last = latest(observed, container.name);

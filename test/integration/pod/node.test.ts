@@ -105,15 +105,15 @@ describe.each(podDaemons())("%s", (kind) => {
   }, 120_000);
 
   test("a broken change leaves the pod alone; a change of the image's command replaces it; one of CPU and memory is made in place", async () => {
-    const sized = (memory: string) => ({
-      app: { resources: { limits: { cpu: "500m", memory }, requests: { cpu: "100m", memory: "8Mi" } } },
+    const sized = (memory: string, cpu: string) => ({
+      app: { resources: { limits: { cpu, memory }, requests: { cpu: "100m", memory: "8Mi" } } },
     });
-    const text = (word: string, memory: string) =>
+    const text = (word: string, memory: string, cpu = "500m") =>
       podText(
         "changes",
         { app: `echo ${word}; ${FOREVER}` },
         { terminationGracePeriodSeconds: 1 },
-        sized(memory),
+        sized(memory, cpu),
       );
     drop("other", podText("other", { app: FOREVER }, { terminationGracePeriodSeconds: 1 }));
     drop("changes", text("one", "64Mi"));
@@ -122,29 +122,31 @@ describe.each(podDaemons())("%s", (kind) => {
     await until("a word about it", () => /changes\.yaml:1/.test(keeper.log()));
     expect(await running(2)).toEqual(first);
 
-    drop("changes", text("one", "96Mi"));
-    const limit = (): Promise<string> =>
-      node
-        .pod([
-          "exec",
-          "changes",
-          "--",
-          "sh",
-          "-c",
-          "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null",
-        ])
-        .then(({ stdout }) => stdout.trim());
-    await until("the new limit", async () => (await limit()) === String(96 << 20));
-    expect(idOf(await running(2), "changes")).toBe(idOf(first, "changes"));
+    const files = "cpu.max cpu/cpu.cfs_quota_us memory.max memory/memory.limit_in_bytes";
+    const limits = async (): Promise<string> => {
+      const words = ["sh", "-c", `cd /sys/fs/cgroup; cat ${files} 2>/dev/null`];
+      return (await node.pod(["exec", "changes", "--", ...words])).stdout.replace(/^(\d+) 100000$/m, "$1");
+    };
+    // The pod's own cgroup has to grow before its container's, and to shrink behind it.
+    for (const [memory, cpu] of [
+      [96, 700],
+      [80, 300],
+    ] as const) {
+      drop("changes", text("one", `${memory}Mi`, `${cpu}m`));
+      await until("the new limits", async () => (await limits()) === `${cpu * 100}\n${memory << 20}\n`);
+      expect(idOf(await running(2), "changes")).toBe(idOf(first, "changes"));
+    }
 
     drop("changes", text("two", "96Mi"));
     await until("the new text", async () => (await node.pod(["logs", "changes"])).stdout === "two\n");
     const last = await running(2);
     expect(idOf(last, "changes")).not.toBe(idOf(first, "changes"));
     expect(idOf(last, "other")).toBe(idOf(first, "other"));
-    const refused = await node.pod(["rm", "other"]);
-    expect(refused.stderr).toContain(`is kept running by ${join(manifests, "other.yaml")}: remove that file`);
-    for (const name of ["changes", "other"]) rmSync(join(manifests, `${name}.yaml`));
+    renameSync(join(manifests, "other.yaml"), join(manifests, "renamed.yaml"));
+    const told = `is kept running by ${join(manifests, "renamed.yaml")}: remove that file`;
+    await until("the new name", async () => (await node.pod(["rm", "other"])).stderr.includes(told));
+    expect(idOf(await running(2), "other")).toBe(idOf(first, "other"));
+    for (const name of ["changes", "renamed"]) rmSync(join(manifests, `${name}.yaml`));
     await running(0);
   }, 120_000);
 
