@@ -37,7 +37,7 @@ export async function boxLayer(): Promise<Buffer> {
       .filter((name) => name !== "busybox")
       .map((name) => ({ name: `bin/${name}`, type: "2", link: "busybox" })),
     { name: "etc/passwd", data: PASSWD },
-    { name: "etc/group", data: "root:x:0:\nweb:x:1000:\n" },
+    { name: "etc/group", data: "root:x:0:\nweb:x:1000:\nextra:x:5000:web\n" },
     { name: "www/ok", data: "well\n" },
   ];
   return tar(entries);

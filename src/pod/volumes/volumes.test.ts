@@ -16,6 +16,7 @@ import { makeNode } from "../../linux/inode.ts";
 import { terminationMessage } from "../object.ts";
 import type { ObservedContainer } from "../status.ts";
 import { writePayload } from "./atomic-writer.ts";
+import { prepareHostPath } from "./host-path.ts";
 import type { MountsInput } from "./mounts.ts";
 import { containerMounts } from "./mounts.ts";
 import { setOwnership } from "./ownership.ts";
@@ -33,6 +34,45 @@ function volume(name: string): string {
   mkdirSync(folder);
   return folder;
 }
+
+test("hostPath: what each type takes, makes and refuses", () => {
+  const folder = volume("host");
+  const at = (name: string): string => join(folder, name);
+  writeFileSync(at("file"), "");
+  makeNode(at("socket"), 0o140600, 0n);
+  makeNode(at("block"), 0o060600, 7n << 8n);
+  const there = {
+    Directory: folder,
+    File: at("file"),
+    Socket: at("socket"),
+    CharDevice: "/dev/null",
+    BlockDevice: at("block"),
+  } as const;
+  for (const [type, path] of Object.entries(there) as [keyof typeof there, string][]) {
+    prepareHostPath({ path, type });
+    prepareHostPath({ path, type: "" });
+    for (const other of Object.keys(there) as (keyof typeof there)[]) {
+      if (other !== type)
+        expect(() => prepareHostPath({ path, type: other })).toThrow(
+          `hostPath type check failed: ${path} is not a`,
+        );
+    }
+    expect(() => prepareHostPath({ path: at("gone"), type })).toThrow(`${at("gone")} is not a`);
+  }
+  prepareHostPath({ path: at("gone"), type: "" });
+  expect(existsSync(at("gone"))).toBe(false);
+  for (let round = 0; round < 2; round++) {
+    prepareHostPath({ path: at("made/deep"), type: "DirectoryOrCreate" });
+    prepareHostPath({ path: at("fresh"), type: "FileOrCreate" });
+  }
+  expect([statSync(at("made/deep")).mode & 0o7777, statSync(at("fresh")).mode & 0o7777]).toEqual([
+    0o755, 0o644,
+  ]);
+  expect(() => prepareHostPath({ path: at("made"), type: "FileOrCreate" })).toThrow("is not a file");
+  expect(() => prepareHostPath({ path: at("fresh"), type: "DirectoryOrCreate" })).toThrow(
+    "is not a directory",
+  );
+});
 
 test("files are replaced as a whole, and the old ones go", () => {
   const folder = volume("sound");

@@ -1,6 +1,6 @@
 /** What a pod's spec says, seen from inside its containers. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { box, podText, type Scripts } from "../../support/pod-text.ts";
@@ -52,6 +52,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     const host = join(node.folder, "host");
     mkdirSync(host);
     writeFileSync(join(host, "file"), "from the host\n");
+    const cpu = { containerName: "app", resource: "limits.cpu", divisor: "1m" };
     const volumes = [
       { name: "disk", emptyDir: {} },
       { name: "memory", emptyDir: { medium: "Memory", sizeLimit: "1Mi" } },
@@ -67,7 +68,15 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       },
       {
         name: "all",
-        projected: { sources: [{ configMap: { name: "conf" } }, { secret: { name: "hidden" } }] },
+        projected: {
+          defaultMode: 0o400,
+          sources: [
+            { configMap: { name: "conf", items: [{ key: "b", path: "in/b", mode: 0o444 }] } },
+            { secret: { name: "hidden" } },
+            { secret: { name: "gone", optional: true } },
+            { downwardAPI: { items: [{ path: "cpu", resourceFieldRef: cpu }] } },
+          ],
+        },
       },
       { name: "image", image: { reference: "box:1", pullPolicy: "Never" } },
     ];
@@ -77,7 +86,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       "echo $(cat /v/conf/a.txt /v/conf/b) $(stat -L -c %a /v/conf/b) $(readlink /v/conf/b)",
       "echo $(cat /v/picked/deep/b) $(stat -L -c %a /v/picked/deep/b) $(ls /v/none | wc -l)",
       "echo $(cat /v/hidden/key) $(stat -f -c %T /v/hidden)",
-      "cat /v/down/labels; echo; echo $(ls /v/all)",
+      "cat /v/down/labels; echo; cd /v/all; echo $(ls) $(cat in/b key cpu) $(stat -L -c %a in/b key cpu); cd /",
       "cat /v/image/www/ok; touch /v/image/x 2>/dev/null || echo read-only",
       "touch /v/conf/x 2>/dev/null || echo sealed",
     ].join("\n");
@@ -86,10 +95,11 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       mountPath: `/v/${name}`,
       ...(name === "conf" ? { readOnly: true } : {}),
     }));
+    const resources = { limits: { cpu: "1500m" } };
     const { code, lines, stderr } = await run(
       { app: script },
       { volumes },
-      { app: { volumeMounts: mounts } },
+      { app: { volumeMounts: mounts, resources } },
       [config, secret],
       {
         labels: { app: "x" },
@@ -106,7 +116,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         "B 400 0",
         "S tmpfs",
         'app="x"',
-        "a.txt b key",
+        "cpu in key BS1500 444 400 400",
         "well",
         "read-only",
         "sealed",
@@ -147,7 +157,12 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     expect(bad.stderr).not.toContain("Started bad/app");
   }, 60_000);
 
-  test("users, groups, capabilities, privileges, read-only root", async () => {
+  test("users, groups, capabilities, privileges, seccomp, /proc, read-only root", async () => {
+    using profile = seccompProfile({
+      defaultAction: "SCMP_ACT_ALLOW",
+      syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_ERRNO" }],
+    });
+    const localhostProfile = profile.name;
     const shown =
       "echo $(id -u):$(id -g) $(id -G); grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'; touch /x 2>/dev/null || echo sealed";
     const { lines, code, stderr } = await run(
@@ -156,6 +171,8 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         root: shown,
         free: "ls /dev | wc -l | awk '{print ($1 > 20)}'",
         group: "echo hi > /v/f; stat -c %g:%a /v /v/f",
+        bare: "grep -c ' /proc/' /proc/self/mountinfo",
+        denied: "mkdir /tmp/x 2>/dev/null || echo denied",
       },
       {
         securityContext: {
@@ -184,16 +201,29 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         },
         free: { securityContext: { privileged: true, runAsUser: 0 } },
         group: { volumeMounts: [{ name: "v", mountPath: "/v" }] },
+        bare: { securityContext: { procMount: "Unmasked" } },
+        denied: { securityContext: { seccompProfile: { type: "Localhost", localhostProfile } } },
       },
     );
+    const strict = { runAsUser: 1000, supplementalGroups: [4000], supplementalGroupsPolicy: "Strict" };
+    const alone = await run({ app: "id -G" }, { securityContext: strict });
+    expect(alone.lines, alone.stderr).toEqual({ app: ["0 4000"] });
     expect({ code, stderr: code === 0 ? "" : stderr, lines }).toEqual({
       code: 0,
       stderr: "",
       lines: {
-        app: ["1000:2000 2000 3000 4000", "CapEff:0000000000000000", "NoNewPrivs:1", "Seccomp:2", "sealed"],
+        app: [
+          "1000:2000 2000 3000 4000 5000",
+          "CapEff:0000000000000000",
+          "NoNewPrivs:1",
+          "Seccomp:2",
+          "sealed",
+        ],
         root: ["0:2000 2000 3000 4000", "CapEff:0000000000001000", "NoNewPrivs:0", "Seccomp:0"],
         free: ["1"],
         group: ["3000:2777", "3000:644"],
+        bare: ["0"],
+        denied: ["denied"],
       },
     });
   }, 60_000);
@@ -298,7 +328,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         "said",
         {
           app: "echo $A $B $POD $NODE $LIMIT $KEY $C_b $FROM_IMAGE; pwd; tty; echo done > /dev/termination-log; exit 1",
-          fall: "echo last words; exit 2",
+          fall: "",
         },
         {},
         {
@@ -309,7 +339,12 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
             tty: true,
             resources: { limits: { memory: "64Mi" } },
           },
-          fall: { terminationMessagePolicy: "FallbackToLogsOnError" },
+          fall: {
+            command: ["sh", "-c"],
+            args: ["echo last $(WORD); exit 2"],
+            env: [{ name: "WORD", value: "words" }],
+            terminationMessagePolicy: "FallbackToLogsOnError",
+          },
         },
       ),
       JSON.stringify(config),
@@ -374,3 +409,18 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     expect(stdout).toBe("[good/app] untouched\n");
   }, 60_000);
 });
+
+/** A profile where kubelets look for them, by its name there. */
+function seccompProfile(profile: object): Disposable & { readonly name: string } {
+  const root = "/var/lib/kubelet/seccomp";
+  const made = mkdirSync(root, { recursive: true });
+  const name = `bunkerd-test-${process.pid}.json`;
+  writeFileSync(join(root, name), JSON.stringify(profile));
+  return {
+    name,
+    [Symbol.dispose]() {
+      rmSync(join(root, name));
+      if (made !== undefined) rmSync(made, { recursive: true });
+    },
+  };
+}
