@@ -1,3 +1,10 @@
+import { isError, messageOf } from "../model/errors.ts";
+
+/** A runtime's failure as grpc-go prints it, and so kubelets do in events. */
+export function rpcWords(error: unknown): string {
+  return `rpc error: code = ${isError(error) ? error.code : "Unknown"} desc = ${messageOf(error)}`;
+}
+
 /** Why a step of a pod failed: a reason as in `state.waiting.reason`, and what happened. */
 export class PodError extends Error {
   override readonly name = "PodError";

@@ -2,10 +2,10 @@
 import type { AuthConfig, Image, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import type { CriClient } from "../client/cri.ts";
 import { formatDuration } from "../lib/duration.ts";
-import { isError, messageOf } from "../model/errors.ts";
+import { messageOf } from "../model/errors.ts";
 import type { Pod } from "./api/pod.ts";
 import type { Backoff } from "./backoff.ts";
-import { PodError } from "./errors.ts";
+import { PodError, rpcWords } from "./errors.ts";
 import type { Recorder } from "./events.ts";
 import { credentialsFor, type PullCredential } from "./pull-secrets.ts";
 
@@ -160,8 +160,7 @@ async function pull(
     return { ref, image: pulled };
   } catch (error) {
     if (request.signal.aborted) throw error;
-    const code = isError(error) ? error.code : "Unknown";
-    const message = `rpc error: code = ${code} desc = ${messageOf(error)}`;
+    const message = rpcWords(error);
     tell("Warning", "Failed", `Failed to pull image ${JSON.stringify(image)}: ${message}`);
     pullBackoff.next(key, Date.now());
     failures.set(key, `ErrImagePull: ${message}`);

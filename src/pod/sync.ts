@@ -8,7 +8,7 @@ import { computeActions, type PodActions } from "./actions.ts";
 import type { PodSpec } from "./api/pod.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { limitPodCgroup } from "./cgroup.ts";
-import { PodError, type PodErrorReason } from "./errors.ts";
+import { PodError, type PodErrorReason, rpcWords } from "./errors.ts";
 import { askForImage, ensureImage } from "./images.ts";
 import { killContainer, killPod } from "./kill.ts";
 import type { ContainerType, PodParts } from "./parts.ts";
@@ -232,7 +232,7 @@ async function createSandbox(
     return { sandboxId, status, podIps: ipsOf(status) };
   } catch (error) {
     signal.throwIfAborted();
-    const message = messageOf(error);
+    const message = rpcWords(error);
     record(pod, "", "Warning", "FailedCreatePodSandBox", `Failed to create pod sandbox: ${message}`);
     results.failed("CreatePodSandbox", podText(pod), "CreatePodSandboxError", message);
     return undefined;

@@ -393,6 +393,11 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         'Warning Failed pull/app: Failed to pull image "127.0.0.1:9/no:1": rpc error: code = ',
       ],
       name: [{}, { image: "No//name" }, "invalid reference format"],
+      handler: [
+        { runtimeClassName: "nope" },
+        {},
+        "Warning FailedCreatePodSandBox handler: Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime",
+      ],
       program: [
         {},
         { command: ["/no/such/program"] },
@@ -404,6 +409,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     );
     const text = [...pods, podText("good", { app: "echo untouched" })].join("\n---\n");
     const messages = Object.values(lacking).map(([, , message]) => message);
+    messages.push("Warning Failed pull/app: Error: ErrImagePull\n");
     const { stderr, stdout } = await runUntilSaid(node, text, [...messages, "[good/app] untouched"]);
     for (const message of messages) expect(stderr).toContain(message);
     expect(stdout).toBe("[good/app] untouched\n");
