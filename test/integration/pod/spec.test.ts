@@ -207,7 +207,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     );
     const strict = { runAsUser: 1000, supplementalGroups: [4000], supplementalGroupsPolicy: "Strict" };
     const alone = await run({ app: "id -G" }, { securityContext: strict });
-    expect(alone.lines, alone.stderr).toEqual({ app: ["0 4000"] });
+    expect(alone.lines, alone.stderr).toEqual({ app: ["1000 4000"] });
     expect({ code, stderr: code === 0 ? "" : stderr, lines }).toEqual({
       code: 0,
       stderr: "",
