@@ -396,7 +396,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       handler: [
         { runtimeClassName: "nope" },
         {},
-        "Warning FailedCreatePodSandBox handler: Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime",
+        "Warning FailedCreatePodSandBox handler: Failed to create pod sandbox: rpc error: code = Unknown desc = unable to get OCI runtime for sandbox",
       ],
       program: [
         {},
