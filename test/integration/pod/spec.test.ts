@@ -171,7 +171,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         root: shown,
         free: "ls /dev | wc -l | awk '{print ($1 > 20)}'",
         group: "echo hi > /v/f; stat -c %g:%a /v /v/f",
-        bare: "grep -c ' /proc/' /proc/self/mountinfo",
+        bare: "grep -c ' /proc/' /proc/self/mountinfo || true",
         denied: "mkdir /tmp/x 2>/dev/null || echo denied",
       },
       {
