@@ -5,7 +5,7 @@ import type { Container as ContainerRecord } from "#gen/containerd/services/cont
 import { type Process, Status } from "#gen/containerd/v1/types/task_pb.ts";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import { isError, messageOf, quote } from "../model/errors.ts";
-import { unknownExit, watchContainer } from "./containers/exit.ts";
+import { endOf, unknownExit, watchContainer } from "./containers/exit.ts";
 import { controllerOf } from "./controllers.ts";
 import { type Cri, scopeOf } from "./cri.ts";
 import { ContainerIo } from "./io/container-io.ts";
@@ -233,7 +233,7 @@ async function adoptTask(cri: Cri, container: Container, saved: ContainerStatus)
       container.io = io;
       await io.drained();
       await deleteTask(cri, id);
-      const finishedAt = nanoseconds(task.exitedAt) || now;
+      const finishedAt = endOf(saved.startedAt, nanoseconds(task.exitedAt) || now);
       await status.save(() => ({
         ...{ pid: 0, finishedAt, exitCode: task.exitStatus, unknown: false },
         ...(state === ContainerState.CONTAINER_CREATED ? { startedAt: finishedAt } : {}),

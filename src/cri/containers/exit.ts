@@ -70,13 +70,13 @@ export async function finishContainer(cri: Cri, container: Container, exit: Exit
   } finally {
     turn?.();
   }
-  await status.save(({ finishedAt }) => ({
+  await status.save(({ startedAt, finishedAt }) => ({
     unknown: false,
     ...(finishedAt !== 0n
       ? {}
       : {
           pid: 0,
-          finishedAt: nanoseconds(exit.exitedAt) || cri.clock.now(),
+          finishedAt: endOf(startedAt, nanoseconds(exit.exitedAt) || cri.clock.now()),
           exitCode: exit.exitStatus,
         }),
   }));
@@ -98,4 +98,9 @@ async function drainOutput(cri: Cri, { id, io }: Container): Promise<void> {
   const outcome = await Promise.race([io.drained(), late]);
   clearTimeout(timer);
   if (outcome === "late") cri.logger.debug("a container's output goes on after its end", { id });
+}
+
+/** A container may have ended before its shim's word that it runs came, which is what counts as its start: no sooner than that. */
+export function endOf(startedAt: bigint, exitedAt: bigint): bigint {
+  return exitedAt < startedAt ? startedAt : exitedAt;
 }
