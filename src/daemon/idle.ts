@@ -41,14 +41,13 @@ export interface IdleRelease {
  * start or a burst has touched. Never while it works, where both would cost latency.
  */
 export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
-  let floorBytes = 0;
   let busyMs = processorMs();
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
   let quietLooks = START_LOOKS;
   let collectorLooks = 0;
   let stepsLeft = 0;
-  const code = new Code();
+  const code = new Code(logger);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
     try {
@@ -73,13 +72,14 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     const residentBytes = process.memoryUsage.rss();
     if (!idle) {
       hasWorked = true;
-      quietLooks = floorBytes === 0 ? START_LOOKS : 0;
+      quietLooks = code.releasedBytes === 0 ? START_LOOKS : 0;
       stepsLeft = 0;
       intervalMs = BUSY_INTERVAL_MS;
     } else if (stepsLeft > 0) takeStep();
     else if (hasWorked && ++quietLooks < QUIET_LOOKS) intervalMs = BUSY_INTERVAL_MS;
     else {
-      if (residentBytes - floorBytes > (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES)) stepsLeft = STEPS;
+      if (residentBytes - code.releasedBytes > (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES))
+        stepsLeft = STEPS;
       hasWorked = false;
       intervalMs = IDLE_INTERVAL_MS;
       if (stepsLeft > 0) takeStep();
@@ -88,14 +88,8 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     // What this has taken is no work.
     busyMs = processorMs();
   };
-  /** Code last, since the rest runs code, and more than once: the runtime's collector runs in between. */
   const takeStep = (): void => {
-    const step = STEPS - stepsLeft--;
-    if (step === 0) {
-      logger.debug("gives back memory", { residentKb: process.memoryUsage.rss() >> 10 });
-      releaseHeap();
-    } else if (step < SURE_STEPS) floorBytes = code.drop();
-    else code.dropIfReturned(process.memoryUsage.rss());
+    code.release(STEPS - stepsLeft--);
     intervalMs = stepsLeft > 0 ? STEP_MS : IDLE_INTERVAL_MS;
   };
   const wait = (): void => {
@@ -108,14 +102,32 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
 
 /** Pages of the program's code, of which some come back after they were dropped: those of what runs now and then. */
 class Code {
+  /** What was resident of the process after the last release; 0 before the first. */
+  releasedBytes = 0;
+  readonly #logger: Logger;
   #floorBytes = 0;
+  #droppedKb = 0;
   #dropAt = 0;
   #waitMs = FIRST_DROP_AFTER_MS;
 
-  /** Answers the bytes that are resident then. */
-  drop(): number {
-    this.#waitMs = FIRST_DROP_AFTER_MS;
-    return this.#drop();
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  /** One step: code last, since the rest runs code, and more than once, for the runtime's collector runs in between. */
+  release(step: number): void {
+    if (step === 0) {
+      this.#droppedKb = 0;
+      releaseHeap();
+    } else if (step < SURE_STEPS) {
+      this.#waitMs = FIRST_DROP_AFTER_MS;
+      this.#droppedKb += this.#drop();
+      this.releasedBytes = this.#floorBytes;
+    } else {
+      const told = { droppedKb: this.#droppedKb, residentKb: this.releasedBytes >> 10 };
+      if (step === SURE_STEPS) this.#logger.debug("released memory", told);
+      this.dropIfReturned(process.memoryUsage.rss());
+    }
   }
 
   dropIfReturned(residentBytes: number): void {
@@ -125,11 +137,11 @@ class Code {
     this.#drop();
   }
 
-  /** Nothing else is run behind it, for what runs comes back. */
+  /** Answers the KiB that it has dropped. Nothing else is run behind it, for what runs comes back. */
   #drop(): number {
-    dropCleanFilePages();
+    const droppedKb = dropCleanFilePages();
     this.#floorBytes = process.memoryUsage.rss();
-    return this.#floorBytes;
+    return droppedKb;
   }
 }
 
