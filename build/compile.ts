@@ -78,7 +78,7 @@ const COMMANDS_JIT_POLICY = 20;
 /** @throws AggregateError with what the bundler says */
 async function compile(outfile: string, revision: string): Promise<void> {
   await Bun.build({
-    entrypoints: ["src/main.ts", "src/diff/worker.ts", "src/content/digest-worker.ts"].map((file) =>
+    entrypoints: ["src/main.ts", "src/diff/worker.ts", "src/content/ingest-worker.ts"].map((file) =>
       join(REPOSITORY, file),
     ),
     root: join(REPOSITORY, "src"),

@@ -200,7 +200,7 @@ class RemoteIngest implements BlobWriter {
     return this.#committed ?? this.#writer.digest();
   }
 
-  write(data: Uint8Array): Promise<void> {
+  write(data: Uint8Array): Promise<string> {
     return this.#call(this.#writer.write(data));
   }
 
@@ -250,9 +250,9 @@ class RemoteIngest implements BlobWriter {
   }
 
   /** Whatever fails ends it. */
-  async #call(call: Promise<void>): Promise<void> {
+  async #call<T>(call: Promise<T>): Promise<T> {
     try {
-      await this.#given.told(call);
+      return await this.#given.told(call);
     } catch (error) {
       await this.#writer.close();
       this.#given.lock.release();

@@ -133,12 +133,13 @@ class RemoteWriter implements ContentWriter {
     return this.#last?.digest ?? "";
   }
 
-  async write(data: Uint8Array): Promise<void> {
+  async write(data: Uint8Array): Promise<string> {
     for (let at = 0; at < data.length; at += PIECE_BYTES) {
       const piece = data.subarray(at, at + PIECE_BYTES);
       await this.#call({ action: WriteAction.WRITE, offset: this.#offset, data: piece });
       this.#offset += BigInt(piece.length);
     }
+    return this.digest();
   }
 
   /** A write at 0 drops what is there. */

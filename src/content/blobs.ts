@@ -17,9 +17,9 @@ import { CANONICAL_ALGORITHM, digestFault } from "../model/digests.ts";
 import { fail, messageOf, quote } from "../model/errors.ts";
 import { IngestLocks } from "../model/ingest-locks.ts";
 import type { Scope } from "../model/scope.ts";
-import { DigestThread, type ThreadDigester } from "./digest-thread.ts";
 import { Digester, digestOpen } from "./digester.ts";
 import { contentFailure, errnoOf } from "./faults.ts";
+import { IngestThreads, type ThreadDigester } from "./ingest-thread.ts";
 import { ingestPaths, pathsIn, readIngest, writeIngest } from "./ingests.ts";
 import { openReader } from "./reader.ts";
 import { IngestWriter, LARGE_BYTES } from "./writer.ts";
@@ -53,7 +53,7 @@ class LocalBlobs implements BlobStore {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #locks: IngestLocks;
-  readonly #digests = new DigestThread();
+  readonly #threads = new IngestThreads();
   /** Removals under way: who opens the ingest anew waits for them. */
   readonly #removals = new Map<string, Promise<void>>();
   /** Blobs that are going, and those of writers whose commit their callers may not have recorded yet. */
@@ -105,7 +105,7 @@ class LocalBlobs implements BlobStore {
     const common = {
       lock,
       paths,
-      digests: this.#digests,
+      threads: this.#threads,
       clock: this.#clock,
       blobPath: (digest: string) => this.#blobPath(digest),
       claim: (digest: string) => this.#claims.claim(digest),
@@ -171,7 +171,7 @@ class LocalBlobs implements BlobStore {
       }
       file = await open(paths.data, "r+");
       if (status.offsetBytes >= LARGE_BYTES) {
-        return { status, file, digester: await this.#digests.begin(file.fd, status.offsetBytes) };
+        return { status, file, digester: await this.#threads.begin(file.fd, status.offsetBytes) };
       }
       const digester = new Digester(CANONICAL_ALGORITHM);
       return { status: { ...status, offsetBytes: await digestOpen(file, digester) }, file, digester };

@@ -4,25 +4,22 @@ import type { Clock } from "../lib/clock.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import type { BlobWriter, IngestLock, IngestStatus } from "../model/content.ts";
 import { algorithmOf } from "../model/digests.ts";
-import { type BunkerdError, fail, isError, messageOf, quote } from "../model/errors.ts";
-import { type DigestThread, ThreadDigester } from "./digest-thread.ts";
+import { type BunkerdError, fail, isError, messageOf, quote, within } from "../model/errors.ts";
 import { Digester, digestFile } from "./digester.ts";
 import { syncDirectory } from "./directories.ts";
 import { contentFailure, errnoOf } from "./faults.ts";
+import { type IngestThreads, ThreadDigester } from "./ingest-thread.ts";
 import { type IngestPaths, writeUpdatedAt } from "./ingests.ts";
 
-/** An ingest of so many bytes is large: the thread computes its digest from there on, and the disk is told early. */
+/** An ingest of so many bytes is large: a thread has it from there on, and the disk is told early. */
 export const LARGE_BYTES = 4 << 20;
-
-/** What is written before the kernel is asked to begin with the disk: a commit then waits for the last of it only. */
-const WRITE_BACK_BYTES = 8 << 20;
 
 export interface IngestWriterOptions {
   readonly lock: IngestLock;
   readonly paths: IngestPaths;
   readonly file: FileHandle;
   readonly digester: Digester | ThreadDigester;
-  readonly digests: DigestThread;
+  readonly threads: IngestThreads;
   readonly status: IngestStatus;
   readonly clock: Clock;
   /** Where a blob belongs. */
@@ -37,10 +34,10 @@ export class IngestWriter implements BlobWriter {
   #file: FileHandle | undefined;
   #digester: Digester | ThreadDigester;
   #offsetBytes: number;
-  /** Up to where the kernel was asked to write. */
-  #writtenBack: number;
-  /** What the thread may still do with the file. */
-  #writingBack: Promise<void> | undefined;
+  /** Where the next write belongs: beyond `#offsetBytes` while some are under way. */
+  #nextBytes: number;
+  /** The thread's last write: until it has settled the thread uses the file. */
+  #underWay: Promise<string> | undefined;
   #updatedAt: bigint;
   #unclaim: (() => void) | undefined;
 
@@ -49,7 +46,7 @@ export class IngestWriter implements BlobWriter {
     this.#file = options.file;
     this.#digester = options.digester;
     this.#offsetBytes = options.status.offsetBytes;
-    this.#writtenBack = options.status.offsetBytes;
+    this.#nextBytes = options.status.offsetBytes;
     this.#updatedAt = options.status.updatedAt;
   }
 
@@ -61,39 +58,62 @@ export class IngestWriter implements BlobWriter {
     return this.#digester.digest();
   }
 
-  async write(data: Uint8Array): Promise<void> {
+  get overlaps(): boolean {
+    return this.#digester instanceof ThreadDigester;
+  }
+
+  async write(data: Uint8Array): Promise<string> {
     const file = this.#open("write to");
+    const position = this.#nextBytes;
+    this.#nextBytes += data.length;
+    let digest: string;
     try {
-      const digester = await this.#digesterFor(file, data);
-      // The sum is computed while the kernel copies. Neither may have the memory any more when this ends.
-      const written = writeAll(file, data, this.#offsetBytes);
-      const summed = digester.update(data);
-      if (summed === undefined) await written;
-      else await bothOf(written, summed);
+      // At once if there is a thread: another call may follow before this one has ended.
+      const thread =
+        this.#digester instanceof ThreadDigester ? this.#digester : await this.#takeThread(file, data);
+      digest = await (thread === undefined
+        ? this.#writeHere(file, data, position)
+        : this.#writeThere(thread, file, data, position));
     } catch (error) {
       throw await this.#abandon("write", error);
     }
     this.#offsetBytes += data.length;
     this.#updatedAt = this.#options.clock.now();
-    if (this.#offsetBytes - this.#writtenBack >= WRITE_BACK_BYTES) this.#writeBack(file);
+    return digest;
   }
 
-  /** The thread can take the memory of messages without copying it. */
-  async #digesterFor(file: FileHandle, data: Uint8Array): Promise<Digester | ThreadDigester> {
+  /** The thread can take the memory of messages without copying it. Undefined as long as it is not worth it. */
+  async #takeThread(file: FileHandle, data: Uint8Array): Promise<ThreadDigester | undefined> {
     const isShared = data.buffer instanceof SharedArrayBuffer;
-    if (this.#digester instanceof Digester && isShared && this.#offsetBytes >= LARGE_BYTES)
-      this.#digester = await this.#options.digests.begin(file.fd, this.#offsetBytes);
-    return this.#digester;
+    if (!isShared || this.#offsetBytes < LARGE_BYTES || this.#digester instanceof ThreadDigester)
+      return undefined;
+    const thread = await this.#options.threads.begin(file.fd, this.#offsetBytes);
+    this.#digester = thread;
+    return thread;
   }
 
-  #writeBack(file: FileHandle): void {
-    if (this.#digester instanceof Digester) return;
-    const from = this.#writtenBack;
-    this.#writtenBack = this.#offsetBytes;
-    // If the thread has gone, the next write says so.
-    this.#writingBack = this.#digester
-      .writeBack(file.fd, from, this.#offsetBytes - from)
-      .catch(ignoreLeftover);
+  async #writeHere(file: FileHandle, data: Uint8Array, position: number): Promise<string> {
+    const digester = this.#digester;
+    // The sum is computed while the kernel copies.
+    const written = writeAll(file, data, position);
+    if (digester instanceof Digester) digester.update(data);
+    await written;
+    return digester.digest();
+  }
+
+  async #writeThere(
+    thread: ThreadDigester,
+    file: FileHandle,
+    data: Uint8Array,
+    position: number,
+  ): Promise<string> {
+    const written = thread.write(file.fd, position, data);
+    this.#underWay = written;
+    try {
+      return await written;
+    } catch (error) {
+      throw within(`write ingest ${quote(this.#options.lock.ref)}`, error);
+    }
   }
 
   async truncate(): Promise<void> {
@@ -104,7 +124,7 @@ export class IngestWriter implements BlobWriter {
       throw await this.#abandon("truncate", error);
     }
     this.#offsetBytes = 0;
-    this.#writtenBack = 0;
+    this.#nextBytes = 0;
     this.#setDigester(new Digester(this.#digester.algorithm));
   }
 
@@ -192,7 +212,7 @@ export class IngestWriter implements BlobWriter {
   async #release(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;
-    await this.#writingBack;
+    await this.#underWay?.catch(ignoreLeftover);
     if (this.#digester instanceof ThreadDigester) this.#digester.close();
     await file?.close();
   }
@@ -219,13 +239,6 @@ async function writeAll(file: FileHandle, data: Uint8Array, position: number): P
   for (let done = 0; done < data.length; ) {
     const { bytesWritten } = await file.write(data, done, data.length - done, position + done);
     done += bytesWritten;
-  }
-}
-
-/** Waits for both, whatever becomes of one. @throws what the first of them failed of */
-async function bothOf(first: Promise<void>, second: Promise<void>): Promise<void> {
-  for (const { status, ...rest } of await Promise.allSettled([first, second])) {
-    if (status === "rejected" && "reason" in rest) throw rest.reason;
   }
 }
 

@@ -180,10 +180,14 @@ class NamespacedWriter implements ContentWriter {
     return this.#writer?.digest() ?? this.#shared().digest;
   }
 
-  async write(data: Uint8Array): Promise<void> {
-    if (this.#writer === undefined && data.length === 0) return;
+  get overlaps(): boolean {
+    return this.#writer?.overlaps === true;
+  }
+
+  async write(data: Uint8Array): Promise<string> {
+    if (this.#writer === undefined && data.length === 0) return this.digest();
     const writer = this.#writer ?? (await this.#unshare(true));
-    await writer.write(data);
+    return await writer.write(data);
   }
 
   async truncate(): Promise<void> {

@@ -28,13 +28,18 @@ export interface IngestStatus {
   readonly updatedAt: bigint;
 }
 
-/** One ingest, open and locked. Calls must not overlap. Whatever fails closes it and leaves what was written to be resumed. */
+/** One ingest, open and locked. Calls must not overlap, but those of `write` where it says so. Whatever fails closes it and leaves what was written to be resumed. */
 export interface BlobWriter {
   status(): IngestStatus;
   /** The digest of what has been written; of the blob once it is committed. */
   digest(): string;
-  /** Appends. @throws ResourceExhausted if the disk is full, FailedPrecondition if closed */
-  write(data: Uint8Array): Promise<void>;
+  /** Appends; answers the digest up to there. @throws ResourceExhausted if the disk is full, FailedPrecondition if closed */
+  write(data: Uint8Array): Promise<string>;
+  /**
+   * Another `write` may begin now before those under way have settled. They are carried out in order, and behind one that fails all fail;
+   * `data` must stay as it is until its own has settled.
+   */
+  readonly overlaps?: boolean;
   /** Drops what was written. */
   truncate(): Promise<void>;
   /**
@@ -116,7 +121,9 @@ export interface WriterOptions {
 export interface ContentWriter {
   status(): Status;
   digest(): string;
-  write(data: Uint8Array): Promise<void>;
+  write(data: Uint8Array): Promise<string>;
+  /** See {@link BlobWriter.overlaps}. */
+  readonly overlaps?: boolean;
   truncate(): Promise<void>;
   /**
    * Puts the blob into the namespace and, if there is one, into the lease of the scope that the writer was opened with.

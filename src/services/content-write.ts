@@ -5,6 +5,9 @@ import type { ContentStore, ContentWriter } from "../model/content.ts";
 import { BunkerdError, isError, within } from "../model/errors.ts";
 import type { Scope } from "../model/scope.ts";
 
+/** Writes of a session under way at once: while one is written another waits and the next is received. Measured. */
+export const WRITES_AHEAD = 3;
+
 type Answer = MessageInitShape<typeof WriteContentResponseSchema>;
 
 /**
@@ -16,18 +19,53 @@ export async function* writeContent(
   scope: () => Scope,
   requests: AsyncIterable<WriteContentRequest>,
 ): AsyncGenerator<Answer> {
+  const source = requests[Symbol.asyncIterator]();
+  const underWay: Promise<Answer>[] = [];
+  let next: Promise<IteratorResult<WriteContentRequest>> | undefined;
   let session: Session | undefined;
   try {
-    for await (const request of requests) {
-      session ??= await openSession(content, scope, request);
-      yield await session.answer(request);
-      if (request.action === WriteAction.COMMIT) break;
+    for (;;) {
+      if (underWay.length < WRITES_AHEAD) next ??= observed(source.next());
+      const [oldest] = underWay;
+      if (oldest !== undefined && (next === undefined || (await isFirst(oldest, next)))) {
+        yield await oldest;
+        void underWay.shift();
+        continue;
+      }
+      const request = await next;
+      next = undefined;
+      if (request === undefined || request.done === true) break;
+      session ??= await openSession(content, scope, request.value);
+      if (session.mayOverlap(request.value)) {
+        underWay.push(observed(session.append(request.value)));
+        continue;
+      }
+      for (let answer = underWay[0]; answer !== undefined; answer = underWay[0]) {
+        yield await answer;
+        void underWay.shift();
+      }
+      yield await session.answer(request.value);
+      if (request.value.action === WriteAction.COMMIT) break;
     }
+    for (const answer of underWay) yield await answer;
     if (session === undefined) throw noReference();
     yield session.last();
   } finally {
+    await Promise.allSettled(underWay);
+    await source.return?.();
     await session?.close();
   }
+}
+
+/** Whoever comes to await it hears of its failure, nobody else. */
+function observed<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}
+
+/** Waits for either. @throws what the first of them failed of */
+function isFirst(one: Promise<unknown>, other: Promise<unknown>): Promise<boolean> {
+  return Promise.race([one.then(() => true), other.then(() => false)]);
 }
 
 function noReference(): BunkerdError {
@@ -53,6 +91,8 @@ class Session {
   /** As announced last; a negative one is ignored but repeated, as containerd does. */
   #totalBytes: bigint;
   #expected = "";
+  /** Behind the writes that are under way. */
+  #nextOffset: bigint | undefined;
   /** containerd reuses one message, so that what a STAT has filled in stays. */
   #answer: Answer = {};
 
@@ -72,8 +112,27 @@ class Session {
     return this.#writer.close();
   }
 
+  /** A plain write behind what was written or is being written. */
+  mayOverlap({ action, expected, total, offset, data }: WriteContentRequest): boolean {
+    if (this.#writer.overlaps !== true || action !== WriteAction.WRITE || expected !== "" || total > 0n)
+      return false;
+    this.#nextOffset ??= this.#writer.status().offset;
+    return data.length > 0 && offset > 0n && offset === this.#nextOffset;
+  }
+
+  /** Answers a request that may overlap with those before it, which then end before it does. */
+  async append({ action, offset, data }: WriteContentRequest): Promise<Answer> {
+    const end = offset + BigInt(data.length);
+    this.#nextOffset = end;
+    const digest = await this.#writer.write(data);
+    this.#answer = { ...this.#answer, action, offset: end, digest };
+    return this.#answer;
+  }
+
+  /** To be called when what was appended has ended. */
   async answer(request: WriteContentRequest): Promise<Answer> {
     const { action, expected, total } = request;
+    this.#nextOffset = undefined;
     const status = this.#writer.status();
     this.#answer = { ...this.#answer, action, offset: status.offset };
     if (expected !== "") {

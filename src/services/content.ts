@@ -11,7 +11,7 @@ import { BunkerdError, quote, within } from "../model/errors.ts";
 import type { ServiceBinding } from "../transport/registry.ts";
 import { bind } from "../transport/registry.ts";
 import { readEncoded, readFields } from "./content-read.ts";
-import { writeContent } from "./content-write.ts";
+import { WRITES_AHEAD, writeContent } from "./content-write.ts";
 import { scopeOf } from "./scope.ts";
 
 /** Infos in one message of List: containerd's. */
@@ -74,7 +74,7 @@ export function contentService(dependencies: {
       },
     },
     undefined,
-    ["write"],
+    { write: WRITES_AHEAD - 1 },
   );
 }
 

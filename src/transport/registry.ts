@@ -53,10 +53,10 @@ export interface ServiceBinding<S extends DescService = DescService> {
   /** Asked by gRPC in front of `encoded`, which it needs. */
   readonly raw?: DescService extends S ? object : RawImpl<S>;
   /**
-   * Names of the methods, client-streaming or bidi, whose requests pass by: the implementation keeps nothing of a request when it asks for
-   * the next one, whose memory may be the same.
+   * The methods, client-streaming or bidi, whose requests pass by: how many earlier requests the implementation still uses when it asks for
+   * the next one, whose memory may be that of one before them.
    */
-  readonly passing?: readonly string[];
+  readonly passing?: Readonly<Partial<Record<string, number>>>;
 }
 
 export function bind<S extends DescService>(
@@ -64,7 +64,7 @@ export function bind<S extends DescService>(
   implementation: Partial<ServiceImpl<S>>,
   encoded?: EncodedImpl<S>,
   raw?: RawImpl<S>,
-  passing?: readonly (keyof S["method"] & string)[],
+  passing?: { readonly [Method in keyof S["method"]]?: number },
 ): ServiceBinding<S> {
   const more = { ...(encoded && { encoded }), ...(raw && { raw }), ...(passing && { passing }) };
   const binding = { service, implementation, ...more };

@@ -195,7 +195,8 @@ const RESUMPTIONS: Readonly<
   ResumeCopy: (writer, bytes) => writeInPieces(writer, bytes.subarray(Number(writer.status().offset))),
   ResumeCopySeeker: (writer, bytes) =>
     writeInPieces(writer, bytes.subarray(Number(writer.status().offset)), 7000),
-  ResumeCopyReaderAt: (writer, bytes) => writer.write(bytes.subarray(Number(writer.status().offset))),
+  ResumeCopyReaderAt: async (writer, bytes) =>
+    void (await writer.write(bytes.subarray(Number(writer.status().offset)))),
 };
 
 async function writeInPieces(writer: ContentWriter, bytes: Uint8Array, step = 1024): Promise<void> {

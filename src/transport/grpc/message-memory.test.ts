@@ -25,9 +25,9 @@ function envelope(index: number, size = SIZE): Buffer {
   return Buffer.concat([prefix, message]);
 }
 
-/** A call's requests, of which each is done with when the next is asked for. */
-function requests() {
-  const memory = new MessageMemory();
+/** A call's requests, of which each is done with when the next is asked for, but for the last few. */
+function requests(keeps = 0) {
+  const memory = new MessageMemory(keeps);
   const stream = { pause: () => undefined, resume: () => undefined };
   const decode = (bytes: Uint8Array): Message => decodeRequest(METHOD, bytes);
   const queue = new RequestQueue(stream, decode, DEFAULT_LIMITS, memory);
@@ -63,6 +63,18 @@ describe("messages that pass by", () => {
     const fourth = await next();
     same(fourth, 4);
     expect(memoryOf(fourth)).toBe(firstMemory);
+  });
+
+  test("those that the reader still uses keep theirs until it has asked for so many more", async () => {
+    const { send, next, memoryOf } = requests(2);
+    const taken: Uint8Array[] = [];
+    for (let index = 1; index <= 9; index++) {
+      send(envelope(index));
+      taken.push(await next());
+      for (const [back, data] of taken.slice(-3).entries()) same(data, index - Math.min(index, 3) + back + 1);
+    }
+    // Three with the reader, one that comes meanwhile.
+    expect(new Set(taken.map(memoryOf)).size).toBeLessThanOrEqual(4);
   });
 
   test("who waits already gets the next one whole too", async () => {

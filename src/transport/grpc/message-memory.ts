@@ -7,12 +7,18 @@ const MIN_BYTES = 64 << 10;
 const spares = new Spares<Uint8Array>();
 
 /**
- * The buffers of one call's request messages, where the implementation is done with a message when it asks for the next. Shared, so that another
- * thread can read a message where it lies.
+ * The buffers of one call's request messages, where the implementation is done with a message when it has asked for some more. Shared, so that
+ * another thread can read a message where it lies.
  */
 export class MessageMemory {
+  /** Messages that the reader still uses when it asks for another. */
+  readonly keeps: number;
   /** Those that hold a message, by the memory that views of it have. */
   readonly #used = new Map<ArrayBufferLike, Uint8Array>();
+
+  constructor(keeps: number) {
+    this.keeps = keeps;
+  }
 
   /** Undefined for a message of a size that has no use for it. */
   take(bytes: number): Uint8Array | undefined {

@@ -11,7 +11,7 @@ interface MethodBase {
   /** Bytes of a value that `call` answered or yielded. @throws Internal */
   readonly encode: (value: unknown) => EncodedAnswer;
   /** See {@link ServiceBinding.passing}. */
-  readonly passing: boolean;
+  readonly passing: number | undefined;
 }
 
 export interface UnaryMethod extends MethodBase {
@@ -115,7 +115,7 @@ function methodOf(desc: DescMethod, binding: ServiceBinding): Method | undefined
     encode: encoded === undefined ? (value: unknown) => encodeAnswer(desc, value) : alreadyEncoded,
     serviceName: desc.parent.typeName,
     methodName: desc.name,
-    passing: binding.passing?.includes(desc.localName) === true,
+    passing: binding.passing?.[desc.localName],
     // `bind()` has checked the function's type against the descriptor's kind.
   } as Method;
 }

@@ -34,10 +34,10 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
   #failure: { readonly error: unknown } | undefined;
   #waiter: Waiter | undefined;
   readonly #memory: MessageMemory | undefined;
-  /** The message that the reader has, if its memory is to come back. */
-  #lent: Uint8Array | undefined;
+  /** The messages that the reader has, if their memory is to come back. */
+  readonly #lent: Uint8Array[] = [];
 
-  /** @param memory of messages that the reader is done with when it asks for the next */
+  /** @param memory of messages that the reader is done with when it has asked for so many more */
   constructor(
     stream: Pick<GrpcStream, "pause" | "resume">,
     decode: Decode,
@@ -90,8 +90,7 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
 
   next(): Promise<IteratorResult<Message, undefined>> {
     if (this.#waiter !== undefined) return Promise.reject(new Error("a request stream has one reader"));
-    if (this.#lent !== undefined) this.#memory?.give(this.#lent);
-    this.#lent = undefined;
+    this.#takeBack();
     const message = this.#queued[this.#next];
     if (message !== undefined) {
       this.#taken(message);
@@ -102,6 +101,15 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject };
     });
+  }
+
+  /** The reader is done with those before the last few that it has. */
+  #takeBack(): void {
+    const memory = this.#memory;
+    while (memory !== undefined && this.#lent.length > memory.keeps) {
+      const done = this.#lent.shift();
+      if (done !== undefined) memory.give(done);
+    }
   }
 
   /** The reader wants no more: the client is held back until the call ends. */
@@ -151,7 +159,7 @@ export class RequestQueue implements AsyncIterableIterator<Message, undefined> {
   }
 
   #settle(waiter: Waiter, { bytes, compressed }: QueuedMessage): void {
-    this.#lent = bytes;
+    if (this.#memory !== undefined) this.#lent.push(bytes);
     try {
       const message = this.#decode(bytes, compressed);
       if (!(message instanceof Promise)) waiter.resolve({ done: false, value: message });

@@ -189,7 +189,7 @@ export class ClientStreamingCall extends StreamingCall {
     server: CallServer,
     settings: CallSettings,
   ) {
-    const memory = method.passing ? new MessageMemory() : undefined;
+    const memory = method.passing === undefined ? undefined : new MessageMemory(method.passing);
     super(stream, method, server, settings, memory);
     this.#method = method;
     const decode = (bytes: Uint8Array, compressed: boolean) => this.decode(bytes, compressed);

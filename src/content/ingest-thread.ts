@@ -1,12 +1,13 @@
+import { availableParallelism } from "node:os";
 import { CANONICAL_ALGORITHM, type DigestAlgorithm } from "../model/digests.ts";
 import { BunkerdError, type ErrorCode } from "../model/errors.ts";
 
-/* Digests of large ingests, computed by a thread while the daemon's own receives what follows. */
+/* Large ingests, written and summed by threads while the daemon's own receives what follows. */
 
 /** To the thread, which answers each in its order. Shared memory stays where it is, other is copied. */
 export type ToThread =
   | { readonly kind: "begin"; readonly id: number }
-  /** A range of a file that is open. */
+  /** Adds a range of a file that is open to the digest. */
   | {
       readonly kind: "add file";
       readonly id: number;
@@ -14,19 +15,20 @@ export type ToThread =
       readonly position: number;
       readonly sizeBytes: number;
     }
-  | { readonly kind: "add"; readonly id: number; readonly data: Uint8Array }
-  | { readonly kind: "end"; readonly id: number }
+  /** Writes to an open file, and adds to the digest. Once that has failed it fails for all that follows. */
   | {
-      readonly kind: "write back";
+      readonly kind: "write";
+      readonly id: number;
       readonly descriptor: number;
       readonly position: number;
-      readonly sizeBytes: number;
-    };
+      readonly data: Uint8Array;
+    }
+  | { readonly kind: "end"; readonly id: number };
 
 export type FromThread = { readonly digest: string } | { readonly code: ErrorCode; readonly message: string };
 
 /** Where `bun build --compile` puts the entry point. */
-const EMBEDDED = "/$bunfs/root/content/digest-worker.js";
+const EMBEDDED = "/$bunfs/root/content/ingest-worker.js";
 
 /** How long a thread is kept that nobody needs: to start one takes milliseconds, to keep one takes megabytes. */
 const IDLE_MS = 10_000;
@@ -34,22 +36,44 @@ const IDLE_MS = 10_000;
 /** What is read of a file at a time: other digests have their turn between. */
 const FILE_STEP_BYTES = 32 << 20;
 
-/** One thread for all ingests, from the first that needs it until a while after the last. */
-export class DigestThread {
+/** Threads at once: one processor is left to receive, and more than four are faster than disks are. */
+const MAX_THREADS = Math.min(Math.max(availableParallelism() - 1, 1), 4);
+
+/** The threads of all ingests, each from the first ingest that needs it until a while after the last. */
+export class IngestThreads {
+  readonly #threads: IngestThread[] = [];
+
+  /** Begins a digest with what is in an open file. @throws DataLoss if that is not so much, Internal if there is no thread */
+  begin(descriptor: number, sizeBytes: number): Promise<ThreadDigester> {
+    return this.#freest().begin(descriptor, sizeBytes);
+  }
+
+  #freest(): IngestThread {
+    const [freest] = this.#threads.toSorted((one, other) => one.load - other.load);
+    if (freest !== undefined && (freest.load === 0 || this.#threads.length === MAX_THREADS)) return freest;
+    const thread = new IngestThread();
+    this.#threads.push(thread);
+    return thread;
+  }
+}
+
+class IngestThread {
   #worker: Worker | undefined;
   #waiting: PromiseWithResolvers<string>[] = [];
   readonly #running = new Set<ThreadDigester>();
   #lastId = 0;
   #idle: ReturnType<typeof setTimeout> | undefined;
 
-  /** Begins a digest with what is in an open file. @throws DataLoss if that is not so much, Internal if there is no thread */
+  /** Ingests that it has. */
+  get load(): number {
+    return this.#running.size;
+  }
+
   async begin(descriptor: number, sizeBytes: number): Promise<ThreadDigester> {
     this.#lastId += 1;
     const id = this.#lastId;
     const digester = new ThreadDigester({
-      ask: (data) => this.#ask({ kind: "add", id, data }),
-      writeBack: (descriptor, position, size) =>
-        this.#ask({ kind: "write back", descriptor, position, sizeBytes: size }),
+      write: (descriptor, position, data) => this.#ask({ kind: "write", id, descriptor, position, data }),
       end: () => this.#end(digester, id),
     });
     this.#running.add(digester);
@@ -88,7 +112,7 @@ export class DigestThread {
   #started(): Worker {
     if (this.#worker !== undefined) return this.#worker;
     const isCompiled = Bun.main.startsWith("/$bunfs/");
-    const worker = new Worker(isCompiled ? EMBEDDED : new URL("./digest-worker.ts", import.meta.url));
+    const worker = new Worker(isCompiled ? EMBEDDED : new URL("./ingest-worker.ts", import.meta.url));
     worker.unref();
     worker.onmessage = ({ data }: MessageEvent<FromThread>) => {
       const answer = this.#waiting.shift();
@@ -105,7 +129,7 @@ export class DigestThread {
     const waiting = this.#waiting;
     this.#waiting = [];
     this.#stop();
-    for (const answer of waiting) answer.reject(new BunkerdError("Internal", `digest thread: ${message}`));
+    for (const answer of waiting) answer.reject(new BunkerdError("Internal", `ingest thread: ${message}`));
   }
 
   #stop(): void {
@@ -115,12 +139,11 @@ export class DigestThread {
 }
 
 interface ThreadCalls {
-  ask(data: Uint8Array): Promise<string>;
-  writeBack(descriptor: number, position: number, sizeBytes: number): Promise<string>;
+  write(descriptor: number, position: number, data: Uint8Array): Promise<string>;
   end(): void;
 }
 
-/** A running digest in the thread: as `Digester`, but that it takes time. */
+/** A running digest in a thread: as `Digester`, but that it takes time, and what is added is written to the ingest's file as well. */
 export class ThreadDigester {
   readonly algorithm: DigestAlgorithm = CANONICAL_ALGORITHM;
   readonly #calls: ThreadCalls;
@@ -134,19 +157,19 @@ export class ThreadDigester {
     this.#digest = digest;
   }
 
-  /** `data` must stay as it is until this has settled. Calls must not overlap. */
-  async update(data: Uint8Array): Promise<void> {
-    this.#digest = await this.#calls.ask(data);
+  /**
+   * Writes `data`, which must stay as it is until this has settled, and answers the digest of what came so far. Calls may overlap: they are
+   * carried out in their order, and behind one that fails all fail. @throws ResourceExhausted … as the disk has it
+   */
+  async write(descriptor: number, position: number, data: Uint8Array): Promise<string> {
+    const digest = await this.#calls.write(descriptor, position, data);
+    this.#digest = digest;
+    return digest;
   }
 
   /** `<algorithm>:<sum>` of what came so far. */
   digest(): string {
     return this.#digest;
-  }
-
-  /** Begins to write a range of an open file to disk; resolves when the thread has no more to do with it. */
-  async writeBack(descriptor: number, position: number, sizeBytes: number): Promise<void> {
-    await this.#calls.writeBack(descriptor, position, sizeBytes);
   }
 
   close(): void {
