@@ -1,4 +1,4 @@
-/** send(2) without waiting, and SO_SNDBUF, on sockets that the runtime owns: its own write copies what the kernel has no room for. */
+/** send(2) and recv(2) without waiting, and SO_SNDBUF, on sockets that the runtime owns: its own calls copy once more than these. */
 import { dlopen, FFIType, ptr } from "bun:ffi";
 
 const SOL_SOCKET = 1;
@@ -10,6 +10,8 @@ const MSG_NOSIGNAL = 0x4000;
 function openLibc() {
   return dlopen("libc.so.6", {
     send: { args: [FFIType.i32, FFIType.ptr, FFIType.u64, FFIType.i32], returns: FFIType.i64_fast },
+    recv: { args: [FFIType.i32, FFIType.ptr, FFIType.u64, FFIType.i32], returns: FFIType.i64_fast },
+    sched_yield: { args: [], returns: FFIType.i32 },
     setsockopt: {
       args: [FFIType.i32, FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.u32],
       returns: FFIType.i32,
@@ -28,6 +30,22 @@ export function sendNow(fd: number, bytes: Uint8Array, from: number, to: number)
   libc ??= openLibc();
   const sent = Number(libc.send(fd, ptr(bytes, from), to - from, MSG_DONTWAIT | MSG_NOSIGNAL));
   return Math.max(sent, 0);
+}
+
+/**
+ * Takes what the kernel has of a stream, as much as `target` has room for, and answers how much. If there is nothing, others that wait for
+ * this processor have a turn, the sender perhaps. 0 if there is still nothing, the stream has ended, or the connection has failed, which
+ * the runtime's own read then finds.
+ */
+export function receiveNow(fd: number, target: Uint8Array): number {
+  libc ??= openLibc();
+  const address = ptr(target);
+  let received = Number(libc.recv(fd, address, target.length, MSG_DONTWAIT));
+  if (received < 0) {
+    libc.sched_yield();
+    received = Number(libc.recv(fd, address, target.length, MSG_DONTWAIT));
+  }
+  return Math.max(received, 0);
 }
 
 /** How much may be on its way in the kernel, which counts twice of it; without the right to force it, as `net.core.wmem_max` allows. */

@@ -44,6 +44,11 @@ export class EnvelopeDecoder {
     return this.#buffer?.length ?? 0;
   }
 
+  /** What the message under way still has room for: copied, while other bytes may be delivered where they lie. */
+  get copiedBytes(): number {
+    return this.#buffer === undefined ? 0 : this.#length - this.#filled;
+  }
+
   /** @throws ResourceExhausted, Internal: worded as grpc-go's `rpc_util.go`; nothing may be pushed after that */
   push(chunk: Uint8Array): void {
     let at = 0;

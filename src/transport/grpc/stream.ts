@@ -26,7 +26,10 @@ export const ResetCode = {
 
 /** Where a stream delivers the request's body. Nothing is called after `end` but `cancelled`, nothing after that. */
 export interface StreamReceiver {
-  /** Bytes of DATA frames in order, cut anywhere. The receiver may keep the chunk: its memory is not used again. */
+  /**
+   * Bytes of DATA frames in order, cut anywhere. The receiver may keep the chunk, whose memory is not used again, unless it said by
+   * `copiedBytes` that it does not.
+   */
   data(chunk: Uint8Array): void;
   /** END_STREAM was received. */
   end(): void;
@@ -37,6 +40,8 @@ export interface StreamReceiver {
   cancelled(reason: string): void;
   /** Bytes kept of a message that has not come whole: an engine bounds what a connection makes us keep. */
   readonly heldBytes?: number;
+  /** Chunks of so many bytes and less, if they come next, are copied and not kept. */
+  readonly copiedBytes?: number;
 }
 
 export interface GrpcStream {

@@ -41,6 +41,10 @@ abstract class StreamingCall extends Call implements EnvelopeSink {
     return this.decoder.heldBytes;
   }
 
+  get copiedBytes(): number {
+    return this.decoder.copiedBytes;
+  }
+
   abstract message(bytes: Uint8Array, compressed: boolean): boolean;
 
   protected decode(bytes: Uint8Array, compressed: boolean): Message | Promise<Message> {

@@ -9,6 +9,7 @@ import type { Http2Limits } from "./limits.ts";
 import { Output } from "./output.ts";
 import { PingPolicy } from "./ping-policy.ts";
 import { RateLimit } from "./rate-limit.ts";
+import { BULK_BYTES, receiveBulk } from "./receive-bulk.ts";
 import { receiveDirectly } from "./receive-directly.ts";
 import { ReceiveWindow } from "./receive-window.ts";
 import { Sender } from "./sender.ts";
@@ -158,6 +159,7 @@ export class Connection {
     try {
       const rest = this.#prefaceBytes < PREFACE.length ? this.#preface(chunk) : chunk;
       this.#reader.push(rest);
+      if (chunk.length >= BULK_BYTES) this.#receiveBulk();
     } catch (error) {
       this.#fail(error);
     }
@@ -166,6 +168,24 @@ export class Connection {
     // Who makes us answer must also read.
     if (this.#output.blocked && this.#output.backlogBytes > this.#limits.maxSocketBacklogBytes) {
       this.#socket.pause();
+    }
+  }
+
+  /** The rest of a large message comes as fast as the peer can write it. */
+  #receiveBulk(): void {
+    const more = (): boolean => this.#streams.awaitedBytes >= BULK_BYTES && !this.#output.blocked;
+    if (!more()) return;
+    this.#streams.borrowed = true;
+    try {
+      // What it may send next, and what the last piece made due.
+      this.#output.flush();
+      receiveBulk(this.#socket, (piece) => {
+        this.#reader.push(piece);
+        this.#output.flush();
+        return more();
+      });
+    } finally {
+      this.#streams.borrowed = false;
     }
   }
 

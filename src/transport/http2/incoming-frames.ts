@@ -99,7 +99,8 @@ export class IncomingFrames implements FrameSink {
   }
 
   /** {@link FrameSink} */
-  frame(type: number, flags: number, streamId: number, payload: Buffer): void {
+  frame(type: number, flags: number, streamId: number, bytes: Buffer): void {
+    const payload = this.#streams.borrowed ? Buffer.from(bytes) : bytes;
     if (type === FrameType.headers) {
       if (streamId === 0) throw new ConnectionError(ErrorCode.protocolError, "HEADERS on stream 0");
       this.#block(this.#assembly.headers(flags, streamId, payload));

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import { sendNow, setSendBuffer } from "../../linux/socket.ts";
 import type { FramedMessage } from "../grpc/framed-message.ts";
+import { sendDescriptorOf } from "./descriptor.ts";
 import { Flag, FRAME_HEADER_BYTES, FrameType, putFrameHeader, putUint32 } from "./frames.ts";
 import { EMPTY_TABLE_UPDATE } from "./hpack/encoder.ts";
 
@@ -138,7 +139,7 @@ export class Output {
     if (held === undefined) return;
     const { buffer, message, end } = held;
     while (!this.#blocked) {
-      const fd = descriptorOf(this.#socket);
+      const fd = sendDescriptorOf(this.#socket);
       if (fd !== undefined) held.at += sendNow(fd, buffer, held.at, end);
       if (held.at === end) {
         this.#held = undefined;
@@ -259,14 +260,4 @@ function putBytes(target: Uint8Array, at: number, bytes: Uint8Array): void {
     return;
   }
   for (let i = 0; i < length; i++) target[at + i] = bytes[i] ?? 0;
-}
-
-/**
- * The descriptor that the runtime has for the socket; undefined if it is closed, something waits in its queue, or what goes through it
- * is not what is sent.
- */
-function descriptorOf(socket: Socket): number | undefined {
-  if (socket.writableLength > 0 || "encrypted" in socket) return undefined;
-  const fd = (socket as { _handle?: { fd?: number } | null })._handle?.fd;
-  return fd !== undefined && fd >= 0 ? fd : undefined;
 }

@@ -186,6 +186,11 @@ export class Http2Stream implements GrpcStream, SendState, ReceiveState {
     return this.#receiver?.heldBytes ?? 0;
   }
 
+  /** Chunks that are not kept: see {@link StreamReceiver}. */
+  get copiedBytes(): number {
+    return this.closed ? 0 : (this.#receiver?.copiedBytes ?? 0);
+  }
+
   /** For the connection: END_STREAM has come. False if content-length said that there is more. */
   deliverEnd(): boolean {
     const { contentLength } = this.head;

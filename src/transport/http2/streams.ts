@@ -46,6 +46,10 @@ export class Streams implements StreamOwner {
   #lastId = 0;
   /** The stream of the DATA frame under way, unless it is ignored. */
   #current: Http2Stream | undefined;
+  /** The stream of the last DATA frame that was not ignored. */
+  #last: Http2Stream | undefined;
+  /** What comes lies in memory that is used again. */
+  borrowed = false;
   /** That frame has brought data. */
   #moved = false;
   /** Memory of messages that have not come whole. */
@@ -170,7 +174,13 @@ export class Streams implements StreamOwner {
       this.error(id, ErrorCode.flowControlError, "data is over the window of the stream");
     } else {
       this.#current = stream;
+      this.#last = stream;
     }
+  }
+
+  /** How much of a message the stream that brought data last still waits for. */
+  get awaitedBytes(): number {
+    return this.#last?.copiedBytes ?? 0;
   }
 
   data(bytes: Uint8Array): void {
@@ -178,7 +188,8 @@ export class Streams implements StreamOwner {
     this.#moved = true;
     if (stream === undefined || stream.closed) return;
     try {
-      if (stream.deliver(bytes)) {
+      const kept = this.borrowed && bytes.length > stream.copiedBytes;
+      if (stream.deliver(kept ? Buffer.from(bytes) : bytes)) {
         this.#countHeld(stream);
         return;
       }
@@ -306,6 +317,7 @@ export class Streams implements StreamOwner {
 
   #remove(stream: Http2Stream, ending: Ending, reason: string | undefined): void {
     if (!this.#open.delete(stream.id)) return;
+    if (this.#last === stream) this.#last = undefined;
     this.#closed.add(stream.id, ending);
     this.#partialBytes -= stream.countedBytes;
     stream.close(reason);
