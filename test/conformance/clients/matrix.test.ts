@@ -5,7 +5,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { http2Engine } from "../../../src/transport/http2/engine.ts";
-import { startDaemon, type Version } from "../../support/daemons.ts";
+import { startDaemon, type Version, WITHOUT_COLLECTION } from "../../support/daemons.ts";
 import { output } from "../../support/processes.ts";
 import { startServer, type TestServer } from "../grpc/server.ts";
 import { DESCRIPTORS } from "../grpc/service.ts";
@@ -106,7 +106,7 @@ describe("command line", () => {
 
 describe.each([["1.6"], ["2.1"]] as const)("ctr %s", (version: Version) => {
   test("containers and content", async () => {
-    await using daemon = await startDaemon("bunkerd");
+    await using daemon = await startDaemon("bunkerd", { config: WITHOUT_COLLECTION });
     const cells = [...(await unaryCells(version, daemon)), ...(await contentCells(version, daemon))];
     const sizes = [...SIZES, OVER_BYTES];
     expectCells(
