@@ -1,6 +1,6 @@
 /** Pods outlive their daemon: killed, stopped, or replaced by the other one on the same folders, and back. */
 import { describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { until } from "../../support/containers.ts";
 import {
@@ -47,6 +47,11 @@ async function seen({ runtime }: CriDaemon) {
       pods.map(async ({ id }) => (await runtime.podSandboxStatus({ podSandboxId: id })).status?.network?.ip),
     ),
   };
+}
+
+async function pidOf({ runtime }: CriDaemon, containerId: string): Promise<number> {
+  const { info } = await runtime.containerStatus({ containerId, verbose: true });
+  return JSON.parse(info["info"] ?? "{}").pid;
 }
 
 const CHAINS: readonly (readonly [string, readonly DaemonKind[], "kill" | "halt"])[] = [
@@ -97,9 +102,11 @@ describe.each(CHAINS.filter(([, kinds]) => daemonKinds(...kinds).length === kind
           mounts,
         });
         const meanwhile = await runContainer(cri, podSandboxId, config, exit);
+        const pid = await pidOf(cri, meanwhile);
         cri.close();
         await cri.daemon.kill();
         writeFileSync(join(folder, "data/go"), "");
+        await until("its shim has seen the end", () => !existsSync(`/proc/${pid}`));
         const last = later.at(-1) as DaemonKind;
         cri = await startCri(last, { folder });
         // What it wrote last went with the FIFO, which nobody had open. containerd 2.1 does not know what became of it either.
