@@ -15,6 +15,7 @@ import {
   RESTART,
   RUNTIME_TASK,
   SHIM_MANAGER,
+  TASK_MONITOR,
   TRANSFER,
 } from "./plugins.ts";
 import { PODS } from "./pods.ts";
@@ -169,7 +170,10 @@ export interface RuntimeConfig {
     readonly shimLoadMs: number;
     readonly shimCleanupMs: number;
     readonly shimShutdownMs: number;
+    readonly shimStatsMs: number;
   };
+  /** Whether tasks' use of their cgroups is among the metrics. */
+  readonly taskMetrics: boolean;
 }
 
 export interface ListenerConfig extends SocketConfig {
@@ -233,6 +237,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     runtime: {
       ...shimConfig(plugin("io.containerd.shim.v1.manager", SHIM_MANAGER)),
       // 0 is the default there too.
+      taskMetrics: !plugin("io.containerd.monitor.task.v1.cgroups", TASK_MONITOR).no_prometheus,
       restartIntervalMs: plugin("io.containerd.monitor.container.v1.restart", RESTART).interval || 10_000,
       platforms: plugin("io.containerd.runtime.v2.task", RUNTIME_TASK).platforms,
       timeouts: timeoutsOf(root.timeouts),
@@ -301,6 +306,7 @@ function timeoutsOf(timeouts: Readonly<Record<string, number>>): RuntimeConfig["
     shimLoadMs: timeouts["io.containerd.timeout.shim.load"] ?? 0,
     shimCleanupMs: timeouts["io.containerd.timeout.shim.cleanup"] ?? 0,
     shimShutdownMs: timeouts["io.containerd.timeout.shim.shutdown"] ?? 0,
+    shimStatsMs: timeouts["io.containerd.timeout.metrics.shimstats"] ?? 0,
   };
 }
 

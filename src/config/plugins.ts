@@ -80,6 +80,8 @@ const SNAPSHOTTERS: Readonly<Record<string, Field>> = {
   "io.containerd.snapshotter.v1.aufs": table({ root_path: removed("containerd 2 has no aufs snapshotter") }),
 };
 
+export const TASK_MONITOR = table({ no_prometheus: boolean() });
+
 const TASKS: Readonly<Record<string, Field>> = {
   "io.containerd.runtime.v2.task": RUNTIME_TASK,
   "io.containerd.shim.v1.manager": SHIM_MANAGER,
@@ -87,7 +89,7 @@ const TASKS: Readonly<Record<string, Field>> = {
     "runtime",
     table({ blockio_config_file: string(), rdt_config_file: string() }),
   ),
-  "io.containerd.monitor.task.v1.cgroups": unbuilt("runtime", table({ no_prometheus: boolean() })),
+  "io.containerd.monitor.task.v1.cgroups": TASK_MONITOR,
   "io.containerd.monitor.container.v1.restart": RESTART,
   "io.containerd.internal.v1.opt": unbuilt("ctr install", table({ path: string("/opt/containerd") })),
   "io.containerd.runtime.v1.linux": table(

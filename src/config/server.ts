@@ -67,11 +67,7 @@ const TIMEOUT_MS: Readonly<Record<string, number>> = {
 };
 
 function timeouts(): Field<Readonly<Record<string, number>>> {
-  const fields = Object.entries(TIMEOUT_MS).map(([name, ms]): [string, Field] => {
-    const field = duration(ms);
-    if (name.includes(".cri.")) return [name, unbuilt("cri", field)];
-    return [name, name.includes(".metrics.") ? unbuilt("task metrics", field) : field];
-  });
+  const fields = Object.entries(TIMEOUT_MS).map(([name, ms]): [string, Field] => [name, duration(ms)]);
   return table(Object.fromEntries(fields)) as Field<Readonly<Record<string, number>>>;
 }
 

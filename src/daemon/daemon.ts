@@ -25,6 +25,7 @@ import { startRestart } from "./restart.ts";
 import { startRuntime } from "./runtime.ts";
 import { startServices, ttrpcBindings } from "./services.ts";
 import { startSnapshotters } from "./snapshotters.ts";
+import { startTaskMonitor } from "./task-monitor.ts";
 import { startTransfer } from "./transfer.ts";
 
 export interface DaemonOptions {
@@ -71,7 +72,8 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const mounts = await startMounts({ ...base, metadata });
   const { differs, service: diff } = await startDiff(parts, config, metadata, proxies);
   const runtime = await startRuntime({ ...base, metadata, differs: diff?.differs ?? [], version });
-  const { tasks } = runtime;
+  const { tasks, measure } = runtime;
+  await startTaskMonitor({ parts, config, exchange, metrics, measure });
   const transfer = await startTransfer({ ...base, metadata, differs });
   const restart = await startRestart({ ...base, metadata, tasks });
   const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });

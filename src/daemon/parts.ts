@@ -17,6 +17,7 @@ export const PluginType = {
   mountHandler: "io.containerd.mount-handler.v1",
   mountManager: "io.containerd.mount-manager.v1",
   runtime: "io.containerd.runtime.v2",
+  taskMonitor: "io.containerd.monitor.task.v1",
   containerMonitor: "io.containerd.monitor.container.v1",
   sandboxStore: "io.containerd.sandbox.store.v1",
   sandboxController: "io.containerd.sandbox.controller.v1",

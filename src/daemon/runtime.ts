@@ -14,6 +14,7 @@ import { type Platform, platformOf } from "../model/platforms.ts";
 import { recoverShims } from "../runtime/recovery.ts";
 import { ShimSandboxes } from "../runtime/sandboxes.ts";
 import { Shims } from "../runtime/shims.ts";
+import { type TaskStatistics, taskStatistics } from "../runtime/task-statistics.ts";
 import { Tasks, type TasksDependencies } from "../runtime/tasks.ts";
 import { type Parts, PluginType } from "./parts.ts";
 
@@ -42,6 +43,8 @@ export interface Runtime {
   readonly tasks: Tasks | undefined;
   /** Sandboxes that are their shims' business. */
   readonly sandboxes: ShimSandboxes | undefined;
+  /** What all tasks use just now. */
+  readonly measure: (() => Promise<TaskStatistics[]>) | undefined;
 }
 
 /** What runs containers, with those that an earlier daemon left running. @throws InvalidArgument on a setting */
@@ -81,7 +84,13 @@ export async function startRuntime(given: RuntimeParts): Promise<Runtime> {
   );
   const service = { type: PluginType.service, id: "tasks-service" };
   const served = await parts.start(service, { tasks, metadata, exchange }, (needed) => needed.tasks);
-  return { tasks: served, sandboxes };
+  return { tasks: served, sandboxes, measure: measureOf(given, shims) };
+}
+
+function measureOf({ metadata, config, logger }: RuntimeParts, shims: Shims | undefined): Runtime["measure"] {
+  if (shims === undefined || metadata === undefined) return undefined;
+  const { containers } = metadata;
+  return () => taskStatistics({ shims, containers, timeoutMs: config.runtime.timeouts.shimStatsMs, logger });
 }
 
 /** Tells when the event of a task's deletion has come by; nothing as long as nobody listens. */

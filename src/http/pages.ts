@@ -4,8 +4,8 @@ import type { Page } from "./endpoint.ts";
 /** Pages of the metrics address. `ready` is false while the daemon starts or stops. */
 export function metricsPages(registry: MetricsRegistry, ready: () => boolean): Record<string, Page> {
   return {
-    "/v1/metrics": () =>
-      new Response(registry.text(), {
+    "/v1/metrics": async () =>
+      new Response(await registry.text(), {
         headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
       }),
     "/healthz": () => new Response(ready() ? "ok\n" : "not ready\n", { status: ready() ? 200 : 503 }),

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
-import { MetricsRegistry } from "./metrics.ts";
+import { MetricsRegistry, ValueFamily } from "./metrics.ts";
 
-test("counters, gauges and histograms as Prometheus reads them", () => {
+test("counters, gauges and histograms as Prometheus reads them", async () => {
   const registry = new MetricsRegistry();
   const calls = registry.counter("calls_total", "Calls.\nAll of them.", ["method", "code"]);
   calls.child("Get", "OK").value++;
@@ -14,7 +14,7 @@ test("counters, gauges and histograms as Prometheus reads them", () => {
   const seconds = registry.histogram("seconds", "Time.", [0.1, 1], ["method"]);
   for (const value of [0.05, 0.1, 0.5, 3]) seconds.child("Get").observe(value);
   registry.counter("unused_total", "Nothing yet.", ["x"]);
-  expect(registry.text()).toBe(`# HELP calls_total Calls.\\nAll of them.
+  expect(await registry.text()).toBe(`# HELP calls_total Calls.\\nAll of them.
 # TYPE calls_total counter
 calls_total{method="Get",code="OK"} 2
 calls_total{method="a\\"b\\\\c\\nd",code="OK"} 1
@@ -36,4 +36,20 @@ test("a name is given once, labels and values match", () => {
   const family = registry.counter("a_total", "A.", ["x"]);
   expect(() => registry.gauge("a_total", "A.")).toThrow("exists twice");
   expect(() => family.child()).toThrow("1 labels, 0 values");
+});
+
+test("what is measured for a text is in that one alone", async () => {
+  const registry = new MetricsRegistry();
+  registry.counter("calls_total", "Calls.").child().value = 1;
+  let id = "a";
+  registry.onMeasure(async () => {
+    const family = new ValueFamily("gauge", "pids", "Processes.", ["id"]);
+    family.child(id).value = 3;
+    return [family];
+  });
+  const before = "# HELP calls_total Calls.\n# TYPE calls_total counter\ncalls_total 1\n";
+  const pids = "# HELP pids Processes.\n# TYPE pids gauge\n";
+  expect(await registry.text()).toBe(`${before}${pids}pids{id="a"} 3\n`);
+  id = "b";
+  expect(await registry.text()).toBe(`${before}${pids}pids{id="b"} 3\n`);
 });

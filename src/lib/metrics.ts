@@ -116,6 +116,7 @@ class HistogramChild implements Distribution {
 export class MetricsRegistry {
   readonly #families: Family[] = [];
   readonly #collectors: (() => void)[] = [];
+  readonly #measurements: (() => Promise<readonly ValueFamily[]>)[] = [];
 
   counter(name: string, help: string, labels: readonly string[] = []): ValueFamily {
     return this.#add(new ValueFamily("counter", name, help, labels));
@@ -140,10 +141,16 @@ export class MetricsRegistry {
     this.#collectors.push(collect);
   }
 
-  text(): string {
+  /** Called for each text: families whose series are known only then, and gone the next time. */
+  onMeasure(measure: () => Promise<readonly ValueFamily[]>): void {
+    this.#measurements.push(measure);
+  }
+
+  async text(): Promise<string> {
+    const measured = (await Promise.all(this.#measurements.map((measure) => measure()))).flat();
     for (const collect of this.#collectors) collect();
     const lines: string[] = [];
-    for (const family of this.#families) {
+    for (const family of [...this.#families, ...measured]) {
       const samples = [...family.samples()];
       if (samples.length === 0) continue;
       lines.push(

@@ -90,6 +90,11 @@ export class Shims {
     return this.#shims.get(namespace)?.get(id);
   }
 
+  /** Those with shims. */
+  namespaces(): string[] {
+    return [...this.#shims.keys()].sort();
+  }
+
   /** By id. */
   list(namespace: string): Shim[] {
     const shims = [...(this.#shims.get(namespace)?.values() ?? [])];
