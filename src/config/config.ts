@@ -10,6 +10,7 @@ import {
   DIFF_SERVICE,
   IMAGE_VERIFIER,
   NATIVE,
+  OPT,
   OVERLAYFS,
   PLUGINS,
   RESTART,
@@ -42,6 +43,8 @@ export interface Config {
   readonly root: string;
   readonly state: string;
   readonly temp: string;
+  /** Where `ctr install` puts programs. */
+  readonly optPath: string;
   readonly oomScore: number;
   /** Of the daemon itself; empty to stay where it is. */
   readonly cgroupPath: string;
@@ -219,6 +222,7 @@ export function readConfig(tree: Table, report: (problem: Problem) => void): Con
     root: root.root,
     state: root.state,
     temp: root.temp,
+    optPath: plugin("io.containerd.internal.v1.opt", OPT).path,
     oomScore: root.oom_score,
     cgroupPath: root.cgroup.path,
     logLevel: (root.debug.level || "info") as Config["logLevel"],

@@ -80,6 +80,7 @@ const SNAPSHOTTERS: Readonly<Record<string, Field>> = {
   "io.containerd.snapshotter.v1.aufs": table({ root_path: removed("containerd 2 has no aufs snapshotter") }),
 };
 
+export const OPT = table({ path: string("/opt/containerd") });
 export const TASK_MONITOR = table({ no_prometheus: boolean() });
 
 const TASKS: Readonly<Record<string, Field>> = {
@@ -91,7 +92,7 @@ const TASKS: Readonly<Record<string, Field>> = {
   ),
   "io.containerd.monitor.task.v1.cgroups": TASK_MONITOR,
   "io.containerd.monitor.container.v1.restart": RESTART,
-  "io.containerd.internal.v1.opt": unbuilt("ctr install", table({ path: string("/opt/containerd") })),
+  "io.containerd.internal.v1.opt": OPT,
   "io.containerd.runtime.v1.linux": table(
     Object.fromEntries(
       ["shim", "runtime", "runtime_root", "no_shim", "shim_debug", "shim_no_mount_ns", "shim_no_newns"].map(

@@ -17,6 +17,7 @@ import { startDiff } from "./diff.ts";
 import { createDirectories } from "./directories.ts";
 import { startListeners } from "./listeners.ts";
 import { startMounts } from "./mounts.ts";
+import { startOpt } from "./opt.ts";
 import { Parts, PluginType } from "./parts.ts";
 import { startPods } from "./pods.ts";
 import { applyProcessSettings } from "./process.ts";
@@ -57,6 +58,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   createDirectories(config);
   applyProcessSettings(config, logger);
   const metrics = metricsOf(config, options);
+  await startOpt(parts, config);
 
   const exchange = await parts.start(
     { type: PluginType.event, id: "exchange" },

@@ -22,6 +22,7 @@ export const PluginType = {
   sandboxStore: "io.containerd.sandbox.store.v1",
   sandboxController: "io.containerd.sandbox.controller.v1",
   podSandbox: "io.containerd.podsandbox.controller.v1",
+  internal: "io.containerd.internal.v1",
   service: "io.containerd.service.v1",
   cri: "io.containerd.cri.v1",
   grpc: "io.containerd.grpc.v1",

@@ -32,7 +32,9 @@ export function resolveRuntime(runtime: string, self = process.execPath): string
     throw new BunkerdError("Unknown", `invalid runtime name ${unquoted(runtime)}, ${rule}`);
   }
   const beside = join(dirname(self), program);
-  const found = Bun.which(program) ?? (existsSync(beside) ? beside : undefined);
+  // By itself it takes the PATH of the process's start, without what `ctr install` brought.
+  const PATH = process.env["PATH"] ?? "";
+  const found = Bun.which(program, { PATH }) ?? (existsSync(beside) ? beside : undefined);
   if (found !== undefined) return found;
   const names = `runtime ${JSON.stringify(runtime)} binary not installed ${JSON.stringify(program)}`;
   throw new BunkerdError("Unknown", `${names}: file does not exist`);

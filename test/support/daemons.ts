@@ -126,6 +126,8 @@ function configOf(kind: DaemonKind, folder: string, root: string, options: Daemo
     `root = ${JSON.stringify(root)}`,
     `state = ${JSON.stringify(join(folder, "state"))}`,
     `disabled_plugins = ${JSON.stringify(disabled)}`,
+    `[plugins."io.containerd.internal.v1.opt"]`,
+    `path = ${JSON.stringify(join(folder, "opt"))}`,
     "[grpc]",
     `address = ${JSON.stringify(join(folder, "d.sock"))}`,
     options.config ?? "",
