@@ -49,7 +49,7 @@ const seriesOf = (lines: readonly string[]): string[] =>
     .map((line) => line.replace(/\} \S+$/, "}"))
     .sort();
 
-const valueOf = (lines: readonly string[], name: string): number =>
+const valueIn = (lines: readonly string[], name: string): number =>
   Number(
     lines
       .find((line) => line.startsWith(`container_${name}{`))
@@ -66,8 +66,8 @@ test("tasks' use is told as containerd tells it", async () => {
       expect(lines).toContain(
         `container_pids_current{container_id="first",namespace="${namespace}",runtime="io.containerd.runc.v2"} 1`,
       );
-      expect(valueOf(lines, "memory_usage_limit_bytes")).toBeCloseTo(50_000_000, -4);
-      expect(valueOf(lines, "cpu_total_nanoseconds")).toBeGreaterThan(0);
+      expect(valueIn(lines, "memory_usage_limit_bytes")).toBeCloseTo(50_000_000, -4);
+      expect(valueIn(lines, "cpu_total_nanoseconds")).toBeGreaterThan(0);
     });
   }
   expect(series.every((each) => each.length > 100)).toBe(true);
