@@ -5,6 +5,7 @@ import type { Clock } from "../lib/clock.ts";
 import type { KeyLocks } from "../lib/key-locks.ts";
 import type { Lazy } from "../lib/lazily.ts";
 import type { Logger } from "../lib/log.ts";
+import type { UnderWay } from "../lib/under-way.ts";
 import type { ContainerStore } from "../model/containers.ts";
 import type { Deprecations } from "../model/deprecations.ts";
 import type { LeaseStore } from "../model/leases.ts";
@@ -52,6 +53,8 @@ export interface Cri {
   readonly folders: CriFolders;
   /** The socket that the daemon serves on. */
   readonly address: string;
+  /** The PATH that shims are given in place of the daemon's own; empty for none. */
+  readonly shimPath: string;
   readonly stores: CriStores;
   readonly tasks: TaskStore;
   readonly host: HostFacts;
@@ -75,6 +78,8 @@ export interface Cri {
   readonly containerOperations: Operations<string>;
   /** Held by mount point while an image is mounted there. */
   readonly imageMounts: KeyLocks;
+  /** By container. */
+  readonly checkpoints: UnderWay;
   readonly events: ContainerEvents;
   readonly stats: StatsSources;
   readonly streaming: Lazy<StreamingServer>;

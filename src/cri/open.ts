@@ -8,6 +8,7 @@ import type { CriConfig } from "../config/config.ts";
 import type { Clock } from "../lib/clock.ts";
 import { KeyLocks } from "../lib/key-locks.ts";
 import type { Logger } from "../lib/log.ts";
+import { UnderWay } from "../lib/under-way.ts";
 import type { ContentStore } from "../model/content.ts";
 import type { Deprecations } from "../model/deprecations.ts";
 import { BunkerdError, isError, messageOf } from "../model/errors.ts";
@@ -37,12 +38,18 @@ import { IdTable } from "./store/id-table.ts";
 import { Names } from "./store/names.ts";
 import { Operations } from "./store/operations.ts";
 import { openStreaming } from "./streaming/open.ts";
+import { waitFor } from "./waiting.ts";
+
+/** How long the daemon's end waits for checkpoints. */
+const LONGEST_END_MS = 10_000;
 
 export interface CriOptions {
   readonly config: CriConfig;
   readonly folders: CriFolders;
   /** The socket that the daemon serves on. */
   readonly address: string;
+  /** The PATH that shims are given in place of the daemon's own; empty for none. */
+  readonly shimPath: string;
   /** Undefined if it is disabled. */
   readonly nri: NriOptions | undefined;
 }
@@ -113,6 +120,7 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     sandboxOperations: new Operations(),
     containerOperations: new Operations(),
     imageMounts: new KeyLocks(),
+    checkpoints: new UnderWay(),
     events: new ContainerEvents(),
     stats: { rates: new CpuRates(), usages, snapshotterRoots: dependencies.snapshotterRoots },
   };
@@ -129,12 +137,22 @@ export async function openCri(options: CriOptions, dependencies: CriDependencies
     stopWaiting,
     async close() {
       stopWaiting();
+      await endCheckpoints(cri);
       networks.close();
       await (await cri.streaming.opened)?.close();
       await nri?.close();
       await Promise.all(cri.containers.list().map(({ io }) => io?.release()));
     },
   };
+}
+
+/** So that no container stays paused until the next daemon comes; if CRIU takes its time, that one lets it go on. */
+async function endCheckpoints({ checkpoints, logger }: Cri): Promise<void> {
+  try {
+    await waitFor(checkpoints.ended(), AbortSignal.timeout(LONGEST_END_MS));
+  } catch (error) {
+    logger.warn("a checkpoint has not ended yet", { error: messageOf(error) });
+  }
 }
 
 /** What others do with images (the name is where it is in each of their events), and what the kernel does with containers. */

@@ -5,6 +5,7 @@ import type { Container as ContainerRecord } from "#gen/containerd/services/cont
 import { type Process, Status } from "#gen/containerd/v1/types/task_pb.ts";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import { isError, messageOf, quote } from "../model/errors.ts";
+import { endCutCheckpoint } from "./containers/checkpoint-folder.ts";
 import { endOf, unknownExit, watchContainer } from "./containers/exit.ts";
 import { controllerOf } from "./controllers.ts";
 import { type Cri, scopeOf } from "./cri.ts";
@@ -23,6 +24,7 @@ import { RECORD_EXTENSION, unpackContainerMetadata, unpackSandboxMetadata } from
 import { Sandbox, type SandboxState, type SandboxStatus } from "./store/sandbox.ts";
 import { type ContainerStatus, loadStatus, NEW_STATUS, StatusFile, stateOf } from "./store/status-file.ts";
 import { nanoseconds } from "./time.ts";
+import { waitFor } from "./waiting.ts";
 
 const KILL = 9;
 /** Of one pod or container: one that hangs does not hold up the others. */
@@ -185,6 +187,7 @@ async function recoverContainer(cri: Cri, record: ContainerRecord): Promise<void
   const container = new Container(metadata, file, undefined);
   let runs = false;
   try {
+    await endedCheckpoint(cri, id);
     runs = await adoptTask(cri, container, saved);
   } catch (error) {
     cri.logger.error("failed to load container status", { id, error: messageOf(error) });
@@ -195,6 +198,16 @@ async function recoverContainer(cri: Cri, record: ContainerRecord): Promise<void
   cri.containerNames.reserve(metadata.name, id);
   cri.host.selinux?.reserve(metadata.processLabel);
   if (runs) watchContainer(cri, container);
+}
+
+/** One whose CRIU is still at work goes on being ended. */
+async function endedCheckpoint(cri: Cri, id: string): Promise<void> {
+  const ended = cri.checkpoints.run(id, () => endCutCheckpoint(cri, id));
+  try {
+    await waitFor(ended, AbortSignal.timeout(LOAD_TIMEOUT_MS));
+  } catch (error) {
+    cri.logger.error("failed to end a checkpoint that was cut off", { id, error: messageOf(error) });
+  }
 }
 
 /** Compares what was written down with what the task does. True if it runs. */

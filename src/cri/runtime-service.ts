@@ -44,7 +44,10 @@ function implementation({
       await (await calls()).updatePodSandboxResources(request, context.signal);
       return {};
     },
-    checkpointContainer: async ({ containerId }) => (await calls()).checkpointContainer(containerId),
+    async checkpointContainer(request, context) {
+      await (await calls()).checkpointContainer(request, context.signal);
+      return {};
+    },
 
     async runPodSandbox(request, context) {
       return { podSandboxId: await (await calls()).runPodSandbox(request, callerOf(context)) };

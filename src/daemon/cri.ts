@@ -132,7 +132,10 @@ async function open(
   const dependencies = { ...stores, tasks, controllers, events, snapshotterRoots, ...rest };
   const withNri = !config.nri.disable && !config.disabledPlugins.has("io.containerd.nri.v1.nri");
   const nri = withNri ? { config: config.nri, version } : undefined;
-  return await openCri({ config: config.cri, folders, address: config.grpc.address, nri }, dependencies);
+  const shimPath =
+    config.runtime.shimEnv.findLast((one) => one.startsWith("PATH="))?.slice("PATH=".length) ?? "";
+  const options = { config: config.cri, folders, address: config.grpc.address, shimPath, nri };
+  return await openCri(options, dependencies);
 }
 
 async function loadForPods({ metadata, logger }: CriParts, load: () => Promise<unknown>): Promise<void> {

@@ -4,7 +4,7 @@ import { createGzip, createZstdCompress } from "node:zlib";
 import { create } from "@bufbuild/protobuf";
 import { type Descriptor, DescriptorSchema } from "#gen/containerd/types/descriptor_pb.ts";
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
-import type { ContentStore, ContentWriter } from "../model/content.ts";
+import type { ContentStore } from "../model/content.ts";
 import { type CompareOptions, LABEL_UNCOMPRESSED, LAYER_MEDIA_TYPE } from "../model/diff.ts";
 import { fail, isError, unquoted, within } from "../model/errors.ts";
 import type { Scope } from "../model/scope.ts";
@@ -44,6 +44,33 @@ export async function compareMounts(
   );
 }
 
+/** Takes the pieces of an archive, one after the other. */
+export interface ArchiveSink {
+  write(bytes: Uint8Array): Promise<unknown>;
+}
+
+export interface Changes {
+  /** None: all of `upper`. */
+  readonly lower: readonly Mount[];
+  readonly upper: readonly Mount[];
+  readonly compression: Compression;
+}
+
+/** Writes the layer that {@link compareMounts} would store to `sink`. @throws Canceled, what the sink throws */
+export async function writeChanges(
+  workers: Workers,
+  { lower, upper, compression }: Changes,
+  sink: ArchiveSink,
+  signal: AbortSignal,
+): Promise<void> {
+  await withMounts(lower, "write", (lowerRoot) =>
+    withMounts(upper, "read", async (upperRoot) => {
+      const roots = { lower: lowerRoot, upper: upperRoot, changes: changesFolder(lower, upper) };
+      await writeLayer(workers, roots, { compression, signal }, sink);
+    }),
+  );
+}
+
 interface Making extends CompareOptions {
   readonly mediaType: string;
   readonly compression: Compression;
@@ -69,7 +96,9 @@ async function store(
   });
   try {
     if (!isOwnRef) await writer.truncate();
-    const uncompressed = await writeLayer(dependencies, scope, roots, making, writer);
+    const { compression, sourceDateEpoch } = making;
+    const writing = { compression, sourceDateEpoch, signal: scope.signal };
+    const uncompressed = await writeLayer(dependencies.workers, roots, writing, writer);
     const labels: Record<string, string> = { ...making.labels };
     if (making.compression !== "none") labels[LABEL_UNCOMPRESSED] = uncompressed;
     const digest = writer.digest();
@@ -94,13 +123,17 @@ async function store(
   }
 }
 
+interface Writing extends Pick<CompareOptions, "sourceDateEpoch"> {
+  readonly compression: Compression;
+  readonly signal: AbortSignal | undefined;
+}
+
 /** Writes the layer and answers the digest that it has uncompressed. */
 async function writeLayer(
-  { workers }: CompareDependencies,
-  scope: Scope,
+  workers: Workers,
   roots: Roots,
-  { compression, sourceDateEpoch }: Making,
-  writer: ContentWriter,
+  { compression, sourceDateEpoch, signal }: Writing,
+  sink: ArchiveSink,
 ): Promise<string> {
   const latestSeconds = sourceDateEpoch === undefined ? undefined : Number(sourceDateEpoch.seconds);
   const hasher = new Bun.CryptoHasher("sha256");
@@ -110,9 +143,9 @@ async function writeLayer(
     counters[Credit.pieces] = PIECE_CREDITS;
     job.send({ kind: "compare", job: { ...roots, latestSeconds, credits } });
     const stream = compressor(compression);
-    const written = drain(stream, writer);
+    const written = drain(stream, sink);
     try {
-      await receivePieces(job, counters, scope.signal, async (bytes) => {
+      await receivePieces(job, counters, signal, async (bytes) => {
         hasher.update(bytes);
         if (!stream.write(bytes)) await writable(stream, written);
       });
@@ -154,8 +187,8 @@ function compressor(compression: Compression): Transform {
   return compression === "zstd" ? createZstdCompress() : new PassThrough();
 }
 
-async function drain(stream: Transform, writer: ContentWriter): Promise<void> {
-  for await (const chunk of stream) await writer.write(chunk as Buffer);
+async function drain(stream: Transform, sink: ArchiveSink): Promise<void> {
+  for await (const chunk of stream) await sink.write(chunk as Buffer);
 }
 
 /** Resolves when the stream takes more; rejects when what reads it has failed. */
