@@ -148,6 +148,16 @@ export function comparePageKey(page: Page, index: number, key: Uint8Array): numb
   return compareSlice(page.bytes, keyOffset(page, index), keySize(page, index), key);
 }
 
+/** Index of the first element whose key is not greater than the one before it, 0 if all are in order. */
+export function firstDisorder(page: Page): number {
+  for (let i = 1; i < page.count; i++) {
+    const [start, end] = [keyOffset(page, i), keyOffset(page, i) + keySize(page, i)];
+    const key = page.bytes.subarray(start, end);
+    if (comparePageKey(page, i - 1, key) >= 0) return i;
+  }
+  return 0;
+}
+
 /** Index of `key`, or the one's complement of the index where it would stand. */
 export function searchPage(page: Page, key: Uint8Array): number {
   let low = 0;

@@ -2,7 +2,7 @@
  * One bucket's B+tree inside one transaction: pages as they lie in the file and, in a writer, nodes over those that it changes.
  * `Bucket` is its public face; `rebalance.ts` and `spill.ts` turn the nodes into pages again.
  */
-import { damagedPage } from "./faults.ts";
+import { damagedFile, damagedPage } from "./faults.ts";
 import {
   type Entry,
   entryChild,
@@ -24,6 +24,7 @@ import {
   branchIndex,
   childId,
   elementFault,
+  firstDisorder,
   LEAF_FLAG,
   leafFlags,
   MAX_BUCKET_NESTING,
@@ -192,7 +193,7 @@ export class Tree {
 
   materializeRoot(): Node {
     if (this.rootNode !== undefined) return this.rootNode;
-    const node = nodeOf(this.inline ?? this.tx.page(this.root), undefined, NO_BYTES);
+    const node = nodeOf(this.#ordered(this.inline ?? this.tx.page(this.root)), undefined, NO_BYTES);
     this.rootNode = node;
     if (this.root !== 0) {
       this.nodes.set(this.root, node);
@@ -203,11 +204,20 @@ export class Tree {
     return node;
   }
 
+  /** Where keys of a damaged page are in disorder, what is put among them might not be found again. Readers read what they find. */
+  #ordered(page: Page): Page {
+    const index = firstDisorder(page);
+    if (index === 0) return page;
+    const what = `keys in disorder at element ${index}`;
+    if (page === this.inline) throw damagedFile(this.tx.path, `an inline bucket has ${what}`);
+    throw damagedPage(this.tx.path, page.id, `has ${what}`);
+  }
+
   childNode(parent: Node, index: number): Node {
     const id = entryChild(parent, index);
     const known = this.nodes.get(id);
     if (known !== undefined) return known;
-    const node = nodeOf(this.tx.page(id), parent, entryKey(parent, index));
+    const node = nodeOf(this.#ordered(this.tx.page(id)), parent, entryKey(parent, index));
     parent.children.push(node);
     this.nodes.set(id, node);
     return node;
