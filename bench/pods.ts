@@ -11,7 +11,7 @@ import { type CriClient, criClient } from "../src/client/cri.ts";
 import { parseManifest } from "../src/pod/api/manifest.ts";
 import type { Pod } from "../src/pod/api/pod.ts";
 import { observeNode } from "../src/pod/machine.ts";
-import { containerConfig } from "../src/pod/spec/container-config.ts";
+import { addMounts, containerConfig } from "../src/pod/spec/container-config.ts";
 import { POD_NAME } from "../src/pod/spec/labels.ts";
 import { sandboxConfig } from "../src/pod/spec/sandbox-config.ts";
 import { podText } from "../test/support/pod-text.ts";
@@ -96,9 +96,10 @@ async function bareCalls(
   await cri.podSandboxStatus(id);
   mkdirSync(join(logDirectory, "app"));
   const config = containerConfig({
-    ...{ pod, node, container: app, restartCount: 0, imageRef: image?.id ?? "", env: new Map(), mounts },
+    ...{ pod, node, container: app, restartCount: 0, imageRef: image?.id ?? "", env: new Map() },
     ...{ imageUser: { uid: 0n, username: "" }, userNamespace: undefined, targetId: undefined },
   });
+  addMounts(config, mounts, undefined);
   const container = await cri.createContainer(id, config, sandbox);
   await cri.startContainer(container);
   return { id, container };

@@ -1,4 +1,5 @@
 /** What a process needs to run pods, put together. */
+import { setImmediate } from "node:timers/promises";
 import type { Transport } from "@connectrpc/connect";
 import { type CriClient, criClient } from "../client/cri.ts";
 import { type Logger, silentLogger } from "../lib/log.ts";
@@ -87,7 +88,7 @@ export class PodSession {
 
   /** A worker that hears of the runtime's events and whose containers are probed; its {@link PodWorker.run} is the caller's. */
   worker(unit: PodUnit, events: WorkerEvents): PodWorker {
-    this.#watching ??= watchPods(this.parts, (uid) => this.nudge(uid), this.#ended.signal);
+    this.#watching ??= this.#watch();
     const { uid } = unit.pod.metadata;
     const save = liveSaver(unit.paths);
     const worker = new PodWorker(this.parts, unit, {
@@ -100,6 +101,14 @@ export class PodSession {
     });
     this.#workers.set(uid, worker);
     return worker;
+  }
+
+  /** Once the workers have asked for what they need first: their pods are looked at once more, for what went unheard until then. */
+  async #watch(): Promise<void> {
+    await setImmediate();
+    const watching = watchPods(this.parts, (uid) => this.nudge(uid), this.#ended.signal);
+    this.nudge(undefined);
+    await watching;
   }
 
   /** No more of this pod: its probes end, events wake it no longer. */

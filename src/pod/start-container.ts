@@ -1,7 +1,7 @@
 /** One container from its image to its post-start hook: `kuberuntime_container.go`, `startContainer`. */
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import type { Image, ImageSpec, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
+import type { ContainerConfig, Image, ImageSpec, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { messageOf } from "../model/errors.ts";
 import type { Container, EphemeralContainer } from "./api/container.ts";
@@ -11,8 +11,8 @@ import { runHook } from "./hooks.ts";
 import { ensureImage, type PresentImage } from "./images.ts";
 import { killContainer } from "./kill.ts";
 import type { PodParts } from "./parts.ts";
-import { containerConfig } from "./spec/container-config.ts";
-import { environment } from "./spec/env.ts";
+import { addMounts, containerConfig } from "./spec/container-config.ts";
+import { environment, needsPodIp } from "./spec/env.ts";
 import { type ImageUser, verifyRunAsNonRoot } from "./spec/security.ts";
 import { latest, type ObservedPod } from "./status.ts";
 import { type PodUnit, pullCredentials } from "./unit.ts";
@@ -31,9 +31,23 @@ export interface StartContext {
   readonly images: ReadonlyMap<string, ImageSpec>;
   readonly recursiveReadOnly: boolean;
   readonly signal: AbortSignal;
-  /** What was asked for the container that starts first. */
-  readonly asked: { readonly container: string; readonly image: Promise<Image | undefined> } | undefined;
+  readonly ahead: Ahead | undefined;
   readonly onStarting: OnStarting;
+}
+
+/** What is done for the container that starts first while its sandbox is made. */
+export interface Ahead {
+  readonly container: string;
+  readonly image: Promise<Image | undefined>;
+  /** Undefined: it is built when it is the container's turn, and what stands against it is told then. */
+  readonly built: Promise<Built | undefined>;
+}
+
+/** A container's configuration but for its mounts. */
+interface Built {
+  readonly config: ContainerConfig;
+  readonly env: ReadonlyMap<string, string>;
+  readonly image: Image | undefined;
 }
 
 /** Told of a container before it writes its first line. @param logPath absolute */
@@ -99,7 +113,7 @@ function failing({ record }: PodParts, { pod }: PodUnit, container: AnyContainer
 async function pullImage(
   parts: PodParts,
   unit: PodUnit,
-  { sandbox, signal, asked }: StartContext,
+  { sandbox, signal, ahead }: StartContext,
   container: AnyContainer,
 ): Promise<PresentImage> {
   const { pod } = unit;
@@ -116,7 +130,7 @@ async function pullImage(
       sandbox,
       credentials: pullCredentials(unit, parts.record),
       signal,
-      asked: asked?.container === container.name ? asked.image : undefined,
+      asked: ahead?.container === container.name ? ahead.image : undefined,
     }),
   );
 }
@@ -142,14 +156,54 @@ async function create(
   return { id, logPath: config.logPath };
 }
 
-function configOf(
-  { node }: PodParts,
-  { pod, references, paths, userNamespace }: PodUnit,
+/** What {@link Ahead.built} is of. Makes nothing on the machine. */
+export async function buildAhead(
+  parts: PodParts,
+  unit: PodUnit,
+  status: ObservedPod,
+  container: AnyContainer,
+  asked: Promise<Image | undefined>,
+): Promise<Built | undefined> {
+  if (needsPodIp(container)) return undefined;
+  try {
+    const image = await asked;
+    return image === undefined
+      ? undefined
+      : build(parts, unit, { status, podIps: [] }, container, { ref: image.id, image });
+  } catch {
+    return undefined;
+  }
+}
+
+async function configOf(
+  parts: PodParts,
+  unit: PodUnit,
   context: StartContext,
   container: AnyContainer,
+  image: PresentImage,
+): Promise<ContainerConfig> {
+  const { pod, paths, userNamespace } = unit;
+  const { podIps, volumes, images, recursiveReadOnly, ahead } = context;
+  const early = ahead?.container === container.name ? await ahead.built : undefined;
+  const built =
+    early !== undefined && early.image === image.image
+      ? early
+      : build(parts, unit, context, container, image);
+  const { config, env } = built;
+  mkdirSync(paths.containerLogs(container.name), { recursive: true, mode: 0o755 });
+  const hostsFile = podIps.length > 0 || pod.spec.hostNetwork;
+  const common = { pod, container, paths, volumes, images, env, recursiveReadOnly, hostsFile };
+  addMounts(config, containerMounts(common), userNamespace);
+  return config;
+}
+
+function build(
+  { node }: PodParts,
+  { pod, references, paths, userNamespace }: PodUnit,
+  { status, podIps }: Pick<StartContext, "status" | "podIps">,
+  container: AnyContainer,
   { ref: imageRef, image }: PresentImage,
-) {
-  const { status, podIps, volumes, images, recursiveReadOnly } = context;
+): Built {
   const last = latest(status, container.name);
   const logs = paths.containerLogs(container.name);
   const restartCount = last === undefined ? nextLogNumber(logs) : last.facts.restartCount + 1;
@@ -159,31 +213,9 @@ function configOf(
       ? { uid: undefined, username: image.username }
       : { uid: image?.uid?.value ?? 0n, username: "" };
   verifyRunAsNonRoot(pod, container, imageUser);
-  mkdirSync(logs, { recursive: true, mode: 0o755 });
-  const hostsFile = podIps.length > 0 || pod.spec.hostNetwork;
-  const mounts = containerMounts({
-    pod,
-    container,
-    paths,
-    volumes,
-    images,
-    env,
-    recursiveReadOnly,
-    hostsFile,
-  });
   const targetId = targetOf(container, status);
-  return containerConfig({
-    pod,
-    node,
-    container,
-    restartCount,
-    imageRef,
-    imageUser,
-    env,
-    mounts,
-    userNamespace,
-    targetId,
-  });
+  const facts = { pod, node, container, restartCount, imageRef, imageUser, env, userNamespace, targetId };
+  return { config: containerConfig(facts), env, image };
 }
 
 /** A runtime may have forgotten the container, but its logs lie there: the next number behind them. */

@@ -5,7 +5,7 @@ import { type ImageSpec, ImageSpecSchema, type PodSandboxConfig } from "#gen/run
 import { failpoint } from "../lib/failpoint.ts";
 import { isError, messageOf } from "../model/errors.ts";
 import { computeActions, type PodActions } from "./actions.ts";
-import type { PodSpec } from "./api/pod.ts";
+import type { Pod, PodSpec } from "./api/pod.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { limitPodCgroup } from "./cgroup.ts";
 import { PodError, type PodErrorReason, rpcWords } from "./errors.ts";
@@ -13,9 +13,17 @@ import { askForImage, ensureImage } from "./images.ts";
 import { killContainer, killPod } from "./kill.ts";
 import type { ContainerType, PodParts } from "./parts.ts";
 import { hostsFile } from "./spec/hosts.ts";
+import type { Node } from "./spec/node.ts";
 import { sandboxConfig } from "./spec/sandbox-config.ts";
 import { podText } from "./spec/security.ts";
-import { type OnStarting, type StartContext, type StartStep, startContainer } from "./start-container.ts";
+import {
+  type Ahead,
+  buildAhead,
+  type OnStarting,
+  type StartContext,
+  type StartStep,
+  startContainer,
+} from "./start-container.ts";
 import { ipsOf, latest, type ObservedPod } from "./status.ts";
 import { type PodUnit, pullCredentials } from "./unit.ts";
 import { setUpVolumes, type VolumePaths } from "./volumes/volumes.ts";
@@ -79,10 +87,10 @@ export async function syncPod(
   if (actions.killPod && !actions.createSandbox) return finish();
   signal.throwIfAborted();
   if (nothingToStart(actions)) return finish();
-  const asked = askForFirst(parts, unit, actions);
+  const ahead = beginFirst(parts, unit, status, actions);
   const prepared = await prepare(parts, unit, status, actions, results, signal);
   if (prepared === undefined) return finish();
-  await startAll(parts, unit, { ...prepared, asked, onStarting }, actions, results);
+  await startAll(parts, unit, { ...prepared, ahead, onStarting }, actions, results);
   return finish();
 }
 
@@ -95,18 +103,21 @@ function nothingToStart({
   return !createSandbox && ephemeralToStart.length + initToStart.length + containersToStart.length === 0;
 }
 
-/** The image of the container that starts first is looked for while its sandbox is made. */
-function askForFirst(
+/** The container that starts first is got ready while its sandbox is made, as far as that needs no sandbox. */
+function beginFirst(
   parts: PodParts,
-  { pod: { spec } }: PodUnit,
+  unit: PodUnit,
+  status: ObservedPod,
   actions: PodActions,
-): StartContext["asked"] {
+): Ahead | undefined {
+  const { spec } = unit.pod;
   const [init] = actions.initToStart;
   const [ordinary] = actions.containersToStart;
   const first = init !== undefined ? spec.initContainers?.[init] : spec.containers[ordinary ?? -1];
   if (!actions.createSandbox || first === undefined) return undefined;
   const image = askForImage(parts, first.image, first.imagePullPolicy);
-  return image === undefined ? undefined : { container: first.name, image };
+  if (image === undefined) return undefined;
+  return { container: first.name, image, built: buildAhead(parts, unit, status, first, image) };
 }
 
 /** What ended gives back what was reserved for it, before anything starts in its place. */
@@ -180,7 +191,7 @@ async function prepare(
   actions: PodActions,
   results: Results,
   signal: AbortSignal,
-): Promise<Omit<StartContext, "asked" | "onStarting"> | undefined> {
+): Promise<Omit<StartContext, "ahead" | "onStarting"> | undefined> {
   const { pod, paths, userNamespace, references } = unit;
   const { node, record } = parts;
   let podIps = status.ips;
@@ -226,8 +237,7 @@ async function createSandbox(
   try {
     const sandboxId = await cri.runPodSandbox(config, pod.spec.runtimeClassName ?? "", signal);
     failpoint("pod.afterSandbox");
-    const status = await cri.podSandboxStatus(sandboxId);
-    limitPodCgroup(pod, node);
+    const [status] = await Promise.all([cri.podSandboxStatus(sandboxId), limit(pod, node)]);
     results.done("CreatePodSandbox", podText(pod));
     return { sandboxId, status, podIps: ipsOf(status) };
   } catch (error) {
@@ -237,6 +247,11 @@ async function createSandbox(
     results.failed("CreatePodSandbox", podText(pod), "CreatePodSandboxError", message);
     return undefined;
   }
+}
+
+/** As a promise, so that a failure does not leave a call's alone. */
+async function limit(pod: Pod, node: Node): Promise<void> {
+  limitPodCgroup(pod, node);
 }
 
 async function volumeImages(

@@ -1,4 +1,6 @@
-import { fail, quote } from "../../model/errors.ts";
+import { KeyLocks } from "../../lib/key-locks.ts";
+import { Semaphore } from "../../lib/semaphore.ts";
+import { fail, messageOf, quote } from "../../model/errors.ts";
 import { type FoundPod, findPod } from "../../pod/found.ts";
 import { killPod } from "../../pod/kill.ts";
 import { removePod } from "../../pod/remove.ts";
@@ -14,57 +16,74 @@ export interface EndOptions extends PodOptions {
 /** What whoever runs the pod may take beyond its grace. */
 const EXTRA_MS = 15_000;
 
+/** Pods that are ended at the same time: each waits for its containers most of the time. */
+const AT_ONCE = 8;
+
 export async function stopPods(names: readonly string[], options: EndOptions): Promise<void> {
-  await eachPod(names, options, async (session, found) => {
-    const { pod } = found;
+  await eachPod(names, options, async (session, { pod }) => {
     const observed = await observePod(session.cri, pod.metadata.uid);
     const [failure] = await killPod(session.parts, pod, observed, options.gracePeriod);
     if (failure !== undefined)
       throw new Error(`pod ${pod.metadata.name}: ${failure.target}: ${failure.message}`);
-    process.stdout.write(`pod/${pod.metadata.name} stopped\n`);
+    return "stopped";
   });
 }
 
 export async function removePods(names: readonly string[], options: EndOptions): Promise<void> {
   await eachPod(names, options, async (session, { pod }) => {
     await removePod(session.parts, pod, options.gracePeriod);
-    process.stdout.write(`pod/${pod.metadata.name} removed\n`);
+    return "removed";
   });
 }
 
-/** With the claim on each pod in turn, after whoever ran it has been asked to end it. @throws the first failure, when all were tried */
-async function eachPod(
-  names: readonly string[],
-  options: EndOptions,
-  act: (session: PodSession, found: FoundPod) => Promise<void>,
-): Promise<void> {
+/** Answers with what has become of the pod. */
+type Act = (session: PodSession, found: FoundPod) => Promise<string>;
+
+/**
+ * Several side by side, told in the order of their names, each with the claim on it and after whoever ran it has been asked to end it.
+ * A name that comes twice has its turns. @throws the last failure when all were tried, with those before it told
+ */
+async function eachPod(names: readonly string[], options: EndOptions, act: Act): Promise<void> {
   const session = await PodSession.open({
     endpoint: options.runtimeEndpoint,
     roots: rootsOf(options),
     onEvent: () => undefined,
   });
   const failures: unknown[] = [];
-  try {
-    for (const name of names) {
-      try {
-        const found = await findPod(session.cri, session.parts.roots, options.namespace, name);
-        await claimed(session, found, options, act);
-      } catch (error) {
-        failures.push(error);
-      }
+  const places = new Semaphore(AT_ONCE);
+  const turns = new KeyLocks();
+  const one = async (name: string): Promise<string> => {
+    const release = await places.acquire();
+    try {
+      const found = await findPod(session.cri, session.parts.roots, options.namespace, name);
+      return await claimed(session, found, options, act);
+    } finally {
+      release();
     }
+  };
+  const ends = names.map((name) =>
+    turns
+      .hold([name], () => one(name))
+      .then(
+        (done) => () => void process.stdout.write(`pod/${name} ${done}\n`),
+        (error: unknown) => () => void failures.push(error),
+      ),
+  );
+  try {
+    for (const end of ends) (await end)();
   } finally {
     await session.close();
   }
-  if (failures.length > 0) throw failures[0];
+  for (const failure of failures.slice(0, -1)) process.stderr.write(`bunkerd: ${messageOf(failure)}\n`);
+  if (failures.length > 0) throw failures.at(-1);
 }
 
 async function claimed(
   session: PodSession,
   found: FoundPod,
   { gracePeriod }: EndOptions,
-  act: (session: PodSession, found: FoundPod) => Promise<void>,
-): Promise<void> {
+  act: Act,
+): Promise<string> {
   const { roots } = session.parts;
   const { pod, stored } = found;
   if (stored !== undefined && stored.source !== "")
@@ -76,8 +95,9 @@ async function claimed(
   const graceSeconds = gracePeriod ?? pod.spec.terminationGracePeriodSeconds;
   const claim = await awaitClaim(roots, pod.metadata, graceSeconds * 1000 + EXTRA_MS);
   try {
-    await act(session, found);
+    const done = await act(session, found);
     withdrawDeletion(roots, pod.metadata);
+    return done;
   } finally {
     claim.release();
   }

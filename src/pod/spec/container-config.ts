@@ -26,17 +26,16 @@ export interface ContainerInput {
   readonly imageRef: string;
   readonly imageUser: ImageUser;
   readonly env: ReadonlyMap<string, string>;
-  readonly mounts: readonly Mount[];
   readonly userNamespace: UserNamespace | undefined;
   /** Container whose processes this one sees. */
   readonly targetId: string | undefined;
 }
 
+/** Without mounts: those are {@link addMounts}'s. */
 export function containerConfig(input: ContainerInput): ContainerConfig {
   const { pod, node, container, restartCount, imageRef, env, userNamespace } = input;
   const expanded = (words: readonly string[] = []): string[] =>
     words.map((word) => expand(word, (name) => env.get(name)));
-  const ids = userNamespace === undefined ? [] : [create(IDMappingSchema, userNamespace)];
   const stopSignal = signalNumber((container as Partial<Container>).lifecycle?.stopSignal ?? "");
   return create(ContainerConfigSchema, {
     metadata: { name: container.name, attempt: restartCount },
@@ -45,7 +44,6 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
     args: expanded(container.args),
     workingDir: container.workingDir ?? "",
     envs: [...env].map(([key, value]) => ({ key, value: Buffer.from(value) })),
-    mounts: input.mounts.map((mount) => ({ ...mount, uidMappings: ids, gidMappings: ids })),
     labels: containerLabels(pod, container),
     annotations: containerAnnotations(pod, container, restartCount),
     logPath: `${container.name}/${restartCount}.log`,
@@ -58,4 +56,13 @@ export function containerConfig(input: ContainerInput): ContainerConfig {
       securityContext: containerSecurity(pod, container, input.imageUser, userNamespace, input.targetId),
     },
   });
+}
+
+export function addMounts(
+  config: ContainerConfig,
+  mounts: readonly Mount[],
+  userNamespace: UserNamespace | undefined,
+): void {
+  const ids = userNamespace === undefined ? [] : [create(IDMappingSchema, userNamespace)];
+  config.mounts.push(...mounts.map((mount) => ({ ...mount, uidMappings: ids, gidMappings: ids })));
 }

@@ -35,6 +35,11 @@ export function environment(input: EnvInput, container: AnyContainer): Map<strin
   return result;
 }
 
+/** A variable's value is not known before the pod has an address. */
+export function needsPodIp({ env = [] }: AnyContainer): boolean {
+  return env.some(({ valueFrom }) => valueFrom?.fieldRef?.fieldPath.startsWith("status.podIP") === true);
+}
+
 function addAll({ pod, references }: EnvInput, source: EnvFrom, result: Map<string, string>): void {
   const { configMapRef, secretRef, prefix } = source;
   const ref = configMapRef ?? secretRef;

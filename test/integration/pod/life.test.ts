@@ -1,6 +1,6 @@
 /** The life of a pod: restarts, probes, sidecars, ephemeral containers, and its streams. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { box, podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
@@ -284,6 +284,28 @@ describe.each(podDaemons())("%s", (kind) => {
     expect((await node.pod(["logs", "left"])).stdout).toBe("second\n");
     expect((await node.pod(["ls", "-o", "yaml"])).stdout).toContain("kind: Pod");
     expect((await node.pod(["rm", "left"])).code).toBe(0);
+  }, 60_000);
+
+  test("stop and rm end several pods side by side, tell of them in order, and of each that fails", async () => {
+    const shared = mkdtempSync(join(node.folder, "shared-"));
+    const spec = { volumes: [{ name: "data", hostPath: { path: shared } }] };
+    const text = (name: string, atTerm: string) =>
+      podText(name, { app: `trap '${atTerm}; exit 0' TERM; while :; do sleep 0.05; done` }, spec, {
+        app: DATA,
+      });
+    const waits = text("waits", "until test -e /data/asked; do sleep 0.05; done");
+    const file = `${waits}\n---\n${text("asked", "touch /data/asked")}`;
+    expect((await node.pod(["apply", "-q", "-f", "-"], file)).code).toBe(0);
+    const stopped = await node.pod(["stop", "waits", "never", "asked", "nowhere"]);
+    expect([stopped.code, stopped.stdout]).toEqual([1, "pod/waits stopped\npod/asked stopped\n"]);
+    expect(stopped.stderr).toMatch(/^bunkerd: pod "never" .*\nbunkerd: pod "nowhere" .*\n$/);
+    // One after the other the first would have had to be killed.
+    const exitCodes = async (name: string) =>
+      (await statusOf(name)).containerStatuses[0].state.terminated.exitCode;
+    expect([await exitCodes("waits"), await exitCodes("asked")]).toEqual([0, 0]);
+    const removed = await node.pod(["rm", "waits", "asked", "waits"]);
+    expect([removed.code, removed.stdout]).toEqual([1, "pod/waits removed\npod/asked removed\n"]);
+    expect(removed.stderr).toMatch(/^bunkerd: pod "waits" in namespace "default".*\n$/);
   }, 60_000);
 
   test("restarts leave one dead instance; a volume that grows beyond its limit ends its pod", async () => {
