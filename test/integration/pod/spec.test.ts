@@ -365,6 +365,16 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     await node.pod(["rm", "said"]);
   }, 60_000);
 
+  test("the pod's address stands in its first container's environment and hosts file", async () => {
+    const env = [{ name: "IP", valueFrom: { fieldRef: { fieldPath: "status.podIP" } } }];
+    const script = 'echo $IP; grep -c "^$IP.$(hostname)" /etc/hosts';
+    const ran = await node.pod(
+      ["run", "--rm", "-f", "-"],
+      podText("at", { app: script }, {}, { app: { env } }),
+    );
+    expect(ran.stdout).toMatch(/^\[app\] 10\.89\.0\.\d+\n\[app\] 1\n$/);
+  }, 60_000);
+
   test("what is missing is told, with the container's name; other pods go on", async () => {
     const lacking: Readonly<Record<string, readonly [object, object, string]>> = {
       map: [
