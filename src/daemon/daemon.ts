@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { CommitReport } from "../bolt/db.ts";
 import type { Config } from "../config/config.ts";
+import { useTemporaryMounts } from "../diff/mounts.ts";
 import { Exchange } from "../events/exchange.ts";
 import { createMetrics, type DaemonMetrics } from "../http/metrics.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
@@ -149,6 +150,16 @@ interface MetadataParts {
   readonly stack: AsyncDisposableStack;
 }
 
+/** Where containerd's are. What cannot be taken away stays, and is told. */
+function clearTemporaryMounts(root: string, logger: Logger, stack: AsyncDisposableStack): void {
+  const path = join(root, "tmpmounts");
+  try {
+    stack.use(useTemporaryMounts(path));
+  } catch (error) {
+    logger.warn("failed to clear temporary mounts", { path, error });
+  }
+}
+
 /** The blobs, the database with its lock, and the stores on both. */
 async function startMetadata(given: MetadataParts): Promise<Metadata | undefined> {
   const { parts, config, logger, clock, exchange, metrics, proxies, stack } = given;
@@ -171,6 +182,8 @@ async function startMetadata(given: MetadataParts): Promise<Metadata | undefined
     stack.defer(() => db.close());
     const dependencies = { blobs: needed.content, snapshotters, publisher: needed.exchange, logger, clock };
     stores = await openMetadata(db, dependencies, { contentSharing });
+    // Behind the database's lock: another daemon's mounts are in use.
+    clearTemporaryMounts(config.root, logger, stack);
     await stores.sweepIngests();
     for (const snapshots of stores.snapshots.values()) {
       stack.defer(() => snapshots.close());

@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { MountSchema } from "#gen/containerd/types/mount_pb.ts";
-import { withMounts } from "./mounts.ts";
+import { mountNamed } from "../linux/mount-options.ts";
+import { useTemporaryMounts, withMounts } from "./mounts.ts";
 
 test("a snapshot whose ids are mapped is read with the ids that are on the disk", async () => {
   const folder = mkdtempSync(join(tmpdir(), "bunkerd-mounts-"));
@@ -21,6 +22,26 @@ test("a snapshot whose ids are mapped is read with the ids that are on the disk"
     });
     const names = await withMounts([mount], "read", async (root) => readdirSync(root).sort());
     expect(names).toEqual(["one", "two"]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("what a daemon that was killed left mounted is taken away, and what follows is mounted there", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "bunkerd-mounts-"));
+  const place = join(folder, "tmpmounts");
+  try {
+    const left = join(place, "bunkerd-mount-left");
+    mkdirSync(left, { recursive: true });
+    mkdirSync(join(place, "bunkerd-mount-empty"));
+    for (let twice = 0; twice < 2; twice++) mountNamed({ type: "tmpfs", source: "tmpfs", options: [] }, left);
+    writeFileSync(join(left, "file"), "");
+    using _ = useTemporaryMounts(place);
+    expect(readdirSync(place)).toEqual([]);
+    const mount = create(MountSchema, { type: "tmpfs", source: "tmpfs" });
+    const seen = await withMounts([mount], "write", async (root) => root);
+    expect(seen).toStartWith(join(place, "bunkerd-mount-"));
+    expect(readdirSync(place)).toEqual([]);
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -1,9 +1,10 @@
-import { mkdtempSync, rmdirSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
 import { MAX_MOUNT_DATA_BYTES, UnmountFlag, unmount } from "../linux/mount.ts";
 import { mountNamed } from "../linux/mount-options.ts";
+import { unmountBelow } from "../linux/mountinfo.ts";
 import { fail } from "../model/errors.ts";
 import { diffFailure } from "./faults.ts";
 import { LAYERS_AT, LOWER, UPPER, WORK } from "./overlay-options.ts";
@@ -14,6 +15,29 @@ export function plainFolder(mounts: readonly Mount[], access: "read" | "write"):
   if (mounts.length !== 1 || first === undefined || first.type !== "bind" || first.target !== "")
     return undefined;
   return access === "read" || !first.options.includes("ro") ? first.source : undefined;
+}
+
+/** Of the process, as what is mounted is. */
+let location: string | undefined;
+
+/**
+ * Lets mounts be made in a folder that nobody else uses, rather than the system's for temporary files, and takes away what an earlier
+ * daemon that was killed left there (containerd `core/mount/temp_unix.go`); until it is disposed of. @throws ErrnoException
+ */
+export function useTemporaryMounts(path: string): Disposable {
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  location = realpathSync(path);
+  for (const name of readdirSync(location)) {
+    const folder = join(location, name);
+    unmountBelow(folder);
+    // Never what is in it: that could be somebody's files, through a mount that is still there.
+    rmdirSync(folder);
+  }
+  return {
+    [Symbol.dispose]() {
+      location = undefined;
+    },
+  };
 }
 
 /**
@@ -28,7 +52,7 @@ export async function withMounts<T>(
 ): Promise<T> {
   const plain = plainFolder(mounts, access);
   if (plain !== undefined) return work(plain);
-  const folder = mkdtempSync(join(tmpdir(), "bunkerd-mount-"));
+  const folder = mkdtempSync(join(location ?? tmpdir(), "bunkerd-mount-"));
   const links: string[] = [];
   let mounted = 0;
   try {

@@ -436,6 +436,24 @@ sampling_ratio = 0.5
     expect(warnings.some((line) => line.includes('did you mean \\"root\\"'))).toBe(true);
   });
 
+  test("what a daemon that was killed has left mounted is taken away, by no other than the next one", async () => {
+    const folder = newFolder();
+    const left = join(folder, "root/tmpmounts/bunkerd-mount-left");
+    mkdirSync(left, { recursive: true });
+    const isMounted = (): boolean => readFileSync("/proc/self/mountinfo", "utf8").includes(` ${left} `);
+    const mountIt = (): Promise<unknown> => run(["mount", "-t", "tmpfs", "tmpfs", left]);
+    await mountIt();
+    expect(isMounted()).toBe(true);
+    const daemon = await new Bunkerd(folder, argsFor(folder)).ready();
+    expect(isMounted()).toBe(false);
+    mkdirSync(left);
+    await mountIt();
+    expect(await new Bunkerd(folder, argsFor(folder)).exit()).toBe(1);
+    expect(isMounted()).toBe(true);
+    await run(["umount", left]);
+    await daemon.end();
+  });
+
   test("the OOM score is the daemon's own", async () => {
     const daemon = await launch("version = 2\noom_score = 321").ready();
     expect(readFileSync(`/proc/${daemon.pid}/oom_score_adj`, "utf8").trim()).toBe("321");
