@@ -66,7 +66,7 @@ export interface Cri {
   /** By name: `podsandbox`, `shim`. */
   readonly controllers: ReadonlyMap<string, SandboxController>;
   /** The controller called `podsandbox`. */
-  readonly pauses: Pick<PodSandboxController, "shimServes" | "recorded">;
+  readonly pauses: Pick<PodSandboxController, "recorded">;
   /** What runtimes can do, by handler; under no name the default. */
   readonly handlers: ReadonlyMap<string, RuntimeHandler>;
   readonly sandboxes: IdTable<Sandbox>;

@@ -36,8 +36,6 @@ export interface NewTask {
 }
 
 export interface PreparedTask {
-  /** Resolves when its shim answers, or never will. */
-  readonly served: Promise<void>;
   /** Ends what was begun; of a task that has been created, and the second time, nothing. */
   discard(): Promise<void>;
 }

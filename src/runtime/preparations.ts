@@ -45,7 +45,6 @@ export class Preparations {
     begun.started.catch(() => undefined);
     this.#begun.set(key, begun);
     return {
-      served: begun.started.then(({ shim }) => shim.served()).catch(() => undefined),
       discard: async () => {
         if (this.#begun.get(key) !== begun) return;
         this.#begun.delete(key);

@@ -124,14 +124,6 @@ export class Shim {
     }
   }
 
-  /** Resolves when it serves calls, or never will: one of another service than the task's, which may wait for a container, whatever it answers. */
-  async served(): Promise<void> {
-    await this.callSandbox(
-      (sandbox, call) => sandbox.pingSandbox({ sandboxId: this.bundle.id }, call),
-      {},
-    ).catch(() => undefined);
-  }
-
   /** A shim that an older containerd started may be told to be of version 3 by its newer program, and is not. */
   async #run<T>(
     run: (task: TaskClient, options: CallOptions) => Promise<T>,

@@ -8,7 +8,7 @@ import { OptionsSchema } from "#gen/containerd/runc/v1/options_pb.ts";
 import { ExecProcessRequestSchema } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
 import { packSpec } from "../../src/client/spec.ts";
 import { CGROUP_FILES, CgroupLock } from "../../src/linux/cgroup-lock.ts";
-import { makeRootfs } from "../support/containers.ts";
+import { makeRootfs, until } from "../support/containers.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
 import { type TestTasks, testTasks } from "../support/task-store.ts";
 
@@ -48,8 +48,9 @@ test("the container runs in the shim that was started before it, by its own spec
   await using given = await testTasks(rootfs);
   const prepared = prepare(given, "one");
   expect(prepare(given, "one")).toBeUndefined();
-  await prepared?.served;
-  expect(existsSync(join(bundleOf(given, "one"), "bootstrap.json"))).toBe(true);
+  expect(prepared).toBeDefined();
+  const bootstrap = join(bundleOf(given, "one"), "bootstrap.json");
+  await until("its shim has started", () => existsSync(bootstrap));
   const spec = () => JSON.parse(readFileSync(join(bundleOf(given, "one"), "config.json"), "utf8"));
   expect(spec()).toMatchObject({ annotations: { of: "it" } });
   const [shim, ...others] = shimsOf(given, "one");
@@ -67,8 +68,6 @@ test("one that is not needed any more goes with its bundle, at once and twice", 
   const prepared = prepare(given, "none");
   await prepared?.discard();
   await prepared?.discard();
-  // It will serve nobody, and nobody waits for it for ever.
-  await prepared?.served;
   expect(existsSync(bundleOf(given, "none"))).toBe(false);
   expect(shimsOf(given, "none")).toEqual([]);
 });

@@ -79,11 +79,6 @@ export class PodSandboxController implements SandboxController {
     return create(ControllerStartResponseSchema, { sandboxId: id, pid, labels, spec, createdAt });
   }
 
-  /** Resolves when the shim of a created pod serves, or never will. */
-  async shimServes(id: string): Promise<void> {
-    await this.#pods.get(id)?.prepared?.served;
-  }
-
   /** Labels and spec of a pod that is being started, before it runs. @throws what {@link start} throws if it comes to none, NotFound */
   async recorded(id: string): Promise<RecordedPause> {
     const pod = this.#pods.get(id);

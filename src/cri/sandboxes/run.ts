@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
@@ -227,8 +226,6 @@ async function saveRecord(
   );
 }
 
-/** Plugins, a shim's two programs and the daemon at a time. */
-const ENOUGH_PROCESSORS = 4;
 const STARTED_FIELDS = ["extensions", "spec", "labels"];
 
 /**
@@ -255,7 +252,7 @@ async function attachAndStart(pod: Draft, sandbox: Sandbox, record: SandboxRecor
     return;
   }
   const started = startSandbox(pod, sandbox, record);
-  const attached = beginning(cri, id).then(() => attach(pod, sandbox));
+  const attached = beginning().then(() => attach(pod, sandbox));
   // Saved while the container is still being started: that changes nothing of it.
   const saved = attached.then(async () => {
     const recorded = await Promise.race([cri.pauses.recorded(id), started]);
@@ -265,15 +262,9 @@ async function attachAndStart(pod: Draft, sandbox: Sandbox, record: SandboxRecor
   await bothOf(attached, started, saved);
 }
 
-/**
- * When plugins are to be started: at once where there are processors enough, or other pods to be made on them. Where they would take that of
- * the pod's shim, on whose start all the rest waits, once that is up.
- */
-async function beginning(cri: Cri, id: string): Promise<void> {
-  const isAlone = cri.sandboxOperations.size === 1;
-  if (isAlone && availableParallelism() < ENOUGH_PROCESSORS) await cri.pauses.shimServes(id);
-  // To start plugins blocks for milliseconds, which the disk may spend on the pause container's snapshot.
-  else await new Promise((resolve) => setImmediate(resolve));
+/** To start plugins blocks for milliseconds, which the disk may spend on the pause container's snapshot. */
+async function beginning(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
 }
 
 /** What is known of the networks and of the pause container, of which the pod's record and the container's tell. */
