@@ -173,7 +173,7 @@ export const TASKS: Script = [
     /code 0/,
   ],
   [
-    "$ $CTR tasks attach late > attached 2>&1 & p=$!; until ls -l /proc/$p/fd | grep -q fifo; do sleep 0.05; done; $CTR tasks exec --exec-id go late /bin/touch /tmp/go; wait $p; echo ended $?; cat attached",
+    "$ $CTR tasks attach late > attached 2>&1 & p=$!; until ls -l /proc/$p/fd 2>/dev/null | grep -q fifo; do sleep 0.05; done; $CTR tasks exec --exec-id go late /bin/touch /tmp/go; wait $p; echo ended $?; cat attached",
     /ended 4\nattached/,
   ],
   ["tasks rm late", /not found/],
