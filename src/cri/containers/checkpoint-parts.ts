@@ -1,5 +1,6 @@
 /** What a checkpoint's archive holds; the names are checkpointctl's (`lib/metadata.go`). */
-import { copyFile, open, stat, writeFile } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { copyFile, open, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
@@ -159,7 +160,7 @@ async function writeChangesOf(
 
 async function copyLog({ container, folder }: Draft): Promise<void> {
   const { logPath } = container.metadata;
-  const found = logPath === "" ? undefined : await stat(logPath).catch(() => undefined);
+  const found = logPath === "" ? undefined : statSync(logPath, { throwIfNoEntry: false });
   // A pipe would keep us waiting.
   if (found?.isFile() === true) await copyFile(logPath, join(folder.files, "container.log"));
 }
