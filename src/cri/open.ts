@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
 import { TaskOOMSchema } from "#gen/containerd/events/task_pb.ts";
 import { ImageUpdateSchema } from "#gen/containerd/services/images/v1/image_events_pb.ts";
@@ -9,6 +9,7 @@ import type { Clock } from "../lib/clock.ts";
 import { KeyLocks } from "../lib/key-locks.ts";
 import type { Logger } from "../lib/log.ts";
 import { UnderWay } from "../lib/under-way.ts";
+import { makeTopFolder } from "../linux/top-folder.ts";
 import type { ContentStore } from "../model/content.ts";
 import type { Deprecations } from "../model/deprecations.ts";
 import { BunkerdError, isError, messageOf } from "../model/errors.ts";
@@ -27,7 +28,7 @@ import { LocalImages } from "./images/local-images.ts";
 import { adoptImage, adoptImages } from "./images/managed.ts";
 import { SnapshotUsages } from "./images/snapshot-usages.ts";
 import { openNri, startNri } from "./nri/open.ts";
-import type { CriFolders } from "./paths.ts";
+import { CONTAINERS, type CriFolders, SANDBOXES } from "./paths.ts";
 import { recover } from "./recovery.ts";
 import { PodSandboxController } from "./sandboxes/pod-controller.ts";
 import { readHostFacts } from "./spec/host.ts";
@@ -85,7 +86,9 @@ export interface OpenCri {
 export async function openCri(options: CriOptions, dependencies: CriDependencies): Promise<OpenCri> {
   const { config, folders } = options;
   const { tasks, deprecations, clock, logger, content } = dependencies;
-  for (const path of [folders.root, folders.state]) mkdirSync(path, { recursive: true, mode: 0o755 });
+  for (const folder of [folders.root, folders.state]) {
+    for (const name of [SANDBOXES, CONTAINERS]) makeTopFolder(join(folder, name), 0o755);
+  }
   const closing = new AbortController();
   const { runtime } = config;
   const selinux = runtime.enable_selinux ? openSelinux(runtime.selinux_category_range) : undefined;

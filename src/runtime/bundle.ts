@@ -3,6 +3,7 @@ import { rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import { unmountBelow } from "../linux/mountinfo.ts";
+import { makeTopFolder } from "../linux/top-folder.ts";
 import { fail, within } from "../model/errors.ts";
 import { validateIdentifier } from "../model/ids.ts";
 import { isSpec, parseSpec, remappedGroup } from "./spec.ts";
@@ -57,8 +58,7 @@ export async function createBundle(
   }
   const bundle = bundleAt(folders, namespace, id);
   const group = groupOf(spec);
-  for (const path of [bundle.path, bundle.work])
-    mkdirSync(dirname(path), { recursive: true, mode: PASSABLE_MODE });
+  for (const path of [bundle.path, bundle.work]) makeTopFolder(dirname(path), PASSABLE_MODE);
   await makeEmpty(bundle.path, PRIVATE_MODE, () => deleteBundle(bundle));
   try {
     if (group !== 0) letIn(bundle, group);

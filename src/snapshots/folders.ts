@@ -3,6 +3,7 @@ import { chmodSync, closeSync, fsync, mkdirSync, openSync, readdirSync, renameSy
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Logger } from "../lib/log.ts";
+import { markTopFolder } from "../linux/top-folder.ts";
 import { diskFailure, errnoOf } from "./faults.ts";
 
 /** What a folder is called until its snapshot exists, and once it does not any more; containerd's names. */
@@ -18,6 +19,8 @@ export class SnapshotFolders {
   readonly path: string;
   readonly #logger: Logger;
   readonly #fd: number;
+  /** Whether the file system spreads the folders, once asked. */
+  #spread: boolean | undefined;
   /** Temporary folders that a call still fills. */
   readonly #filling = new Set<string>();
   #syncing: Promise<void> | undefined;
@@ -32,6 +35,7 @@ export class SnapshotFolders {
 
   /** A new folder of mode 0700, nobody's leftover until {@link placed} or {@link discard}. */
   create(): string {
+    this.#spread ??= markTopFolder(this.path);
     const folder = join(this.path, `${NEW_PREFIX}${randomBytes(5).toString("hex")}`);
     mkdirSync(folder, { mode: PRIVATE_MODE });
     chmodSync(folder, PRIVATE_MODE);
