@@ -1,5 +1,6 @@
 import { closeSync, openSync, renameSync, rmSync, truncateSync } from "node:fs";
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
+import { KeyLocks } from "../lib/key-locks.ts";
 import { endOf, runProgram } from "../lib/program.ts";
 import { statusAt } from "../linux/at.ts";
 import { BunkerdError, fail, messageOf, quote } from "../model/errors.ts";
@@ -18,6 +19,9 @@ interface Settings {
   readonly options: readonly string[];
 }
 
+/** By path: two mounts of one file, in whatever names and namespaces, make it once. */
+const making = new KeyLocks();
+
 /**
  * `mkfs/<type>`: makes the file that is the source, with a file system in it, if it is not there: options
  * `X-containerd.mkfs.{size,fs,uuid}` (containerd `core/mount/manager/mkfs.go`). A file that is there holds a whole file system.
@@ -27,10 +31,12 @@ export async function makeFileSystem(mount: Mount, roots: readonly string[]): Pr
   const settings = settingsOf(mount.options);
   const { source } = mount;
   try {
-    const path = inParent(source, roots, (place) =>
-      statusAt(place.fd, place.name) === undefined ? place.path : undefined,
-    );
-    if (path !== undefined) await format(path, settings);
+    await making.hold([inParent(source, roots, ({ path }) => path)], async () => {
+      const path = inParent(source, roots, (place) =>
+        statusAt(place.fd, place.name) === undefined ? place.path : undefined,
+      );
+      if (path !== undefined) await format(path, settings);
+    });
   } catch (cause) {
     if (cause instanceof BunkerdError) throw cause;
     throw new BunkerdError("Unknown", `failed format ${quote(source)}: ${messageOf(cause)}`, { cause });
@@ -54,7 +60,7 @@ function settingsOf(all: readonly string[]): Settings {
     else throw fail("InvalidArgument", `unknown mount option ${key}`);
   }
   if (sizeBytes === 0) throw fail("InvalidArgument", "mkfs requires mkfs.size option");
-  if (!(type in PROGRAMS)) throw fail("InvalidArgument", `unsupported filesystem ${quote(type)}`);
+  if (!Object.hasOwn(PROGRAMS, type)) throw fail("InvalidArgument", `unsupported filesystem ${quote(type)}`);
   return { sizeBytes, type, uuid, options };
 }
 
@@ -63,7 +69,10 @@ function bytesOf(text: string): number {
   const [, number, unit = ""] = /^(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?$/i.exec(text) ?? [];
   if (number === undefined) throw fail("InvalidArgument", `bad option size: invalid size: ${quote(text)}`);
   const power = unit === "" ? 0 : UNITS.indexOf(unit.toLowerCase()) + 1;
-  return Math.floor(Number(number) * 1024 ** power);
+  const sizeBytes = Math.floor(Number(number) * 1024 ** power);
+  if (!Number.isSafeInteger(sizeBytes))
+    throw fail("InvalidArgument", `bad option size: ${quote(text)} is out of range`);
+  return sizeBytes;
 }
 
 const ext = (uuid: string | undefined): string[] => (uuid === undefined ? [] : ["-U", uuid]);

@@ -1,6 +1,15 @@
 /** The Mounts service with real loop devices and file systems: what is activated, kept, collected, and what a crash leaves. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, join } from "node:path";
 import { Code } from "@connectrpc/connect";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
@@ -232,10 +241,71 @@ describe("what is activated", () => {
     expect((await attempt(unsized)).message).toBe("mkfs requires mkfs.size option: invalid argument");
     const sized = { ...unsized, options: ["X-containerd.mkfs.size=1KiB"] };
     expect((await attempt(sized)).message).toContain("mkfs.ext4 failed");
+    for (const [setting, words] of [
+      ["size=9999p", 'bad option size: "9999p" is out of range'],
+      [`size=${"9".repeat(400)}`, "is out of range"],
+      ["size=-1", "bad option size: invalid size"],
+      ["fs=constructor", 'unsupported filesystem "constructor"'],
+      ["fs=../../bin/sh", 'unsupported filesystem "../../bin/sh"'],
+    ] as const) {
+      const asked = [...sized.options, `X-containerd.mkfs.${setting}`];
+      expect(await attempt({ ...unsized, options: asked })).toMatchObject({
+        code: Code.InvalidArgument,
+        message: expect.stringContaining(words),
+      });
+    }
+    expect(
+      (await attempt({ ...bind(source), target: "../../out" }, { type: "loop", source })).message,
+    ).toMatch(/mount .*\/t\/\d+\/2\/out: no such file or directory/);
     expect(existsSync(join(daemon.root, "a.img"))).toBe(false);
     expect(leftIn(daemon)).toEqual([]);
     for await (const _ of client.list({}, options)) throw new Error("a record is left");
   });
+});
+
+test("a name may be anything, and names no file; of several calls for one name one is carried out", async () => {
+  const daemon = await begin();
+  await using connection = connectGrpc(daemon.socket);
+  const client = connection.client(Mounts);
+  const source = join(daemon.folder, "source");
+  mkdirSync(source);
+  const activate = (name: string) =>
+    client.activate({ name, mounts: [bind(source)], temporary: true }, options);
+  for (const name of ["..", "../../x", "/etc", "a\0b", "x".repeat(32_768)]) {
+    const { info } = await activate(name);
+    expect(info?.active[0]?.mountPoint).toMatch(/\/t\/\d+\/1$/);
+    await client.deactivate({ name }, options);
+  }
+  expect((await errorOf(activate(""))).code).toBe(Code.InvalidArgument);
+  expect((await errorOf(activate("x".repeat(32_769)))).code).toBe(Code.InvalidArgument);
+  const six = <T>(call: () => Promise<T>) =>
+    Promise.allSettled(Array.from({ length: 6 }, call)).then((all) =>
+      all.filter(({ status }) => status === "fulfilled"),
+    );
+  expect(await six(() => activate("one"))).toHaveLength(1);
+  expect(mountsOf(daemon)).toHaveLength(1);
+  expect(await six(() => client.deactivate({ name: "one" }, options))).toHaveLength(1);
+  expect(leftIn(daemon)).toEqual([]);
+});
+
+test("a file system that several want at once is made once", async () => {
+  const daemon = await begin();
+  await using connection = connectGrpc(daemon.socket);
+  const client = connection.client(Mounts);
+  const image = layered(daemon, daemon.folder).slice(0, 1);
+  const names = ["a", "b", "c", "d"];
+  const infos = await Promise.all(
+    names.map((name) => client.activate({ name, mounts: image }, inNamespace(name))),
+  );
+  const inode = statSync(join(daemon.root, "disk.img")).ino;
+  for (const { info } of infos) {
+    const device = basename(readlinkSync(info?.active[0]?.mountPoint ?? ""));
+    expect(loopsOf(daemon)).toContain(device);
+    const backing = readFileSync(join("/sys/block", device, "loop/backing_file"), "utf8").trim();
+    expect(statSync(backing).ino).toBe(inode);
+  }
+  for (const name of names) await client.deactivate({ name }, inNamespace(name));
+  expect(leftIn(daemon)).toEqual([]);
 });
 
 describe("what keeps it", () => {
