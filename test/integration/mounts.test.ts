@@ -212,7 +212,7 @@ describe("what is activated", () => {
     const source = join(daemon.root, "source");
     mkdirSync(source);
     symlinkSync(daemon.folder, join(source, "out"));
-    const attempt = (...mounts: { type: string; source: string; options?: string[] }[]) =>
+    const attempt = (...mounts: { type: string; source: string; target?: string; options?: string[] }[]) =>
       errorOf(client.activate({ name: "x", mounts }, options));
     const made = (path: string) => ({
       type: "mkdir/bind",
