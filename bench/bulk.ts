@@ -15,7 +15,7 @@ import {
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { COLLECTION_WHEN_ASKED, type Daemon, startDaemon } from "../test/support/daemons.ts";
 import { connectGrpc, inNamespace } from "../test/support/grpc.ts";
-import { figure, printFigures, progress, SIDES } from "./figures.ts";
+import { figure, printFigures, progress, SIDES, sidesOf } from "./figures.ts";
 import { h2loadBody } from "./h2load.ts";
 import { downloadRaw } from "./http2-client.ts";
 
@@ -147,7 +147,7 @@ export async function measureBulk(rounds: number, sizeMib = 256): Promise<void> 
     const cpu = figure(`CPU of the daemon, ${name}`, "s/GiB", undefined);
     // The first round warms up; who is first changes.
     for (let round = 0; round <= rounds * STREAMS_A_ROUND; round++) {
-      for (const [side] of round % 2 === 0 ? SIDES : SIDES.toReversed()) {
+      for (const [side] of sidesOf(round)) {
         if (call !== "read" && round > 0) await clearBulk(daemons[side], bulk, call);
         const sample = await bulkRate(daemons[side], bulk, call);
         if (round === 0) continue;
@@ -158,7 +158,7 @@ export async function measureBulk(rounds: number, sizeMib = 256): Promise<void> 
   }
   const raw = figure("content read by a client of raw frames", "GB/s", undefined);
   for (let round = 0; round <= rounds * STREAMS_A_ROUND; round++) {
-    for (const [side] of round % 2 === 0 ? SIDES : SIDES.toReversed()) {
+    for (const [side] of sidesOf(round)) {
       const bytesPerSecond = await rawReadRate(daemons[side], bulk);
       if (round > 0) raw.samples[side].push(bytesPerSecond / 1e9);
     }

@@ -19,6 +19,11 @@ export const SIDES: readonly (readonly [Side, DaemonKind])[] = [
   ["containerd", "containerd-2.1"],
 ];
 
+/** The sides in their order of a round: who is first changes, for what one leaves to be done meets the next. */
+export function sidesOf(round: number): typeof SIDES {
+  return round % 2 === 0 ? SIDES : SIDES.toReversed();
+}
+
 export const figures: Figure[] = [];
 
 export function figure(name: string, unit: string, target: Figure["target"]): Figure {

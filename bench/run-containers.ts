@@ -7,7 +7,7 @@ import { ctr } from "../test/support/commands.ts";
 import { newNamespace } from "../test/support/containers.ts";
 import { importImage } from "../test/support/cri.ts";
 import { type Daemon, startDaemon } from "../test/support/daemons.ts";
-import { type Figure, figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
+import { type Figure, figure, printFigures, progress, SIDES, type Side, sidesOf } from "./figures.ts";
 import { memoryOf, SETTLE_MS } from "./measurements.ts";
 
 const IMAGE = "docker.io/library/box:1";
@@ -50,13 +50,13 @@ async function measureRuns(both: Readonly<Record<Side, Runner>>, rounds: number)
   const one = figure("ctr run --rm of true", "ms", { atMost: 1 });
   const many = figure(`ctr run --rm of true, ${AT_ONCE} at once`, "ms", { atMost: 0.9 });
   for (let run = -1; run < RUNS; run++) {
-    for (const [side] of SIDES) {
+    for (const [side] of sidesOf(run)) {
       const ms = await timed(() => both[side].run());
       if (run >= 0) one.samples[side].push(ms);
     }
   }
   for (let round = 0; round < rounds; round++) {
-    for (const [side] of SIDES) {
+    for (const [side] of sidesOf(round)) {
       const all = () => Promise.all(Array.from({ length: AT_ONCE }, () => both[side].run()));
       many.samples[side].push(await timed(all));
     }
