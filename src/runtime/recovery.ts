@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Status } from "#gen/containerd/v1/types/task_pb.ts";
@@ -83,11 +83,25 @@ async function recover(
 ): Promise<void> {
   const logger = dependencies.logger.with({ namespace: bundle.namespace, id: bundle.id });
   try {
-    if ((await readdir(bundle.path)).length === 0) await deleteBundle(bundle);
+    if (await isForeign(bundle, dependencies))
+      logger.warn("bundle of a daemon with another root, left alone");
+    else if ((await readdir(bundle.path)).length === 0) await deleteBundle(bundle);
     else await takeOver(bundle, { ...dependencies, logger }, answered);
   } catch (error) {
     logger.error("failed to load shim", { path: bundle.path, error: messageOf(error) });
   }
+}
+
+/** Of a container that is not known here, and made by a daemon with another root: one of the two has the wrong root or state, or runs beside this one. */
+async function isForeign(bundle: Bundle, stores: RecoveryDependencies): Promise<boolean> {
+  try {
+    if (readlinkSync(join(bundle.path, "work")) === bundle.work) return false;
+  } catch (error) {
+    // It was cut off before it had one.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
+  return !(await isKnown(stores, bundle));
 }
 
 async function takeOver(

@@ -1,7 +1,10 @@
 /** Containers outlive their daemon: killed and started again, replaced by containerd and back; shims that die and shims that hang. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
+import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { Status } from "#gen/containerd/v1/types/task_pb.ts";
 import {
   ctrIn,
   endNamespaces,
@@ -20,6 +23,7 @@ import {
   startDaemon,
   type Version,
 } from "../support/daemons.ts";
+import { connectGrpc, inNamespace } from "../support/grpc.ts";
 import { output, removeFolder, temporaryFolder } from "../support/processes.ts";
 
 const kinds = daemonKinds("bunkerd");
@@ -61,8 +65,28 @@ async function startContainers(daemon: Daemon, namespace: string): Promise<void>
   mkdirSync(join(daemon.folder, "flag"), { recursive: true });
   const ending = sh("while ! [ -e /flag/go ]; do sleep 0.05; done; exit 5");
   await ctr("run", "-d", "--rootfs", "--mount", mount, rootfs, "ends", ...ending);
+  const exec = ["tasks", "exec", "--detach", "--exec-id", "live", "runs"];
+  expect(await ctr(...exec, ...sh("trap 'exit 9' USR1; while :; do sleep 0.1; done"))).toMatchObject({
+    code: 0,
+  });
   const states = ["runs", "paused", "tty", "ends"].map((id) => statusOf(ctr, id));
   expect(await Promise.all(states)).toEqual(["RUNNING", "PAUSED", "RUNNING", "RUNNING"]);
+}
+
+/** The exec that was begun under the daemon before: told among the processes, signalled, waited for and deleted. */
+async function endExec(daemon: Daemon, namespace: string): Promise<void> {
+  await using connection = connectGrpc(daemon.socket);
+  const tasks = connection.client(Tasks);
+  const exec = { containerId: "runs", execId: "live" };
+  const options = inNamespace(namespace);
+  const { process: told } = await tasks.get(exec, options);
+  expect(told).toMatchObject({ id: "live", status: Status.RUNNING });
+  const { processes } = await tasks.listPids({ containerId: "runs" }, options);
+  expect(processes.map(({ pid }) => pid)).toContain(told?.pid ?? 0);
+  const ended = tasks.wait(exec, options);
+  await tasks.kill({ ...exec, signal: constants.signals.SIGUSR1 }, options);
+  expect((await ended).exitStatus).toBe(9);
+  expect((await tasks.deleteProcess(exec, options)).exitStatus).toBe(9);
 }
 
 /** ctr wants a terminal of its own to make one in the container. */
@@ -72,7 +96,8 @@ async function onTerminal(daemon: Daemon, namespace: string, args: string): Prom
 }
 
 /** What the next daemon must be able to do with them. */
-async function useContainers(ctr: Ctr, keepsEnded = true): Promise<void> {
+async function useContainers(daemon: Daemon, namespace: string, keepsEnded = true): Promise<void> {
+  const ctr = ctrIn("2.1", daemon, namespace);
   const states = ["runs", "paused", "tty", "ends"].map((id) => statusOf(ctr, id));
   expect(await Promise.all(states)).toEqual([
     "RUNNING",
@@ -82,6 +107,7 @@ async function useContainers(ctr: Ctr, keepsEnded = true): Promise<void> {
   ]);
   const ran = await ctr("tasks", "exec", "--exec-id", "e", "runs", ...sh("echo in exec; exit 3"));
   expect(ran).toMatchObject({ code: 3, stdout: "in exec\n" });
+  await endExec(daemon, namespace);
   await ctr("tasks", "resume", "paused");
   expect(await statusOf(ctr, "paused")).toBe("RUNNING");
   for (const [id, signal] of [
@@ -119,7 +145,7 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
       await killed.kill();
       await endOne(killed, namespace);
       await using daemon = await startDaemon(kind, { shim, folder: killed.folder });
-      await useContainers(ctrIn("2.1", daemon, namespace));
+      await useContainers(daemon, namespace);
       expect(leftovers(daemon.folder, namespace)).toEqual([]);
     },
   );
@@ -164,6 +190,30 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
     expect(leftovers(daemon.folder, namespace)).toEqual([]);
   });
 
+  test("a daemon with another root leaves alone what it finds in the state", async () => {
+    const first = await startDaemon(kind);
+    const namespace = newNamespace();
+    const before = ctrIn("2.1", first, namespace);
+    await before("containers", "create", "--rootfs", rootfs, "made", ...FOREVER);
+    await before("run", "-d", "--rootfs", rootfs, "ended", "/bin/false");
+    {
+      await using connection = connectGrpc(first.socket);
+      await connection.client(Tasks).create({ containerId: "made" }, inNamespace(namespace));
+    }
+    await until("it ends", async () => (await statusOf(before, "ended")) === "STOPPED");
+    await first.halt();
+    const wrong = await startDaemon(kind, { folder: first.folder, root: join(first.folder, "other") });
+    expect((await ctrIn("2.1", wrong, namespace)("tasks", "ls", "-q")).stdout).toBe("");
+    expect(wrong.log().match(/bundle of a daemon with another root, left alone/g)).toHaveLength(2);
+    await wrong.halt();
+    await using daemon = await startDaemon(kind, { folder: first.folder });
+    const ctr = ctrIn("2.1", daemon, namespace);
+    expect([await statusOf(ctr, "made"), await statusOf(ctr, "ended")]).toEqual(["CREATED", "STOPPED"]);
+    expect(await exitCodeOf(ctr, "ended")).toBe(1);
+    await ctr("tasks", "rm", "-f", "made");
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+
   test("a shim that hangs delays nobody else's answers, and its task is kept over a restart", async () => {
     const config = '[timeouts]\n"io.containerd.timeout.task.state" = "300ms"';
     const killed = await startDaemon(kind, { config });
@@ -203,6 +253,6 @@ test.each(TAKEOVERS)("%s's containers run on under %s", async (from, to) => {
   await endOne(first, namespace);
   await using second = await startDaemon(to, { folder: first.folder });
   // containerd takes a shim without processes for one that never got a container, and its exit code is lost.
-  await useContainers(ctrIn("2.1", second, namespace), to === "bunkerd");
+  await useContainers(second, namespace, to === "bunkerd");
   expect(leftovers(second.folder, namespace)).toEqual([]);
 });
