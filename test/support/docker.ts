@@ -1,5 +1,5 @@
 /** Debian's dockerd on a daemon's socket, in a mount and a network namespace of the test's: what it mounts and configures goes with them. */
-import { existsSync, mkdirSync, openSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, openSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { newNamespace, until } from "./containers.ts";
 import { type Daemon, type DaemonKind, type DaemonOptions, startDaemon } from "./daemons.ts";
@@ -18,6 +18,8 @@ export interface Docker extends AsyncDisposable {
   ok(...args: readonly string[]): Promise<string>;
   /** Ends the daemon by SIGKILL and starts it again on what it left, while dockerd runs. */
   killDaemon(): Promise<void>;
+  /** Ends dockerd, then the daemon, by SIGKILL, and starts both again. */
+  killBoth(): Promise<void>;
   /** Ends dockerd by SIGTERM; its exit code. */
   stop(): Promise<number>;
 }
@@ -69,11 +71,8 @@ export async function startDocker(kind: DaemonKind, options: DockerOptions): Pro
     "--userland-proxy=false",
   ];
   const out = openSync(log, "a");
-  const child = start([...inside, ...words], { stdin: "ignore", stdout: out, stderr: out });
-  let ended = false;
-  void child.exited.then(() => {
-    ended = true;
-  });
+  const startProcess = () => start([...inside, ...words], { stdin: "ignore", stdout: out, stderr: out });
+  let child = startProcess();
   const stop = async (): Promise<number> => {
     child.kill("SIGTERM");
     return await child.exited;
@@ -85,11 +84,14 @@ export async function startDocker(kind: DaemonKind, options: DockerOptions): Pro
       env: { HOME: join(folder, "home") },
     });
   const readLog = (): string => readFileSync(log, "utf8");
-  await until(
-    () => `dockerd listens: ${readLog()}`,
-    () => ended || existsSync(socket),
-  );
-  if (ended) throw new Error(`dockerd ended: ${readLog()}`);
+  const listens = async (): Promise<void> => {
+    await until(
+      () => `dockerd listens: ${readLog()}`,
+      async () => child.exitCode !== null || (await docker("version")).code === 0,
+    );
+    if (child.exitCode !== null) throw new Error(`dockerd ended: ${readLog()}`);
+  };
+  await listens();
   const owned = stack.move();
   return {
     get daemon() {
@@ -105,6 +107,14 @@ export async function startDocker(kind: DaemonKind, options: DockerOptions): Pro
     async killDaemon() {
       await daemon.kill();
       daemon = await startDaemon(kind, { ...under, folder });
+    },
+    async killBoth() {
+      child.kill("SIGKILL");
+      await child.exited;
+      await daemon.kill();
+      daemon = await startDaemon(kind, { ...under, folder });
+      child = startProcess();
+      await listens();
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
