@@ -6,9 +6,17 @@ import { Code } from "@connectrpc/connect";
 import { Introspection } from "#gen/containerd/services/introspection/v1/introspection_pb.ts";
 import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { mount, UnmountFlag, unmount } from "../../src/linux/mount.ts";
-import { type Daemon, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
+import { ctr } from "../support/commands.ts";
+import {
+  COLLECTION_WHEN_ASKED,
+  type Daemon,
+  daemonKinds,
+  startDaemon,
+  WITHOUT_COLLECTION,
+} from "../support/daemons.ts";
 import { connectGrpc, errorOf, inNamespace } from "../support/grpc.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
+import { buildImage, tar } from "../support/tar.ts";
 
 const options = inNamespace("default");
 let folder: string;
@@ -70,6 +78,45 @@ test("root_path, upperdir_label, mount_options", async () => {
     expect(plugins[0]?.exports).toEqual({ root });
   });
 });
+
+/** Of the sort of a daemon without root: it owns its user namespace and the mounts in it. */
+const ROOTLESS = ["unshare", "--user", "--map-root-user", "--mount"];
+
+test.each(daemonKinds("containerd-2.1", "bunkerd").map((kind) => [kind] as const))(
+  "%s in a user namespace: overlays are asked for their marks in user xattrs, and layers unpacked by those",
+  async (kind) => {
+    const directory = { name: "a/", type: "5", mode: 0o755 };
+    const layers = [
+      tar([directory, { name: "a/old", data: "" }, { name: "gone", data: "" }]),
+      tar([
+        directory,
+        { name: "a/.wh..wh..opq", data: "" },
+        { name: "a/new", data: "" },
+        { name: ".wh.gone", data: "" },
+      ]),
+    ];
+    const mediaType = "application/vnd.oci.image.layer.v1.tar";
+    const image = buildImage("docker.io/library/rootless:1", layers, (blob) => ({ blob, mediaType }));
+    writeFileSync(join(folder, "image.tar"), image.archive);
+    await using daemon = await startDaemon(kind, { config: COLLECTION_WHEN_ASKED, prefix: ROOTLESS });
+    await using connection = connectGrpc(daemon.socket);
+    const root = join(daemon.root, "io.containerd.snapshotter.v1.overlayfs/snapshots");
+    for (const road of [["--local"], []]) {
+      const imported = await ctr("2.1", daemon, "images", "import", ...road, join(folder, "image.tar"));
+      expect(imported).toMatchObject({ code: 0 });
+      // Of its own layers the kernel makes whiteouts of what an opaque folder hides.
+      const shown = readdirSync(root).flatMap((id) => {
+        const upper = join(root, id, "fs");
+        return existsSync(join(upper, "a/new"))
+          ? [join(upper, "gone"), join(upper, "a/old")].map((path) => statSync(path).isCharacterDevice())
+          : [];
+      });
+      expect(shown).toEqual([true, true]);
+      await ctr("2.1", daemon, "images", "rm", "--sync", "docker.io/library/rootless:1");
+    }
+    expect(await overlayOptions(clientOf(connection))).toContain("userxattr");
+  },
+);
 
 test("sync_remove; an upper folder belongs to its parent's owner", async () => {
   await withSnapshots(overlayfs("sync_remove = true"), async (client, daemon) => {

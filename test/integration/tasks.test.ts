@@ -3,9 +3,12 @@
  * must be what it prints with containerd 2.1; then what only a daemon's death can show.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
+import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
 import { CTR_VERSIONS } from "../support/commands.ts";
+import { any } from "../support/comparison.ts";
 import {
   ctrIn,
   endNamespaces,
@@ -24,8 +27,10 @@ import {
   startDaemon,
   type Version,
 } from "../support/daemons.ts";
+import { connectGrpc, inNamespace } from "../support/grpc.ts";
 import { type Finished, removeFolder, run, temporaryFolder } from "../support/processes.ts";
 
+const RUNTIME_SPEC = "types.containerd.io/opencontainers/runtime-spec/1";
 const kinds = daemonKinds("containerd-2.1", "bunkerd");
 const shared = temporaryFolder();
 let rootfs = "";
@@ -219,11 +224,76 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
     await using daemon = await startDaemon(kind);
     const namespace = newNamespace();
     const ctr = await containerdProgram("2.1", "ctr");
-    const command = `${ctr} --address ${daemon.socket} -n ${namespace} run --rm -t --rootfs ${rootfs} tty /bin/sh -c 'tty; read line; echo got $line; exit 5'`;
-    const result = await run(["script", "-qec", command, "/dev/null"], { stdin: "typed\n" });
+    const inside =
+      'tty; until [ "$(stty size)" = "33 77" ]; do sleep 0.05; done; echo sized; read line; echo got $line; exit 5';
+    const command = `${ctr} --address ${daemon.socket} -n ${namespace} run --rm -t --rootfs ${rootfs} tty /bin/sh -c '${inside}'`;
+    const result = await run(["script", "-qec", `stty rows 33 cols 77; ${command}`, "/dev/null"], {
+      stdin: "typed\n",
+    });
+    expect(result.stdout).toContain("sized");
     expect(result.stdout).toMatch(/\/dev\/(?:pts\/0|console)/);
     expect(result.stdout).toContain("got typed");
     expect(result.code).toBe(5);
+    expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+
+  test("a signal for all reaches all, a limit is changed, an input that is closed has ended", async () => {
+    await using daemon = await startDaemon(kind);
+    const namespace = newNamespace();
+    const ctr = ctrIn("2.1", daemon, namespace);
+    const told = join(rootfs, "tmp/child");
+    const parent = "trap : USR2; (trap 'exit 3' USR2; echo > /tmp/child; while :; do sleep 0.05; done)";
+    await ctr("run", "-d", "--rootfs", rootfs, "web", ...sh(`${parent}; echo $? > /tmp/child; sleep 1000`));
+    await using connection = connectGrpc(daemon.socket);
+    const tasks = connection.client(Tasks);
+    const [options, containerId] = [inNamespace(namespace), "web"];
+    const childSays = (text: string) => () => existsSync(told) && readFileSync(told, "utf8") === text;
+
+    await until("the child waits", childSays("\n"));
+    const limits = { memory: { limit: 64 << 20 } };
+    await tasks.update(
+      { containerId, resources: any(`${RUNTIME_SPEC}/LinuxResources`, JSON.stringify(limits)) },
+      options,
+    );
+    const [v1, v2] = [`memory/${namespace}/web/memory.limit_in_bytes`, `${namespace}/web/memory.max`];
+    const file = [v1, v2].map((path) => join("/sys/fs/cgroup", path)).find((path) => existsSync(path));
+    expect(readFileSync(file ?? "", "utf8")).toBe(`${64 << 20}\n`);
+
+    const [stdin, stdout] = [join(daemon.folder, "stdin"), join(daemon.folder, "stdout")];
+    for (const path of [stdin, stdout]) Bun.spawnSync(["mkfifo", path]);
+    const process = {
+      args: sh("cat; exit 6"),
+      cwd: "/",
+      env: ["PATH=/bin"],
+      user: { uid: 0, gid: 0 },
+    };
+    const exec = { containerId, execId: "e" };
+    await tasks.exec(
+      {
+        ...exec,
+        stdin,
+        stdout,
+        stderr: stdout,
+        spec: any(`${RUNTIME_SPEC}/Process`, JSON.stringify(process)),
+      },
+      options,
+    );
+    const printed = run(["cat", stdout]);
+    const typed = run(["sh", "-c", `printf typed > ${stdin}`]);
+    await tasks.start(exec, options);
+    await typed;
+    await tasks.closeIO({ ...exec, stdin: true }, options);
+    expect((await tasks.wait(exec, options)).exitStatus).toBe(6);
+    await tasks.deleteProcess(exec, options);
+    expect((await printed).stdout).toBe("typed");
+
+    await tasks.kill({ containerId, signal: constants.signals.SIGUSR2 }, options);
+    expect(childSays("\n")()).toBe(true);
+    await tasks.kill({ containerId, signal: constants.signals.SIGUSR2, all: true }, options);
+    await until("the child has ended", childSays("3\n"));
+    await ctr("tasks", "rm", "-f", "web");
+    await ctr("containers", "rm", "web");
+    rmSync(told);
     expect(leftovers(daemon.folder, namespace)).toEqual([]);
   });
 
