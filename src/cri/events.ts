@@ -34,8 +34,10 @@ export class ContainerEvents {
   #tell(event: ContainerEventResponse): void {
     if (this.#listeners.size === 0) {
       const now = performance.now();
-      this.#kept = this.#kept.filter(({ until }) => until > now).slice(-MAX_QUEUED + 1);
       this.#kept.push({ event, until: now + KEEP_MS });
+      // In the order of their time.
+      while (this.#kept.length > MAX_QUEUED || (this.#kept[0]?.until ?? Number.POSITIVE_INFINITY) <= now)
+        this.#kept.shift();
       return;
     }
     for (const listener of this.#listeners) {

@@ -59,6 +59,29 @@ test("it is taken at once, again while any start wants it, and not after", async
   expect(writes).toHaveLength(last + 1);
 });
 
+test("while many starts want it they are left to take it themselves", async () => {
+  const { files, writes, reached } = counting(async () => undefined);
+  const lock = new CgroupLock(files, 60_000);
+  const starts = Array.from({ length: 20 }, () => lock.warm());
+  await Bun.sleep(30);
+  expect(writes).toHaveLength(1);
+  for (const cool of starts.slice(1)) cool();
+  await reached(3);
+  starts[0]?.();
+});
+
+test("it is taken where this process has been moved to", async () => {
+  const { files, writes, reached } = counting(async () => undefined);
+  const lock = new CgroupLock({ ...files, own: async () => (writes.length < 2 ? OWN : "0::/e") }, 60_000);
+  const cool = lock.warm();
+  await reached(3);
+  cool();
+  expect(writes.slice(1)).toEqual([
+    "/sys/fs/cgroup/un ified/d/cgroup.procs 0",
+    "/sys/fs/cgroup/un ified/e/cgroup.procs 0",
+  ]);
+});
+
 test("a start that hangs does not keep it for ever", async () => {
   const { files, writes } = counting(async () => undefined);
   const lock = new CgroupLock(files, 20);

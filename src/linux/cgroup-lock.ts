@@ -11,6 +11,8 @@ import { unescapeOctal } from "./mountinfo.ts";
 
 /** A grace period is at least 8 ms on a kernel of 250 ticks a second, 3 on one of 1,000, where it is also less to wait for. */
 const EVERY_MS = 5;
+/** So many starts at once take it often enough themselves, and the processors have better to do than to wait less. */
+const MANY_STARTS = 5;
 /** How long a task may take to get to its control groups before it is left to itself. */
 const LONGEST_MS = 300;
 const OWN_GROUPS = "/proc/self/cgroup";
@@ -43,6 +45,9 @@ export class CgroupLock {
   /** Until when each start that is under way wants it, by `performance.now`. */
   readonly #wanted = new Set<{ readonly until: number }>();
   #mountinfo: string | undefined;
+  /** Where this process was last, and the folder of that. */
+  #own = "";
+  #folder: string | undefined;
   #runs = false;
   #works = true;
 
@@ -75,9 +80,11 @@ export class CgroupLock {
   async #run(): Promise<void> {
     this.#runs = true;
     try {
-      for (let own = this.#files.ownNow(); this.isWanted; own = await this.#files.own()) {
-        await this.#take(own);
+      await this.#take(this.#files.ownNow());
+      for (;;) {
         await Bun.sleep(EVERY_MS);
+        if (!this.isWanted) break;
+        if (this.#wanted.size < MANY_STARTS) await this.#take(await this.#files.own());
       }
     } catch {
       // Forbidden, as in many containers: whoever starts a task waits for the kernel then.
@@ -90,10 +97,13 @@ export class CgroupLock {
 
   /** @param own where this process is, read just now: somebody may move it @throws ErrnoException */
   async #take(own: string): Promise<void> {
-    this.#mountinfo ??= this.#files.mountinfo();
-    const folder = ownGroupFolder(own, this.#mountinfo);
-    if (folder === undefined) throw new Error("no control group of this process is to be seen");
-    await this.#files.write(join(folder, "cgroup.procs"), "0");
+    if (own !== this.#own) {
+      this.#mountinfo ??= this.#files.mountinfo();
+      this.#folder = ownGroupFolder(own, this.#mountinfo);
+      this.#own = own;
+    }
+    if (this.#folder === undefined) throw new Error("no control group of this process is to be seen");
+    await this.#files.write(join(this.#folder, "cgroup.procs"), "0");
   }
 }
 
