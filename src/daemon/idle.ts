@@ -20,8 +20,6 @@ const COLLECTOR_SHARE = 0.05;
 const COLLECTOR_LOOKS = 2;
 /** Looks in a row that must find it idle after work: what comes every few seconds, as pods do, keeps its compiled code. */
 const QUIET_LOOKS = 5;
-/** So many fewer after the start, whose code is not needed again. */
-const START_LOOKS = 3;
 /** Growth since the last time that is worth a collection after work. */
 const WORTHWHILE_BYTES = 4 << 20;
 /** Growth that is worth one without. */
@@ -44,7 +42,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let busyMs = processorMs();
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
-  let quietLooks = START_LOOKS;
+  let quietLooks = 0;
   let collectorLooks = 0;
   let stepsLeft = 0;
   const code = new Code(logger);
@@ -72,7 +70,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     const residentBytes = process.memoryUsage.rss();
     if (!idle) {
       hasWorked = true;
-      quietLooks = code.releasedBytes === 0 ? START_LOOKS : 0;
+      quietLooks = 0;
       stepsLeft = 0;
       intervalMs = BUSY_INTERVAL_MS;
     } else if (stepsLeft > 0) takeStep();

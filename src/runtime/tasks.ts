@@ -44,7 +44,7 @@ export interface TasksDependencies {
     | ((namespace: string, id: string, signal: AbortSignal) => Promise<unknown> | undefined)
     | undefined;
   /** Kept at hand while containers and execs are started. */
-  readonly cgroupLock: CgroupLock;
+  readonly cgroupLock: Pick<CgroupLock, "warm">;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -62,7 +62,7 @@ export class Tasks implements TaskStore {
   readonly #preparations: Preparations;
   readonly #checkpoints: CheckpointStores | undefined;
   readonly #deletionTold: TasksDependencies["deletionTold"];
-  readonly #cgroupLock: CgroupLock;
+  readonly #cgroupLock: Pick<CgroupLock, "warm">;
   readonly #clock: Clock;
   readonly #logger: Logger;
   /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
