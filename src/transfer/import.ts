@@ -81,19 +81,22 @@ async function ingestFile(content: ContentStore, scope: Scope, file: ArchiveFile
     try {
       // What another archive left under this name need not be the same.
       if (writer.status().offset > 0n) await writer.truncate();
-      let parts: Buffer[] = [];
-      let gathered = 0;
+      // One for all of the file: the garbage of a large one would be most of the daemon's memory.
+      const gathered = Buffer.allocUnsafeSlow(Math.min(WRITE_BYTES, file.sizeBytes));
+      let count = 0;
       const flush = async (): Promise<void> => {
-        await writer.write(parts.length === 1 ? (parts[0] ?? Buffer.alloc(0)) : Buffer.concat(parts));
-        parts = [];
-        gathered = 0;
+        await writer.write(gathered.subarray(0, count));
+        count = 0;
       };
       for (let part = await file.read(); part.length > 0; part = await file.read()) {
-        parts.push(part);
-        gathered += part.length;
-        if (gathered >= WRITE_BYTES) await flush();
+        for (let taken = 0; taken < part.length; ) {
+          const copied = part.copy(gathered, count, taken);
+          taken += copied;
+          count += copied;
+          if (count === gathered.length) await flush();
+        }
       }
-      if (gathered > 0) await flush();
+      if (count > 0) await flush();
       const digest = writer.digest();
       await commit(() => writer.commit({ sizeBytes, expected: digest }));
       return { digest, size: file.sizeBytes };
