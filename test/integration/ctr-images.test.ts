@@ -11,8 +11,10 @@ import { Db } from "../../src/bolt/db.ts";
 import { dockerArchive, Layout } from "../support/archives.ts";
 import { bucketLines } from "../support/bucket-lines.ts";
 import { ctr } from "../support/commands.ts";
+import { until } from "../support/containers.ts";
 import { transcript } from "../support/ctr-output.ts";
-import { type Daemon, daemonKinds, inOrder, startDaemon } from "../support/daemons.ts";
+import { containerdProgram, type Daemon, daemonKinds, inOrder, startDaemon } from "../support/daemons.ts";
+import { linesOf, start } from "../support/processes.ts";
 import { tar } from "../support/tar.ts";
 
 const NAME = "io.containerd.image.name";
@@ -111,6 +113,7 @@ const SCRIPT: readonly Step[] = [
   ["images tag --force docker.io/library/busybox:1 example.org/tag:1", /example.org\/tag:1/],
   ["images tag example.org/nothing:1 example.org/tag:3", /not found/],
   ["images usage docker.io/library/busybox:1", /code/],
+  ["images rm example.org/tag:2", /example.org\/tag:2/],
   ["images ls", /example.org\/tag:1/],
   ["snapshots ls", /Committed/],
   ["leases ls", /ID/],
@@ -140,9 +143,43 @@ function hashOf(daemon: Daemon, name: string): string {
   return existsSync(path) ? createHash("sha256").update(readFileSync(path)).digest("hex") : "none";
 }
 
+/** What `ctr events` prints of all that goes on until it is asked for, without times and names of the moment. */
+async function watch(daemon: Daemon): Promise<AsyncDisposable & { end(): Promise<string[]> }> {
+  const program = await containerdProgram("2.1", "ctr");
+  const watching = start([program, "--address", daemon.socket, "events"], {
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  const seen: string[] = [];
+  void (async () => {
+    for await (const line of linesOf(watching.stdout)) seen.push(line);
+  })();
+  const mark = (name: string) =>
+    until(`the event of ${name}`, async () => {
+      await ctr("2.1", daemon, "namespaces", "create", name);
+      await ctr("2.1", daemon, "namespaces", "rm", name);
+      return seen.some((line) => line.includes(`"${name}"`));
+    });
+  await mark("begin");
+  return {
+    async end() {
+      await mark("end");
+      return seen
+        .filter((line) => !/"(?:begin|end)"/.test(line))
+        .map((line) => line.replace(/^.*? UTC /, "").replaceAll(/extract-\d+-\S{4}/g, "extract-<unique>"));
+    },
+    async [Symbol.asyncDispose]() {
+      watching.kill("SIGKILL");
+      await watching.exited;
+    },
+  };
+}
+
 test("archives in and out: ctr prints, writes and leaves what it does with containerd", async () => {
   const transcripts: string[][] = [];
+  const events: string[][] = [];
   for (const daemon of daemons) {
+    await using watched = await watch(daemon);
     const printed: string[] = [];
     for (const [line, shows] of SCRIPT) {
       const text = transcript(await ctr("2.1", daemon, ...line.split(" ")), daemon);
@@ -156,8 +193,10 @@ test("archives in and out: ctr prints, writes and leaves what it does with conta
       if (shows !== undefined && !isCutOff) expect(text, `ctr ${line} on ${daemon.kind}`).toMatch(shows);
     }
     transcripts.push(printed);
+    events.push(await watched.end());
   }
   for (const other of transcripts.slice(1)) expect(other).toEqual(transcripts[0] ?? []);
+  for (const other of events.slice(1)) expect(other).toEqual(events[0] ?? []);
 
   const dumps: string[][] = [];
   for (const daemon of daemons) {
