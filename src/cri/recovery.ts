@@ -6,7 +6,7 @@ import { type Process, Status } from "#gen/containerd/v1/types/task_pb.ts";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import { isError, messageOf, quote } from "../model/errors.ts";
 import { endCutCheckpoint } from "./containers/checkpoint-folder.ts";
-import { endOf, unknownExit, watchContainer } from "./containers/exit.ts";
+import { drainOutput, endOf, unknownExit, watchContainer } from "./containers/exit.ts";
 import { controllerOf } from "./controllers.ts";
 import { type Cri, scopeOf } from "./cri.ts";
 import { ContainerIo } from "./io/container-io.ts";
@@ -242,15 +242,15 @@ async function adoptTask(cri: Cri, container: Container, saved: ContainerStatus)
         await status.save(() => ({ startedAt: now, pid: task.pid, unknown: false }));
       return true;
     case Status.STOPPED: {
-      const io = await reopenIo(cri, container, task);
-      container.io = io;
-      await io.drained();
-      await deleteTask(cri, id);
+      container.io = await reopenIo(cri, container, task);
+      await drainOutput(cri, container);
       const finishedAt = endOf(saved.startedAt, nanoseconds(task.exitedAt) || now);
       await status.save(() => ({
         ...{ pid: 0, finishedAt, exitCode: task.exitStatus, unknown: false },
         ...(state === ContainerState.CONTAINER_CREATED ? { startedAt: finishedAt } : {}),
       }));
+      // Not before: nobody else knows what it came to.
+      await deleteTask(cri, id);
       return false;
     }
     default:

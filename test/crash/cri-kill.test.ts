@@ -34,6 +34,7 @@ const POINTS: readonly string[] = [
   ...["folders", "container", "files", "task"].map((stage) => `cri.sandbox.${stage}`),
   ...CREATE.map((stage) => `cri.create.${stage}`),
   ...["stdio", "task", "started"].map((stage) => `cri.start.${stage}`),
+  ...["written", "deleted"].map((stage) => `cri.exit.${stage}`),
   ...["signal", "kill", "containers", "sandbox", "network"].map((stage) => `cri.stop.${stage}`),
   ...["stopped", "record", "containers", "sandbox"].map((stage) => `cri.remove.${stage}`),
 ];

@@ -1,4 +1,5 @@
 import { ContainerEventType } from "#gen/runtime/v1/api_pb.ts";
+import { failpoint } from "../../lib/failpoint.ts";
 import { isError, messageOf } from "../../model/errors.ts";
 import type { Exit } from "../../model/tasks.ts";
 import { type Cri, scopeOf } from "../cri.ts";
@@ -53,8 +54,8 @@ export function unknownExit({ clock }: Cri): Exit {
 }
 
 /**
- * The container has ended: its output is read to the end, its task deleted, and then what it came to is written down
- * (`internal/cri/server/events.go`, handleContainerExit).
+ * The container has ended: its output is read to the end, what it came to is written down, its task deleted, and then its end is told
+ * (`internal/cri/server/events.go`, handleContainerExit, which writes last: whoever kills the daemon before has lost the exit code).
  */
 export async function finishContainer(cri: Cri, container: Container, exit: Exit): Promise<void> {
   const { id, status, metadata } = container;
@@ -62,15 +63,7 @@ export async function finishContainer(cri: Cri, container: Container, exit: Exit
     status.set({ reason: OUT_OF_MEMORY });
   }
   await drainOutput(cri, container);
-  const turn = await cri.sandboxes.find(metadata.sandboxId)?.cleanups.acquire(cri.closing);
-  try {
-    const scope = scopeOf(cri.closing);
-    await ignoringNotFound(() => cri.tasks.kill(scope, { containerId: id, execId: "" }, KILL, true));
-    await ignoringNotFound(() => cri.tasks.delete(scope, id));
-  } finally {
-    turn?.();
-  }
-  await status.save(({ startedAt, finishedAt }) => ({
+  await status.saveAhead(({ startedAt, finishedAt }) => ({
     unknown: false,
     ...(finishedAt !== 0n
       ? {}
@@ -80,6 +73,17 @@ export async function finishContainer(cri: Cri, container: Container, exit: Exit
           exitCode: exit.exitStatus,
         }),
   }));
+  failpoint("cri.exit.written");
+  const turn = await cri.sandboxes.find(metadata.sandboxId)?.cleanups.acquire(cri.closing);
+  try {
+    const scope = scopeOf(cri.closing);
+    await ignoringNotFound(() => cri.tasks.kill(scope, { containerId: id, execId: "" }, KILL, true));
+    await ignoringNotFound(() => cri.tasks.delete(scope, id));
+  } finally {
+    turn?.();
+  }
+  failpoint("cri.exit.deleted");
+  status.reveal();
   container.markStopped();
   // What plugins make of it holds up nobody.
   void tellContainerStopped(cri, container);
@@ -89,7 +93,8 @@ export async function finishContainer(cri: Cri, container: Container, exit: Exit
 /** A process that outlived the container's first may keep the pipes open: what it writes after this is not waited for. */
 const DRAIN_MS = 2000;
 
-async function drainOutput(cri: Cri, { id, io }: Container): Promise<void> {
+/** Reads what a container that has ended has written, as long as that comes to an end. */
+export async function drainOutput(cri: Cri, { id, io }: Container): Promise<void> {
   if (io === undefined) return;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<"late">((resolve) => {

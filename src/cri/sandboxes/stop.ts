@@ -9,6 +9,7 @@ import { tearDownNetwork, usesHostNetwork } from "../network.ts";
 import { tellPodStopped } from "../nri/events.ts";
 import { step } from "../records.ts";
 import type { Sandbox } from "../store/sandbox.ts";
+import { reasonOf } from "../waiting.ts";
 
 /** Ends a pod; one that is not there has been ended. Source of the rules: `internal/cri/server/sandbox_stop.go`. */
 export async function stopPodSandbox(cri: Cri, podSandboxId: string, signal: AbortSignal): Promise<void> {
@@ -52,8 +53,20 @@ async function stopController(cri: Cri, { id, sandboxer }: Sandbox, signal: Abor
   }
 }
 
+/** One caller after another: what the first one has taken away the next one does not find. */
 async function detach(cri: Cri, sandbox: Sandbox, signal: AbortSignal): Promise<void> {
-  const { id, metadata } = sandbox;
+  const { id } = sandbox;
+  const release = await sandbox.detachments.acquire(signal).catch(() => {
+    throw within(`failed to destroy network for sandbox ${quote(id)}`, reasonOf(signal));
+  });
+  try {
+    await takeOff(cri, sandbox, signal);
+  } finally {
+    release();
+  }
+}
+
+async function takeOff(cri: Cri, { id, metadata }: Sandbox, signal: AbortSignal): Promise<void> {
   try {
     await tearDownNetwork(cri, metadata, signal);
   } catch (error) {

@@ -42,6 +42,8 @@ export class Sandbox {
   status: SandboxStatus;
   readonly kills = new Semaphore(KILLS_AT_ONCE);
   readonly cleanups = new Semaphore(CLEANUPS_AT_ONCE);
+  /** Plugins that take the same interface away at once fail. */
+  readonly detachments = new Semaphore(1);
   /** As it stands in lists. */
   readonly listed = new KeptBytes();
 

@@ -35,6 +35,21 @@ test("changes go one after the other, each from what the one before left", async
   expect((await loadStatus(folder)).pid).toBe(20);
 });
 
+test("what is saved ahead stands on the disk, whatever else changes, and is told later", async () => {
+  const file = new StatusFile(folder, { ...NEW_STATUS, createdAt: 1n, startedAt: 2n, pid: 7 });
+  await file.saveAhead(() => ({ pid: 0, finishedAt: 3n, exitCode: 4 }));
+  await file.save(() => ({ reason: "OOMKilled" }));
+  expect(await loadStatus(folder)).toMatchObject({
+    pid: 0,
+    finishedAt: 3n,
+    exitCode: 4,
+    reason: "OOMKilled",
+  });
+  expect(file.state).toBe(ContainerState.CONTAINER_RUNNING);
+  file.reveal();
+  expect(file.get()).toMatchObject({ pid: 0, finishedAt: 3n, exitCode: 4, reason: "OOMKilled" });
+});
+
 test("what cannot be written has not happened", async () => {
   const file = new StatusFile(join(folder, "none"), { ...NEW_STATUS, createdAt: 1n });
   await expect(file.save(() => ({ startedAt: 2n }))).rejects.toThrow("failed to checkpoint status");

@@ -52,6 +52,8 @@ const FILE = "status";
 export class StatusFile {
   readonly #path: string;
   #status: ContainerStatus;
+  /** What stands on the disk already, and is not told yet. */
+  #ahead: Partial<ContainerStatus> = {};
   /** The end of the last write: they go one after the other. */
   #written: Promise<void> = Promise.resolve();
 
@@ -78,11 +80,33 @@ export class StatusFile {
    * @throws what `change` throws, or Unknown if it cannot be written: then nothing has changed
    */
   save(change: (status: ContainerStatus) => Partial<ContainerStatus>): Promise<void> {
-    const saved = this.#written.then(async () => {
+    return this.#write(async () => {
       const changed = change(this.#status);
-      await writeStatus(this.#path, { ...this.#status, ...changed });
+      await writeStatus(this.#path, { ...this.#status, ...this.#ahead, ...changed });
       this.set(changed);
     });
+  }
+
+  /**
+   * Changes it on disk alone, until {@link reveal}: for what would be lost if the daemon ended now, and may be told only when more is done.
+   * @throws as {@link save}
+   */
+  saveAhead(change: (status: ContainerStatus) => Partial<ContainerStatus>): Promise<void> {
+    return this.#write(async () => {
+      const changed = change(this.#status);
+      await writeStatus(this.#path, { ...this.#status, ...changed });
+      this.#ahead = changed;
+    });
+  }
+
+  /** What was saved ahead is told from now on. */
+  reveal(): void {
+    this.set(this.#ahead);
+    this.#ahead = {};
+  }
+
+  #write(work: () => Promise<void>): Promise<void> {
+    const saved = this.#written.then(work);
     // Who saves is told; the next one writes all the same.
     this.#written = saved.catch(() => undefined);
     return saved;
