@@ -407,6 +407,19 @@ describe("what goes wrong", () => {
   });
 });
 
+test("the capability ips asks for addresses, of which CRI has no word", async () => {
+  const list = JSON.parse(bridgeList("net", { subnets: ["10.89.0.0/24", "fd89::/64"] }));
+  list.plugins[0].capabilities = { ips: true };
+  configure("10.conflist", JSON.stringify(list));
+  networks = open("sid");
+  const one = pod();
+  const wanted = { ...one, capabilityArgs: { ...one.capabilityArgs, ips: ["10.89.0.77/24", "fd89::77/64"] } };
+  const { ip, additionalIps } = await networks.add(wanted);
+  expect([ip, additionalIps]).toEqual(["10.89.0.77", ["fd89::77"]]);
+  await networks.del(one);
+  expect(await leftovers()).toEqual([]);
+});
+
 test("CHECK finds what somebody took away", async () => {
   configure("10.conflist", bridgeList("net"));
   networks = open("sid", { use_internal_loopback: true });

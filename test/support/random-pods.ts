@@ -24,7 +24,8 @@ const SLEEPS = "trap 'exit 0' TERM; while true; do sleep 0.05; done";
 const ENDS = `sleep 0.${"$"}1; exit ${OWN_END}`;
 
 type PodPhase = "absent" | "ready" | "ended";
-type ContainerPhase = "absent" | "created" | "running" | "exited";
+/** `unknown` is one whose making was cut off before its status was written. */
+type ContainerPhase = "absent" | "created" | "running" | "exited" | "unknown";
 type ImagePhase = "absent" | "present";
 
 /** Which states something may be in. */
@@ -75,6 +76,8 @@ interface Pod {
   id: string | undefined;
   pid: number | undefined;
   ip: string | undefined;
+  /** It is being stopped while something else is done in it. */
+  ending: boolean;
 }
 
 /** What there is, as CRI and the machine tell. */
@@ -112,8 +115,7 @@ const PHASES: Readonly<Record<ContainerState, ContainerPhase>> = {
   [ContainerState.CONTAINER_CREATED]: "created",
   [ContainerState.CONTAINER_RUNNING]: "running",
   [ContainerState.CONTAINER_EXITED]: "exited",
-  // Not asked for by anything here: a state that none may be in.
-  [ContainerState.CONTAINER_UNKNOWN]: "absent",
+  [ContainerState.CONTAINER_UNKNOWN]: "unknown",
 };
 
 /** The process's number and start, by which it is the same. */
@@ -204,7 +206,7 @@ export class PodWorker {
       config,
       state: new Possible<PodPhase>("absent"),
       containers: [],
-      ...{ id: undefined, pid: undefined, ip: undefined },
+      ...{ id: undefined, pid: undefined, ip: undefined, ending: false },
     };
     this.#pods.push(pod);
     return pod;
@@ -296,7 +298,7 @@ export class PodWorker {
     const { config, pod, state } = one;
     const request = { podSandboxId: pod.id ?? "", config, sandboxConfig: pod.config };
     const name = keyOf(pod.config.metadata?.name ?? "", config.metadata?.name);
-    state.may("created");
+    state.may("created", "unknown");
     one.id = await this.#often(async (signal) => {
       const found = signal === undefined ? (await look(this.#cri)).containers.get(name) : undefined;
       return (
@@ -320,6 +322,7 @@ export class PodWorker {
   /** That a container which runs is the one that was started. */
   async #see(one: Container): Promise<void> {
     const pid = await pidOf(this.#cri, one.id ?? "");
+    if (one.pod.ending) return;
     if ((one.pid ?? pid) !== pid) throw new Error(`container ${one.id} was ${one.pid}, and is ${pid}`);
     one.pid = pid;
     alive(pid);
@@ -392,6 +395,7 @@ export class PodWorker {
       (one) => () => (one.state.is("created") ? this.#start(one) : this.#exec(one)),
     );
     const other = this.#random.pick([() => this.#begin(pod), ...others]);
+    pod.ending = true;
     const running = other().catch((error: unknown) => {
       if (!(error instanceof ConnectError)) throw error;
     });

@@ -150,10 +150,14 @@ test("volumes of an image are filled with what it has at their places, whatever 
 });
 
 test("an image is mounted once for containers that are made at once", async () => {
-  const mounts = [{ containerPath: "/image", readonly: true, image: { image: BOX_IMAGE } }];
+  const image = { image: BOX_IMAGE };
+  const mounts = [
+    { containerPath: "/image", readonly: true, image },
+    { containerPath: "/part", readonly: true, image, imageSubPath: "bin" },
+  ];
   const ends = await Promise.all(
     Array.from({ length: 6 }, async (_, index) => {
-      const text = "[ -x /image/bin/busybox ] && exit 4";
+      const text = "[ -x /image/bin/busybox ] && [ -x /part/busybox ] && exit 4";
       return (await exited(cri, await run(script(`mounting-${index}`, text, { mounts })))).exitCode;
     }),
   );
