@@ -2,7 +2,9 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { until } from "../../support/containers.ts";
+import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
+import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
+import { shimsOf, until } from "../../support/containers.ts";
 import {
   type CriDaemon,
   exited,
@@ -16,6 +18,7 @@ import {
 } from "../../support/cri.ts";
 import { useHostNetwork } from "../../support/cri-tests.ts";
 import { type DaemonKind, daemonKinds } from "../../support/daemons.ts";
+import { inNamespace } from "../../support/grpc.ts";
 import { removeFolder } from "../../support/processes.ts";
 
 useHostNetwork();
@@ -140,3 +143,36 @@ describe.each(CHAINS.filter(([, kinds]) => daemonKinds(...kinds).length === kind
     }, 60_000);
   },
 );
+
+test("a daemon serves before it has taken over all pods; lists wait for them", async () => {
+  const first = await startCri("bunkerd");
+  const { folder } = first.daemon;
+  const config = podConfig(first.daemon);
+  const { podSandboxId } = await first.runtime.runPodSandbox({ config });
+  const containerId = await runContainer(first, podSandboxId, config, script("stays", "sleep 1000"));
+  const [shim] = shimsOf("k8s.io").filter(({ id }) => id === podSandboxId);
+  if (shim === undefined) throw new Error("the pod has no shim");
+  first.close();
+  await first.daemon.kill();
+  process.kill(shim.pid, "SIGSTOP");
+  let next: CriDaemon | undefined;
+  try {
+    next = await startCri("bunkerd", { folder });
+    const order: string[] = [];
+    const listed = next.runtime.listContainers({}).finally(() => order.push("list"));
+    // Not CRI's, and CRI's own that needs no pods.
+    const { containers } = await next.client(Containers).list({}, inNamespace("k8s.io"));
+    expect(containers.map(({ id }) => id).sort()).toEqual([podSandboxId, containerId].sort());
+    await next.runtime.version({});
+    order.push("served");
+    process.kill(shim.pid, "SIGCONT");
+    expect((await listed).containers).toMatchObject([
+      { id: containerId, state: ContainerState.CONTAINER_RUNNING },
+    ]);
+    expect(order).toEqual(["served", "list"]);
+  } finally {
+    process.kill(shim.pid, "SIGCONT");
+    await next?.[Symbol.asyncDispose]();
+    removeFolder(folder);
+  }
+});
