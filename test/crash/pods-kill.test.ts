@@ -208,6 +208,11 @@ test(`${ROUNDS} rounds`, async () => {
       () => `closed: ${openPaths(cri)}`,
       () => openPaths(cri).length === 0,
     );
+  } catch (error) {
+    // It may have been between two daemons.
+    await cri.daemon.kill();
+    cri = await startCri("bunkerd", { folder: cri.daemon.folder, ...options() });
+    throw error;
   } finally {
     await cri[Symbol.asyncDispose]();
   }

@@ -316,6 +316,7 @@ export class PodWorker {
     await this.#cri.runtime.startContainer({ containerId });
     if (endsByItself) return;
     state.set("running");
+    if (one.pod.ending) this.#meddle(one);
     await this.#see(one);
   }
 

@@ -67,7 +67,7 @@ async function stop(
     if (!isError(error, "NotFound")) throw within(`failed to get task for container ${quote(id)}`, error);
     if (state === ContainerState.CONTAINER_UNKNOWN) await finishContainer(cri, container, unknownExit(cri));
     // Its task has just been deleted, and its end is being written down.
-    else await waitFor(container.stopped, signal);
+    else await waitFor(container.stopped, untilStopping(cri, signal));
     return;
   }
   if (state === ContainerState.CONTAINER_UNKNOWN) watchContainer(cri, container);
@@ -79,10 +79,15 @@ async function stop(
     await step(`failed to kill container ${quote(id)}`, () =>
       ignoringNotFound(() => cri.tasks.kill(scopeOf(signal), name, KILL, false)),
     );
-    await step(killed, () => waitFor(container.stopped, signal));
+    await step(killed, () => waitFor(container.stopped, untilStopping(cri, signal)));
   } finally {
     release();
   }
+}
+
+/** A daemon that stops sees no container's end any more: who waits for one is told. */
+function untilStopping({ closing }: Cri, signal: AbortSignal): AbortSignal {
+  return AbortSignal.any([signal, closing]);
 }
 
 /** Resolves when there is room for one more end in the pod, with what gives the turn back; it is given back by itself after `longestMs`. @throws Canceled */
@@ -126,7 +131,7 @@ async function endsBySignal(
         ),
       );
     }
-    return await endsWithin(container, graceSeconds, signal);
+    return await endsWithin(container, graceSeconds, untilStopping(cri, signal));
   } finally {
     release?.();
   }

@@ -110,11 +110,7 @@ export class PodSandboxController implements SandboxController {
   async wait(scope: Scope, id: string): Promise<Exit> {
     const pod = this.#pods.get(id);
     if (pod === undefined) throw fail("NotFound", `failed to get exit channel. ${quote(id)}`);
-    const { closing } = this.#dependencies;
-    await waitFor(
-      pod.exited,
-      scope.signal === undefined ? closing : AbortSignal.any([scope.signal, closing]),
-    );
+    await this.#exited(pod, scope);
     return { pid: 0, exitStatus: pod.exitStatus, exitedAt: timestamp(pod.exitedAt) };
   }
 
@@ -216,7 +212,13 @@ export class PodSandboxController implements SandboxController {
       // The end of a shim that has just been lost is seen by who watches.
       if (!isLost(error)) throw error;
     }
-    await waitFor(pod.exited, scope.signal);
+    await this.#exited(pod, scope);
+  }
+
+  /** @throws Canceled; Unavailable when the daemon stops, which sees no end any more */
+  async #exited(pod: PodSandbox, { signal }: Scope): Promise<void> {
+    const { closing } = this.#dependencies;
+    await waitFor(pod.exited, signal === undefined ? closing : AbortSignal.any([signal, closing]));
   }
 
   async #deleteTask(scope: Scope, id: string): Promise<void> {

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Code, type ConnectError } from "@connectrpc/connect";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
 import { shimsOf, until } from "../../support/containers.ts";
@@ -173,6 +174,39 @@ test("a daemon serves before it has taken over all pods; lists wait for them", a
   } finally {
     process.kill(shim.pid, "SIGCONT");
     await next?.[Symbol.asyncDispose]();
+    removeFolder(folder);
+  }
+});
+
+test("a daemon that stops waits for no container's end; the next one stops it", async () => {
+  let cri = await startCri("bunkerd");
+  const { folder } = cri.daemon;
+  try {
+    const config = podConfig(cri.daemon);
+    const { podSandboxId } = await cri.runtime.runPodSandbox({ config });
+    const text = "trap 'echo told' TERM; while true; do sleep 0.05; done";
+    const stays = script("stays", text);
+    const containerId = await runContainer(cri, podSandboxId, config, stays);
+    const stopping = cri.runtime
+      .stopContainer({ containerId, timeout: 60n })
+      .catch((error: unknown) => error as ConnectError);
+    await until("it is told", () => logOf(config, stays).includes("told"));
+    const stoppedAt = performance.now();
+    expect(await cri.daemon.halt()).toBe(0);
+    // Calls in flight have five seconds to end.
+    expect(performance.now() - stoppedAt).toBeLessThan(4000);
+    expect(await stopping).toMatchObject({
+      code: Code.Unavailable,
+      rawMessage: expect.stringMatching(/daemon is stopping$/),
+    });
+    cri.close();
+    cri = await startCri("bunkerd", { folder });
+    const { status } = await cri.runtime.containerStatus({ containerId });
+    expect(status?.state).toBe(ContainerState.CONTAINER_RUNNING);
+    await cri.runtime.stopContainer({ containerId, timeout: 0n });
+    expect(await exited(cri, containerId)).toMatchObject({ exitCode: 137 });
+  } finally {
+    await cri[Symbol.asyncDispose]();
     removeFolder(folder);
   }
 });
