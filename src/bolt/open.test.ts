@@ -145,6 +145,20 @@ describe("locking", () => {
       await child.exited;
     }));
 
+  test("what a killed owner has left for a moment is waited for", () =>
+    inFolder(async (folder) => {
+      const path = join(folder, "left.db");
+      await Db.open(path).close();
+      // The lock is flock's, which ends; the descriptor with it is the sleeper's.
+      const hold = `exec 9<>${path}; flock -n 9 && { sleep 0.3 & echo held; }`;
+      const child = Bun.spawn(["/bin/sh", "-c", hold], { stdout: "pipe" });
+      await child.stdout.getReader().read();
+      await child.exited;
+      const startedAt = performance.now();
+      expect(failureOf(path)).toBe("opened");
+      expect(performance.now() - startedAt).toBeGreaterThan(100);
+    }));
+
   test("a read-only database refuses updates", () =>
     inFolder(async (folder) => {
       const path = join(folder, "ro.db");

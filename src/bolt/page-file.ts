@@ -42,13 +42,39 @@ export function openPageFile(path: string, options: PageFileOptions): PageFile {
   const fd = openOrCreate(path, options);
   try {
     if (!fs.fstatSync(fd).isFile()) throw fail("InvalidArgument", `database "${path}" is not a regular file`);
-    if (!tryFlock(fd, !options.readOnly))
-      throw fail("Unavailable", `database "${path}" is locked by ${describeOwners(fd)}`);
+    lock(fd, path, !options.readOnly);
   } catch (error) {
     fs.closeSync(fd);
     throw error;
   }
   return new SystemPageFile(path, fd);
+}
+
+/** What a killed process has left is waited for so long. */
+const REMAINDER_MS = 2000;
+const RETRY_MS = 5;
+
+/**
+ * A process that is killed while it starts a program leaves a copy of itself with its locks until that program runs: nobody's by /proc/locks, as the one who took
+ * them is gone. That is waited for, and rare enough to wait without turning to anything else. @throws Unavailable naming the owners
+ */
+function lock(fd: number, path: string, exclusive: boolean): void {
+  const deadline = performance.now() + REMAINDER_MS;
+  while (!tryFlock(fd, exclusive)) {
+    const pids = flockOwners(fd);
+    if (pids.some(lives) || performance.now() >= deadline)
+      throw fail("Unavailable", `database "${path}" is locked by ${describe(pids)}`);
+    Bun.sleepSync(RETRY_MS);
+  }
+}
+
+/** False also for a zombie, which has nothing open any more. */
+function lives(pid: number): boolean {
+  try {
+    return !/\) Z [^)]*$/.test(fs.readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch {
+    return false;
+  }
 }
 
 function openOrCreate(path: string, options: PageFileOptions): number {
@@ -96,8 +122,7 @@ export function syncDirectory(path: string): void {
   }
 }
 
-function describeOwners(fd: number): string {
-  const pids = flockOwners(fd);
+function describe(pids: readonly number[]): string {
   if (pids.length === 0) return "a process that /proc/locks does not show";
   return pids.map((pid) => `process ${pid}${commandOf(pid)}`).join(", ");
 }
