@@ -329,10 +329,11 @@ export class PodWorker {
     alive(pid);
   }
 
-  async #exec({ id: containerId = "" }: Container): Promise<void> {
+  async #exec({ id: containerId = "", pod }: Container): Promise<void> {
     const said = this.#random.text(8);
     const cmd = ["/bin/sh", "-c", `echo ${said}; exit 3`];
     const { stdout, exitCode } = await this.#cri.runtime.execSync({ containerId, cmd, timeout: 30n });
+    if (pod.ending) return;
     if (Buffer.from(stdout).toString() !== `${said}\n` || exitCode !== 3)
       throw new Error(`exec in ${containerId} answered ${exitCode} ${Buffer.from(stdout)}`);
   }
