@@ -19,7 +19,7 @@ import {
 import { setXattr } from "../linux/xattr.ts";
 import { fail } from "../model/errors.ts";
 import { diffFailure, errnoOf, shownName } from "./faults.ts";
-import { MAX_LAYER_DIRECTORIES, MAX_LAYER_INODES, MAX_PATH_BYTES, MAX_REMEMBERED_BYTES } from "./limits.ts";
+import { LAYER_LIMITS, type LayerLimits, MAX_PATH_BYTES } from "./limits.ts";
 import { makeParent } from "./parents.ts";
 import { removeEntry } from "./removal.ts";
 import { type TarHeader, TarType } from "./tar/header.ts";
@@ -71,6 +71,7 @@ interface OpenFile {
  */
 export class LayerWriter implements TarSink {
   readonly #target: LayerTarget;
+  readonly #limits: LayerLimits;
   readonly #tree: Tree;
   readonly #lowers: readonly Tree[];
   /** Times of directories, to be set when nothing changes in them any more. */
@@ -83,8 +84,9 @@ export class LayerWriter implements TarSink {
   #file: OpenFile | undefined;
 
   /** @throws ErrnoException */
-  constructor(target: LayerTarget) {
+  constructor(target: LayerTarget, limits = LAYER_LIMITS) {
     this.#target = target;
+    this.#limits = limits;
     this.#tree = new Tree(target.root);
     this.#lowers = target.lowers.map((path) => new Tree(path));
   }
@@ -187,26 +189,26 @@ export class LayerWriter implements TarSink {
     });
     const { whiteouts } = this.#target;
     const marks = { tree: this.#tree, written: this.#written, whiteouts };
-    if (convertWhiteout(marks, directory, name, header)) return;
+    // A whiteout is one for overlayfs.
     this.#countInode();
+    if (convertWhiteout(marks, directory, name, header)) return;
     this.#make(header, directory, name);
     this.#remember(directory.path === "" ? name : `${directory.path}/${name}`);
   }
 
   #countInode(): void {
     this.#inodes += 1;
-    if (this.#inodes > MAX_LAYER_INODES) {
-      throw fail("ResourceExhausted", `more than ${MAX_LAYER_INODES} files in a layer`);
-    }
+    const { inodes } = this.#limits;
+    if (this.#inodes > inodes) throw fail("ResourceExhausted", `more than ${inodes} files in a layer`);
   }
 
   #remember(path: string): void {
     if (this.#target.whiteouts !== "remove") return;
     this.#written.add(path);
     this.#writtenBytes += path.length;
-    if (this.#writtenBytes > MAX_REMEMBERED_BYTES) {
-      throw fail("ResourceExhausted", `names of more than ${MAX_REMEMBERED_BYTES} bytes in a layer`);
-    }
+    const { rememberedBytes } = this.#limits;
+    if (this.#writtenBytes > rememberedBytes)
+      throw fail("ResourceExhausted", `names of more than ${rememberedBytes} bytes in a layer`);
   }
 
   #make(header: TarHeader, directory: Directory, name: string): void {
@@ -267,9 +269,9 @@ export class LayerWriter implements TarSink {
     changeOwner(made.fd, header.uid, header.gid);
     this.#setXattrs(header, directory, name, S_IFDIR);
     changeMode(made.fd, header.mode & 0o7777);
-    if (this.#directories.size >= MAX_LAYER_DIRECTORIES && !this.#directories.has(made.path)) {
-      throw fail("ResourceExhausted", `more than ${MAX_LAYER_DIRECTORIES} directories in a layer`);
-    }
+    const { directories } = this.#limits;
+    if (this.#directories.size >= directories && !this.#directories.has(made.path))
+      throw fail("ResourceExhausted", `more than ${directories} directories in a layer`);
     this.#directories.set(made.path, timesOf(header));
   }
 

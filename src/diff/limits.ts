@@ -9,14 +9,21 @@ export const MAX_RECORD_BYTES = 1 << 20;
 /** Stretches of data in a sparse file; GNU tar's map of that many fits into a record. */
 export const MAX_SPARSE_STRETCHES = 1 << 16;
 
-/** Inodes that one layer may make, parents that it only implies included. The largest images known have some 10^6. */
-export const MAX_LAYER_INODES = 4_000_000;
+export interface LayerLimits {
+  /** That one layer may make, whiteouts and parents that it only implies included. */
+  readonly inodes: number;
+  /** Whose times are remembered until the end. */
+  readonly directories: number;
+  /** Of names that are remembered for opaque markers that come late. */
+  readonly rememberedBytes: number;
+}
 
-/** Directories whose times are remembered until the end. */
-export const MAX_LAYER_DIRECTORIES = 1_000_000;
-
-/** Names that are remembered for opaque markers that come late, in bytes. */
-export const MAX_REMEMBERED_BYTES = 512 << 20;
+/** The largest images known have some 10^6 inodes. */
+export const LAYER_LIMITS: LayerLimits = {
+  inodes: 4_000_000,
+  directories: 1_000_000,
+  rememberedBytes: 512 << 20,
+};
 
 /** Symbolic links that one name may lead through (continuity `fs` RootPath). */
 export const MAX_LINKS_FOLLOWED = 255;

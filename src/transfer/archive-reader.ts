@@ -3,6 +3,9 @@ import { type TarHeader, TarType } from "../diff/tar/header.ts";
 import { TarReader, type TarSink } from "../diff/tar/reader.ts";
 import { fail, quote } from "../model/errors.ts";
 
+/** Of names in one archive, and of what its symbolic links point at: they are remembered, some 80 bytes for each blob of an image. */
+const MAX_NAME_BYTES = 32 << 20;
+
 /** A file of an archive that is being read. */
 export interface ArchiveFile {
   /** Cleaned: without `./` and `..`. */
@@ -24,9 +27,10 @@ type Event =
   | { readonly kind: "data"; readonly bytes: Buffer }
   | { readonly kind: "end" };
 
-/** Reads a tar that comes in pieces. Memory: one piece. @throws Unknown on what is no tar, and what `pieces` throws */
+/** Reads a tar that comes in pieces. Memory: one piece, and names. @throws Unknown on what is no tar, ResourceExhausted on too many names, and what `pieces` throws */
 export function readArchive(pieces: AsyncIterable<Buffer>): Archive {
   const links = new Map<string, string>();
+  let nameBytes = 0;
   const events = eventsOf(pieces);
   const next = async (): Promise<Event | undefined> => {
     const { value, done } = await events.next();
@@ -38,6 +42,9 @@ export function readArchive(pieces: AsyncIterable<Buffer>): Archive {
         if (event.kind !== "entry") continue;
         const { header } = event;
         const name = textOf(header.name);
+        nameBytes += header.name.length + header.linkName.length;
+        if (nameBytes > MAX_NAME_BYTES)
+          throw fail("ResourceExhausted", `${quote(name)}: names of more than ${MAX_NAME_BYTES} bytes`);
         if (header.type === TarType.symbolicLink)
           links.set(name, posix.join(posix.dirname(name), textOf(header.linkName)));
         if (header.type !== TarType.file) continue;

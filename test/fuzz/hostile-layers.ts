@@ -1,10 +1,15 @@
 /** Layers that try to leave the root, or to exhaust memory, inodes or names. `outside` is a folder beside the root. */
+import { LAYER_LIMITS, type LayerLimits } from "../../src/diff/limits.ts";
 import { gnuLong, type TarEntry, tar } from "../support/tar.ts";
 
 export interface HostileLayer {
   readonly bytes: Buffer;
   /** What the error must say; undefined where the layer applies without harm. */
   readonly refused: RegExp | undefined;
+  /** Where it is refused; everywhere by default. */
+  readonly only?: "remove";
+  /** Lower than a layer's, which would take minutes to reach. */
+  readonly limits?: LayerLimits;
 }
 
 const dir = (name: string): TarEntry => ({ name, type: "5", mode: 0o755 });
@@ -18,6 +23,18 @@ const refused = (error: RegExp, ...entries: TarEntry[]): HostileLayer => ({
   refused: error,
 });
 const raw = (error: RegExp, bytes: Buffer): HostileLayer => ({ bytes, refused: error });
+
+/** Refused for the sixth of what there may be five of. */
+const beyond = (
+  limits: Partial<LayerLimits>,
+  error: RegExp,
+  entry: (name: string) => TarEntry,
+  only?: "remove",
+): HostileLayer => ({
+  ...refused(error, ...Array.from({ length: 9 }, (_, at) => entry(`e${at}`))),
+  limits: { ...LAYER_LIMITS, ...limits },
+  ...(only === undefined ? {} : { only }),
+});
 
 const sparse = (map: string, size: string): NonNullable<TarEntry["pax"]> => ({
   "GNU.sparse.major": "0",
@@ -85,6 +102,21 @@ export function hostileLayers(outside: string): Readonly<Record<string, HostileL
     "whiteout of nothing": refused(/invalid whiteout name/, file("d/.wh.", "")),
     "opaque marker through a link": harmless(link("a", outside), file("a/.wh..wh..opq", "")),
     "opaque marker by ..": harmless(file("../outside/.wh..wh..opq", "")),
+    "files without end": beyond({ inodes: 5 }, /"e5".*more than 5 files/, (name) => file(name, "")),
+    "links without end": beyond({ inodes: 5 }, /"e5".*more than 5 files/, (name) => link(name, "x")),
+    "whiteouts without end": beyond({ inodes: 5 }, /"\.wh\.e5".*more than 5 files/, (name) =>
+      file(`.wh.${name}`, ""),
+    ),
+    "implied directories without end": beyond({ inodes: 5 }, /"e1\/a\/b".*more than 5 files/, (name) =>
+      file(`${name}/a/b`, ""),
+    ),
+    "directories without end": beyond({ directories: 5 }, /"e5".*more than 5 directories/, dir),
+    "names without end": beyond(
+      { rememberedBytes: 10 },
+      /"e5".*names of more than 10 bytes/,
+      (name) => file(name, ""),
+      "remove",
+    ),
     "links in a circle": refused(/too many links/, link("a", "b"), link("b", "a"), file("a/x")),
     "link to itself": refused(/too many links/, link("a", "a"), file("a/x")),
     "links that double": refused(

@@ -6,7 +6,7 @@ import { LayerWriter } from "../../src/diff/layer.ts";
 import { TarReader } from "../../src/diff/tar/reader.ts";
 import { treeOf } from "../support/mounts.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
-import { hostileLayers } from "./hostile-layers.ts";
+import { type HostileLayer, hostileLayers } from "./hostile-layers.ts";
 
 const folder = temporaryFolder();
 afterAll(() => removeFolder(folder));
@@ -24,8 +24,14 @@ function prepare(): { root: string; outside: string } {
   return { root, outside };
 }
 
-function apply(root: string, bytes: Buffer, whiteouts: "overlay" | "remove", pieceBytes: number): void {
-  const writer = new LayerWriter({ root, lowers: [], whiteouts, makesDevices: true, syncs: true });
+function apply(
+  root: string,
+  { bytes, limits }: HostileLayer,
+  whiteouts: "overlay" | "remove",
+  pieceBytes: number,
+): void {
+  const target = { root, lowers: [], whiteouts, makesDevices: true, syncs: true };
+  const writer = new LayerWriter(target, limits);
   try {
     const reader = new TarReader(writer);
     for (let at = 0; at < bytes.length; at += pieceBytes) reader.push(bytes.subarray(at, at + pieceBytes));
@@ -56,8 +62,8 @@ for (const whiteouts of ["overlay", "remove"] as const) {
         const layer = hostileLayers(outside)[title];
         if (layer === undefined) throw new Error(title);
         const before = withoutRoot(home);
-        const attempt = () => apply(root, layer.bytes, whiteouts, pieceBytes);
-        if (layer.refused === undefined) attempt();
+        const attempt = () => apply(root, layer, whiteouts, pieceBytes);
+        if (layer.refused === undefined || (layer.only ?? whiteouts) !== whiteouts) attempt();
         else expect(attempt).toThrow(layer.refused);
         expect(withoutRoot(home)).toEqual(before);
         expect(existsSync(join(home, "new"))).toBe(false);
