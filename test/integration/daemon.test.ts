@@ -213,15 +213,19 @@ describe("start and stop", () => {
     });
   });
 
-  test("a second daemon on the same root says in one line who holds the lock", async () => {
+  test.each([
+    ["root", DATABASE],
+    ["state", "io.containerd.mount-manager.v1.bolt/mounts.db"],
+  ])("a second daemon on the same %s says in one line who holds the lock", async (part, database) => {
     const first = await launch().ready();
     const folder = newFolder();
-    const second = new Bunkerd(folder, argsFor(folder, "version = 2", join(first.folder, "root")));
+    const args = argsFor(folder).map((arg) => (arg === join(folder, part) ? join(first.folder, part) : arg));
+    const second = new Bunkerd(folder, args);
     expect(await second.exit()).toBe(1);
     const told = second.lines.filter((line) => !line.startsWith("time="));
     expect(told.length).toBe(1);
     expect(told[0]).toStartWith("bunkerd: ");
-    expect(told[0]).toContain(join(first.folder, "root", DATABASE));
+    expect(told[0]).toContain(join(first.folder, part, database));
     expect(told[0]).toContain(String(first.pid));
     await withClient(first, (client) => client.version());
   });
