@@ -15,6 +15,8 @@ test.each([
     }
   }
   const walked = readArchive(endless()).walk(async () => undefined);
-  expect(await walked.catch(String)).toMatch(/"(?:last"|f+".*): names of more than \d+ bytes: resource exhausted/);
+  expect(await walked.catch(String)).toMatch(
+    /"(?:last"|f+".*): names of more than \d+ bytes: resource exhausted/,
+  );
   expect(pieces).toBeLessThan(10_000);
 });
