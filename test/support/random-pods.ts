@@ -310,13 +310,14 @@ export class PodWorker {
   }
 
   async #start(one: Container): Promise<void> {
-    const { id: containerId = "", state, endsByItself } = one;
+    const { id: containerId = "", pod, state, endsByItself } = one;
     state.may("running");
-    if (endsByItself) state.may("exited");
+    // A start in a pod that is being stopped may fail.
+    if (endsByItself || pod.ending) state.may("exited");
     await this.#cri.runtime.startContainer({ containerId });
     if (endsByItself) return;
     state.set("running");
-    if (one.pod.ending) this.#meddle(one);
+    if (pod.ending) this.#meddle(one);
     await this.#see(one);
   }
 

@@ -116,7 +116,7 @@ export function unpackContainerMetadata(extension: Any): ContainerMetadata {
     id: text(fields["ID"]),
     name: text(fields["Name"]),
     sandboxId: text(fields["SandboxID"]),
-    config: fromGo(ContainerConfigSchema, fields["Config"] ?? {}),
+    config: fromGo(ContainerConfigSchema, withEnvAsBytes(fields)),
     imageRef: text(fields["ImageRef"]),
     imageDigest: text(fields["ImageDigest"]),
     imageName: text(fields["ImageName"]),
@@ -124,6 +124,14 @@ export function unpackContainerMetadata(extension: Any): ContainerMetadata {
     stopSignal: text(fields["StopSignal"]),
     processLabel: text(fields["ProcessLabel"]),
   };
+}
+
+/** A variable's value is bytes, so base64 in JSON, since CRI of Kubernetes 1.36. Who does not write down the image's digest is older, and wrote text. */
+function withEnvAsBytes(fields: Readonly<Record<string, unknown>>): unknown {
+  const config = (fields["Config"] ?? {}) as { readonly envs?: readonly { readonly value?: string }[] };
+  if ("ImageDigest" in fields || config.envs === undefined) return config;
+  const envs = config.envs.map((one) => ({ ...one, value: Buffer.from(one.value ?? "").toString("base64") }));
+  return { ...config, envs };
 }
 
 function pack(typeUrl: string, value: GoValue): Any {

@@ -332,16 +332,39 @@ interface Outcome {
   readonly refused?: string;
 }
 
-let attempt = 0;
+/** The rest of a container's record, its extensions as the JSON that they are. */
+interface RecordRest {
+  readonly extensions: Readonly<Record<string, unknown>>;
+  readonly image: string;
+  readonly snapshotter: string;
+  readonly runtime: unknown;
+  readonly sandbox: string;
+}
 
-function requestOf({ container, image = BOX, pod: changes }: SpecCase, pod: Pod) {
+/** The same for all daemons. */
+const attempts = new Map<SpecCase, number>();
+
+function requestOf(one: SpecCase, pod: Pod) {
+  const { container, image = BOX, pod: changes } = one;
+  const attempt = attempts.get(one) ?? attempts.size;
+  attempts.set(one, attempt);
   const config = create(ContainerConfigSchema, {
-    metadata: { name: "c", attempt: attempt++ },
+    metadata: { name: "c", attempt },
     image: { image },
     ...container,
   });
   const sandboxConfig = create(PodSandboxConfigSchema, { ...podOf(pod.handler), ...changes });
   return { config, sandboxConfig };
+}
+
+/** In 2.1's form: its next release tells of the image too, and has bytes for variables. */
+function extensionOf(text: string): unknown {
+  const read = JSON.parse(text);
+  const { ImageDigest: digest, ImageName: _, ...metadata } = read.Metadata;
+  if (digest === undefined) return read;
+  for (const one of metadata.Config.envs ?? [])
+    if (one.value !== undefined) one.value = Buffer.from(one.value, "base64").toString();
+  return { ...read, Metadata: metadata };
 }
 
 async function theirs(reference: CriReference, pod: Pod, request: ReturnType<typeof requestOf>) {
@@ -355,7 +378,16 @@ async function theirs(reference: CriReference, pod: Pod, request: ReturnType<typ
   if (outcome.id === "") return outcome;
   const { container } = await reference.containers.get({ id: outcome.id }, inNamespace("k8s.io"));
   if (container?.spec === undefined) throw new Error("a container without a spec");
-  return { id: outcome.id, spec: unpackSpec(container.spec), labels: container.labels };
+  const { labels, extensions, image, snapshotter, runtime, sandbox } = container;
+  const read = Object.entries(extensions).map(([name, { typeUrl, value }]) => [
+    name,
+    { typeUrl, value: extensionOf(Buffer.from(value).toString()) },
+  ]);
+  const rest: RecordRest = {
+    ...{ image, snapshotter, sandbox, extensions: Object.fromEntries(read) },
+    runtime: { name: runtime?.name, ...(runtime?.options && { options: runtime.options }) },
+  };
+  return { id: outcome.id, spec: unpackSpec(container.spec), labels, rest };
 }
 
 async function ask(one: SpecCase, daemon: string) {
@@ -365,7 +397,7 @@ async function ask(one: SpecCase, daemon: string) {
   const request = requestOf(one, pod);
   const release = await turns.acquire();
   try {
-    const answer: Outcome & { id: string } = await theirs(reference, pod, request);
+    const answer: Outcome & { id: string; rest?: RecordRest } = await theirs(reference, pod, request);
     return { reference, pod, request, ...answer };
   } finally {
     release();
@@ -458,8 +490,14 @@ test("what a machine has is found out as containerd finds it out", async () => {
 
 describe("CreateContainer: containerd's spec and ours", () => {
   test.each(containerCases.map((one) => [one.name, one] as const))("%s", async (_name, one) => {
-    const { reference, pod, request, id, ...expected } = await (asked.get(one) ??
-      ask(one, one.daemon ?? "plain"));
+    const {
+      reference,
+      pod,
+      request,
+      id,
+      rest: _,
+      ...expected
+    } = await (asked.get(one) ?? ask(one, one.daemon ?? "plain"));
     const got = await ours(one, pod, request, reference, { id, ...expected });
     if (one.refused !== undefined) {
       expect(expected.refused ?? "not refused").toMatch(one.refused);
@@ -487,12 +525,13 @@ interface Answer {
   readonly id: string;
   readonly spec?: unknown;
   readonly labels?: unknown;
+  readonly rest?: RecordRest;
   readonly refused?: string | undefined;
 }
 
 /** Ids, pids and folders are each daemon's own. */
-function withoutIds({ reference, pod, id, spec, labels, refused }: Answer): unknown {
-  const text = JSON.stringify({ spec, labels, refused }, (_key, value: unknown) =>
+function withoutIds({ reference, pod, id, spec, labels, rest, refused }: Answer): unknown {
+  const text = JSON.stringify({ spec, labels, rest, refused }, (_key, value: unknown) =>
     typeof value === "bigint" ? value.toString() : value,
   );
   const plain = text
