@@ -375,7 +375,9 @@ export class PodWorker {
       this.#cri.runtime.stopPodSandbox({ podSandboxId }, { ...(signal && { signal }) }),
     );
     pod.state.set("ended");
-    for (const one of pod.containers) if (!one.state.is("created")) one.state.set("exited");
+    // Not one that is just being made.
+    for (const one of pod.containers)
+      if (one.id !== undefined && !one.state.is("created")) one.state.set("exited");
   }
 
   async #removePod(pod: Pod): Promise<void> {
