@@ -38,9 +38,9 @@ class Collector {
 let collector: Collector;
 let scheduler: Scheduler;
 
-function start(options: Partial<SchedulerOptions>): void {
+function start(options: Partial<SchedulerOptions>, by = clock): void {
   collector = new Collector();
-  scheduler = new Scheduler({ ...DEFAULTS, ...options }, { collector, clock, logger: silentLogger });
+  scheduler = new Scheduler({ ...DEFAULTS, ...options }, { collector, clock: by, logger: silentLogger });
 }
 afterEach(() => {
   collector.end();
@@ -127,6 +127,22 @@ describe("a collection begins", () => {
     scheduler.expires(inMs(15));
     collector.end();
     await collector.began(3);
+  });
+
+  test("of an expiry that a clock has left again: once, and then when it comes anew", async () => {
+    let setBy = 0n;
+    start({}, { now: () => clock.now() + setBy });
+    const at = clock.now() + 15_000_000n;
+    scheduler.expires(at);
+    setBy = -3_600_000_000_000n;
+    await collector.began(1);
+    collector.end({ nextExpiry: at });
+    await aWhile();
+    expect(collector.begun).toHaveLength(1);
+    setBy = 0n;
+    // Told of by whatever is written next.
+    scheduler.expires(at - 1n);
+    await collector.began(2);
   });
 
   test("after a schedule delay", async () => {
