@@ -1,6 +1,9 @@
 /**
  * Runs `bun test` once a file, so that one file's hang or leak is its own, and ends in `N passed, N failed`. A file that fails is printed whole and
  * run once more: what passes then is counted as passed, and named as unsteady before the last line, for somebody to look into.
+ *
+ * Files run one after another, which keeps what they measure true; only those of {@link BESIDE} run beside the others from the start, with what of
+ * the processors nobody else wants.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +11,14 @@ import { join } from "node:path";
 const FILE_TIMEOUT_MS = Number(
   process.env["BUNKERD_TEST_FILE_TIMEOUT_MS"] ?? (process.env["BUNKERD_TEST_LONG"] ? 7_200_000 : 600_000),
 );
+
+/** Files that last for a time rather than for an amount of work, and measure nothing that a busy machine changes. */
+const BESIDE: readonly string[] = process.env["BUNKERD_TEST_LONG"]
+  ? []
+  : ["test/conformance/http2/soak.test.ts"];
+
+/** So many of the slowest files are named at the end. */
+const SLOWEST = 15;
 
 function testFiles(path: string): string[] {
   if (statSync(path).isFile()) return [path];
@@ -27,9 +38,11 @@ function count(output: string, word: string): number {
   return Number(new RegExp(`^\\s*(\\d+) ${word}$`, "m").exec(output)?.[1] ?? 0);
 }
 
-async function runFile(file: string): Promise<Outcome> {
+const durations = new Map<string, number>();
+
+async function runFile(file: string, prefix: readonly string[] = []): Promise<Outcome> {
   const startedAt = performance.now();
-  const child = Bun.spawn([process.execPath, "test", "--timeout", "120000", `./${file}`], {
+  const child = Bun.spawn([...prefix, process.execPath, "test", "--timeout", "120000", `./${file}`], {
     stdout: "pipe",
     stderr: "pipe",
     stdin: "ignore",
@@ -50,6 +63,7 @@ async function runFile(file: string): Promise<Outcome> {
   if (code !== 0 && outcome.failed === 0) outcome.failed = 1;
   if (outcome.passed + outcome.failed + outcome.skipped === 0) outcome.failed = 1;
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+  durations.set(file, (durations.get(file) ?? 0) + Number(seconds));
   process.stdout.write(
     `${outcome.failed === 0 ? "ok  " : "FAIL"} ${file} (${outcome.passed} passed, ${seconds} s)\n`,
   );
@@ -67,16 +81,40 @@ async function runFile(file: string): Promise<Outcome> {
 
 const total: Outcome = { passed: 0, failed: 0, skipped: 0 };
 const unsteady: string[] = [];
-for (const file of process.argv.slice(2).flatMap(testFiles)) {
-  let outcome = await runFile(file);
-  if (outcome.failed > 0) {
-    outcome = await runFile(file);
-    if (outcome.failed === 0) unsteady.push(file);
-  }
+
+function add(outcome: Outcome): void {
   total.passed += outcome.passed;
   total.failed += outcome.failed;
   total.skipped += outcome.skipped;
 }
+
+async function runAgain(file: string): Promise<void> {
+  const outcome = await runFile(file);
+  if (outcome.failed === 0) unsteady.push(file);
+  add(outcome);
+}
+
+const files = process.argv.slice(2).flatMap(testFiles);
+const alone = files.filter((file) => !BESIDE.includes(file));
+const beside = (async () => {
+  const failed: string[] = [];
+  for (const file of files.filter((each) => BESIDE.includes(each))) {
+    const outcome = await runFile(file, alone.length > 0 ? ["chrt", "--idle", "0"] : []);
+    if (outcome.failed > 0) failed.push(file);
+    else add(outcome);
+  }
+  return failed;
+})();
+for (const file of alone) {
+  const outcome = await runFile(file);
+  if (outcome.failed > 0) await runAgain(file);
+  else add(outcome);
+}
+for (const file of await beside) await runAgain(file);
+
+const slowest = [...durations].sort(([, a], [, b]) => b - a).slice(0, SLOWEST);
+if (files.length > SLOWEST)
+  for (const [file, seconds] of slowest) process.stdout.write(`slow: ${seconds.toFixed(1)} s ${file}\n`);
 for (const file of unsteady) process.stdout.write(`unsteady: ${file} failed at first, see above\n`);
 process.stdout.write(
   `${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ""}\n`,
