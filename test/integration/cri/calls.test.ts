@@ -4,6 +4,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node
 import { join } from "node:path";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Store } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
+import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { Status } from "#gen/containerd/v1/types/task_pb.ts";
 import { ContainerEventType } from "#gen/runtime/v1/api_pb.ts";
 import { shimsOf, socketOf, until } from "../../support/containers.ts";
 import {
@@ -80,6 +82,10 @@ test("a call that is repeated joins the one under way, and is told its stage whe
   hold();
   const first = runtime.runPodSandbox({ config });
   await asked();
+  await until("the pause container runs while its networks are attached", async () => {
+    const { tasks } = await cri.client(Tasks).list({}, inNamespace("k8s.io"));
+    return tasks.some(({ status }) => status === Status.RUNNING);
+  });
   const second = runtime.runPodSandbox({ config });
   const hurried = await runtime
     .runPodSandbox({ config }, { timeoutMs: 600 })

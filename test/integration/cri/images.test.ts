@@ -4,16 +4,21 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { toJson } from "@bufbuild/protobuf";
+import { Code } from "@connectrpc/connect";
+import { Content } from "#gen/containerd/services/content/v1/content_pb.ts";
+import { Images } from "#gen/containerd/services/images/v1/images_pb.ts";
+import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { ImageSchema, ImageService, NamespaceMode } from "#gen/runtime/v1/api_pb.ts";
 import { ctr } from "../../support/commands.ts";
 import { until } from "../../support/containers.ts";
 import { BOX_IMAGE, PAUSE_IMAGE, podConfig, prepareCri, startCri } from "../../support/cri.ts";
 import type { DaemonKind } from "../../support/daemons.ts";
 import { debianPackage } from "../../support/debian.ts";
-import { connectGrpc, errorOf } from "../../support/grpc.ts";
+import { type Connection, connectGrpc, errorOf, inNamespace } from "../../support/grpc.ts";
 import { freePort } from "../../support/ports.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 import { pushImage, type Registry, startRegistry } from "../../support/registry.ts";
+import { RegistryProxy } from "../../support/registry-proxy.ts";
 import { buildImage, tar } from "../../support/tar.ts";
 
 const folder = temporaryFolder();
@@ -108,6 +113,8 @@ async function walk(kind: DaemonKind): Promise<unknown> {
   const records = await ctr("2.1", cri.daemon, "-n", "k8s.io", "images", "ls");
   told["records"] = records.stdout.replaceAll(/ +/g, " ").split("\n").sort();
 
+  told["labels that keep"] = await kept(connection);
+
   told["no such tag"] = await errorOf(pull(`${HOST}/one:2`));
   told["no name"] = await errorOf(pull("UPPER:case"));
   const locked = "locked.example/private:1";
@@ -131,6 +138,22 @@ async function walk(kind: DaemonKind): Promise<unknown> {
   return told;
 }
 
+/** What collections go by: labels of blobs, snapshots and images. */
+async function kept(connection: Connection): Promise<unknown> {
+  const scope = inNamespace("k8s.io");
+  const blobs = await Array.fromAsync(connection.client(Content).list({}, scope));
+  const request = { snapshotter: "overlayfs" };
+  const snapshots = await Array.fromAsync(connection.client(Snapshots).list(request, scope));
+  const { images } = await connection.client(Images).list({}, scope);
+  const sorted = (rows: readonly (readonly [string, object])[]) =>
+    [...rows].sort(([a], [b]) => (a < b ? -1 : 1));
+  return {
+    blobs: sorted(blobs.flatMap(({ info }) => info).map(({ digest, labels }) => [digest, labels])),
+    snapshots: sorted(snapshots.flatMap(({ info }) => info).map(({ name, labels }) => [name, labels])),
+    images: sorted(images.map(({ name, labels }) => [name, labels])),
+  };
+}
+
 async function pushPrivate(): Promise<void> {
   const authorization = `Basic ${Buffer.from("kubelet:secret").toString("base64")}`;
   await pushImage(locked, "private", "1", built("private"), { authorization });
@@ -138,6 +161,7 @@ async function pushPrivate(): Promise<void> {
 
 test("a kubelet hears what containerd would tell it", async () => {
   const [expected, ours] = [await walk("containerd-2.1"), await walk("bunkerd")];
+  expect(JSON.stringify(expected)).toContain("containerd.io/gc.ref.snapshot.overlayfs");
   // Ours also names each URL that was tried, and the file that led there.
   const text = JSON.stringify(ours).replaceAll(/tried [^"\\]*?\): /g, "");
   expect(JSON.parse(text)).toEqual(expected as object);
@@ -163,8 +187,12 @@ test("what ctr does to images in k8s.io is seen; a pinned image says so", async 
   });
 });
 
-test("a pod's pause image is pulled when it is missing", async () => {
-  await using cri = await startCri("bunkerd", config());
+test("a pause image is pulled when it is missing; a pull of which nothing comes is given up in its time", async () => {
+  const proxy = new RegistryProxy(open);
+  await using cri = await startCri("bunkerd", {
+    plugin: 'image_pull_progress_timeout = "300ms"',
+    ...config(),
+  });
   await using connection = connectGrpc(cri.daemon.socket);
   const images = connection.client(ImageService);
   const image = { image: PAUSE_IMAGE };
@@ -174,4 +202,17 @@ test("a pod's pause image is pulled when it is missing", async () => {
   const failed = await errorOf(cri.runtime.runPodSandbox({ config: podConfig(cri.daemon, HOST_NETWORK) }));
   expect(failed.message).toContain("failed to create containerd task");
   expect((await images.imageStatus({ image })).image?.repoTags).toEqual([PAUSE_IMAGE]);
+  const stalls = built("stalls");
+  await pushImage(open, "stalls", "1", stalls);
+  const release = proxy.hold(stalls.layers[0]?.digest ?? "", 10);
+  try {
+    const stalled = await errorOf(images.pullImage({ image: { image: `${proxy.host}/stalls:1` } }));
+    expect([stalled.code, stalled.message]).toEqual([
+      Code.DeadlineExceeded,
+      expect.stringContaining("no progress in 300 ms"),
+    ]);
+  } finally {
+    release();
+    await proxy.stop();
+  }
 });
