@@ -1,6 +1,6 @@
 /** Stats of pods and containers, from the kernel's own files; the reference, which asks its shims, beside ours. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { until } from "../../support/containers.ts";
+import { shimsOf, until } from "../../support/containers.ts";
 import { type CriDaemon, podConfig, runContainer, script, startCri } from "../../support/cri.ts";
 import { useHostNetwork } from "../../support/cri-tests.ts";
 import { daemonKinds } from "../../support/daemons.ts";
@@ -93,6 +93,29 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     expect(await count({ id: pod.slice(0, 12) })).toBe(1);
     expect(await count({ labelSelector: { app: "idle" } })).toBe(0);
   });
+
+  // containerd asks its shims.
+  if (kind === "bunkerd")
+    test("no shim is asked: one that hangs holds up no stats", async () => {
+      const { runtime } = cri;
+      const shim = shimsOf("k8s.io").find(({ id }) => id === pod);
+      if (shim === undefined) throw new Error("the pod has no shim");
+      process.kill(shim.pid, "SIGSTOP");
+      try {
+        const soon = { timeoutMs: 3000 };
+        const { stats } = await runtime.containerStats({ containerId: busy }, soon);
+        expect(stats?.cpu?.usageCoreNanoSeconds?.value).toBeGreaterThan(0n);
+        expect((await runtime.listContainerStats({}, soon)).stats).toHaveLength(2);
+        expect(
+          (await runtime.podSandboxStats({ podSandboxId: pod }, soon)).stats?.linux?.containers,
+        ).toHaveLength(2);
+        expect((await runtime.listPodSandboxStats({}, soon)).stats).toHaveLength(1);
+        expect((await runtime.listPodSandboxMetrics({}, soon)).podMetrics).toHaveLength(1);
+        expect((await runtime.listContainers({}, soon)).containers).toHaveLength(2);
+      } finally {
+        process.kill(shim.pid, "SIGCONT");
+      }
+    });
 
   test("a pod that has stopped has none", async () => {
     const { runtime } = cri;
