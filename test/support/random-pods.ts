@@ -40,6 +40,10 @@ class Possible<S extends string> {
     return this.#states.size === 1 && this.#states.has(state);
   }
 
+  can(state: S): boolean {
+    return this.#states.has(state);
+  }
+
   /** A call begins that may lead there. */
   may(...states: readonly S[]): void {
     for (const state of states) this.#states.add(state);
@@ -65,6 +69,8 @@ interface Container {
   id: string | undefined;
   /** Of its first process, once it has been seen. */
   pid: number | undefined;
+  /** Its start was answered. */
+  started: boolean;
   /** Somebody has begun to stop it. */
   meddled: boolean;
 }
@@ -287,7 +293,7 @@ export class PodWorker {
       pod,
       state: new Possible<ContainerPhase>("absent"),
       endsByItself,
-      ...{ id: undefined, pid: undefined, meddled: false },
+      ...{ id: undefined, pid: undefined, started: false, meddled: false },
     };
     pod.containers.push(made);
     await this.#create(made);
@@ -311,14 +317,13 @@ export class PodWorker {
 
   async #start(one: Container): Promise<void> {
     const { id: containerId = "", pod, state, endsByItself } = one;
-    state.may("running");
-    // A start in a pod that is being stopped may fail.
-    if (endsByItself || pod.ending) state.may("exited");
+    // One that was cut off is ended by the next daemon, and told as ended if that is killed amid it.
+    state.may("running", "exited");
     await this.#cri.runtime.startContainer({ containerId });
-    if (endsByItself) return;
+    one.started = true;
     state.set("running");
-    if (pod.ending) this.#meddle(one);
-    await this.#see(one);
+    if (endsByItself || pod.ending) state.may("exited");
+    if (!endsByItself) await this.#see(one);
   }
 
   /** That a container which runs is the one that was started. */
@@ -375,9 +380,8 @@ export class PodWorker {
       this.#cri.runtime.stopPodSandbox({ podSandboxId }, { ...(signal && { signal }) }),
     );
     pod.state.set("ended");
-    // Not one that is just being made.
-    for (const one of pod.containers)
-      if (one.id !== undefined && !one.state.is("created")) one.state.set("exited");
+    // Not one that is just being made or started.
+    for (const one of pod.containers) if (!one.state.can("created")) one.state.set("exited");
   }
 
   async #removePod(pod: Pod): Promise<void> {
@@ -463,11 +467,23 @@ export class PodWorker {
       if (pod.id !== undefined && found !== undefined && found.id !== pod.id)
         throw new Error(`pod ${name} was ${pod.id}, and is ${found.id}`);
       pod.id = found?.id;
-      for (const one of [...pod.containers]) this.#settleContainer(one, seen);
+      for (const one of [...pod.containers]) {
+        try {
+          this.#settleContainer(one, seen);
+        } catch (error) {
+          throw new Error(`${error}: ${await this.#told(one)}`);
+        }
+      }
       if (state === "absent") this.#pods.splice(this.#pods.indexOf(pod), 1);
       if (state === "ready") await this.#seePod(pod);
       for (const one of pod.containers) await this.#seeContainer(one);
     }
+  }
+
+  /** What the daemon tells of how it ended. */
+  async #told({ id: containerId = "" }: Container): Promise<string> {
+    const { status } = await this.#cri.runtime.containerStatus({ containerId });
+    return `${status?.exitCode} ${status?.reason} ${status?.message} ${status?.startedAt} ${status?.finishedAt}`;
   }
 
   #settleContainer(one: Container, seen: Seen): void {
@@ -494,8 +510,11 @@ export class PodWorker {
   }
 }
 
-function assertEnd({ endsByItself, meddled, id }: Container, status: ContainerStatus | undefined): void {
-  if (!endsByItself || meddled || status?.exitCode === OWN_END) return;
+function assertEnd(
+  { endsByItself, started, meddled, id }: Container,
+  status: ContainerStatus | undefined,
+): void {
+  if (!endsByItself || !started || meddled || status?.exitCode === OWN_END) return;
   throw new Error(
     `container ${id} ended by itself with ${OWN_END}, and is told to with ${status?.exitCode} ${status?.reason} ${status?.message}`,
   );
