@@ -7,7 +7,10 @@ import { mountNamed } from "../linux/mount-options.ts";
 import { unmountBelow } from "../linux/mountinfo.ts";
 import { fail } from "../model/errors.ts";
 import { diffFailure } from "./faults.ts";
-import { LAYERS_AT, LOWER, UPPER, WORK } from "./overlay-options.ts";
+import { LOWER, UPPER, WORK } from "./overlay-options.ts";
+
+/** Where short links to layers are made; mkdtemp's six characters follow. */
+const LINKS_AT = "/tmp/b";
 
 /** The folder behind mounts, without a mount of our own: undefined if it takes one. A read-only bind is not to be written to. */
 export function plainFolder(mounts: readonly Mount[], access: "read" | "write"): string | undefined {
@@ -53,26 +56,25 @@ export async function withMounts<T>(
   const plain = plainFolder(mounts, access);
   if (plain !== undefined) return work(plain);
   const folder = mkdtempSync(join(location ?? tmpdir(), "bunkerd-mount-"));
-  const links: string[] = [];
   let mounted = 0;
   try {
     for (const mount of mounts) {
-      mountOne(access === "read" ? readOnly(mount) : mount, folder, links);
+      mountOne(access === "read" ? readOnly(mount) : mount, folder);
       mounted += 1;
     }
     return await work(folder);
   } finally {
     for (; mounted > 0; mounted--) unmount(folder, UnmountFlag.detach | UnmountFlag.noFollow);
     rmdirSync(folder);
-    for (const path of links) rmSync(path, { recursive: true, force: true });
   }
 }
 
-function mountOne(mount: Mount, folder: string, links: string[]): void {
+function mountOne(mount: Mount, folder: string): void {
   const { type, source, target, options } = mount;
   if (target !== "") throw fail("Unimplemented", `mount ${type} below a mount at ${target}`);
   try {
-    mountNamed({ type, source, options: type === "overlay" ? shortened(options, links) : options }, folder);
+    if (type === "overlay" && options.join(",").length > MAX_MOUNT_DATA_BYTES) mountByLinks(mount, folder);
+    else mountNamed({ type, source, options }, folder);
   } catch (error) {
     throw diffFailure(`failed to mount ${folder}`, error);
   }
@@ -91,17 +93,25 @@ function readOnly(mount: Mount): Mount {
   return { ...mount, options: options.map(added) };
 }
 
-/** Many layers do not fit into a page by their full names: short links stand for them then. */
-function shortened(options: readonly string[], links: string[]): readonly string[] {
-  if (options.join(",").length <= MAX_MOUNT_DATA_BYTES) return options;
-  const folder = mkdtempSync(LAYERS_AT);
-  links.push(folder);
-  return options.map((option) => {
-    if (!option.startsWith(LOWER)) return option;
-    const layers = option.slice(LOWER.length).split(":");
-    layers.forEach((layer, index) => {
-      symlinkSync(layer, join(folder, index.toString(36)));
-    });
-    return `${LOWER}${layers.map((_, index) => join(folder, index.toString(36))).join(":")}`;
-  });
+/**
+ * Many layers do not fit into a page by their full names: short links stand for them then. The kernel follows them once, so they are gone
+ * in the turn in which they were made.
+ */
+function mountByLinks({ type, source, options }: Mount, folder: string): void {
+  const links = mkdtempSync(LINKS_AT);
+  const linked = (layer: string, index: number): string => {
+    const link = join(links, index.toString(36));
+    symlinkSync(layer, link);
+    return link;
+  };
+  try {
+    const short = options.map((option) =>
+      option.startsWith(LOWER)
+        ? `${LOWER}${option.slice(LOWER.length).split(":").map(linked).join(":")}`
+        : option,
+    );
+    mountNamed({ type, source, options: short }, folder);
+  } finally {
+    rmSync(links, { recursive: true });
+  }
 }

@@ -3,9 +3,6 @@ export const LOWER = "lowerdir=";
 export const UPPER = "upperdir=";
 export const WORK = "workdir=";
 
-/** Where short links to layers are made; mkdtemp's six characters follow. */
-export const LAYERS_AT = "/tmp/b";
-
 /** The folder that an overlay writes to and those below it, nearest first; undefined if it is read-only. */
 export function overlayLayers(
   options: readonly string[],

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Layout } from "../support/archives.ts";
-import { ctrIn, endNamespaces, leftovers, newNamespace } from "../support/containers.ts";
+import { ctrIn, endNamespaces, leftovers, newNamespace, succeeding } from "../support/containers.ts";
 import { COLLECTION_WHEN_ASKED, type Daemon, daemonKinds, startDaemon } from "../support/daemons.ts";
 import { debianPackage } from "../support/debian.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
@@ -74,11 +74,7 @@ test.each(daemonKinds("containerd-2.1", "bunkerd").map((kind) => [kind] as const
     const ctr = ctrIn("2.1", daemon, namespace);
     const runc = writeRunc(daemon);
     writeFileSync(join(daemon.folder, "box.tar"), archive);
-    const ok = async (...args: string[]): Promise<string> => {
-      const { code, stdout, stderr } = await ctr(...args);
-      expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: "" });
-      return stdout;
-    };
+    const ok = succeeding(ctr);
     await ok("images", "import", "--local", "box.tar");
     const forever = ["/bin/sh", "-c", "while :; do sleep 0.1; done"];
     await ok("run", "-d", "--runc-binary", runc, "example.org/box:1", "web", ...forever);

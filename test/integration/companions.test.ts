@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { ctrIn, endNamespaces, leftovers, newNamespace, until } from "../support/containers.ts";
+import { ctrIn, endNamespaces, leftovers, newNamespace, succeeding, until } from "../support/containers.ts";
 import { type Daemon, daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { debianPackage } from "../support/debian.ts";
 import { type Finished, removeFolder, run, start, temporaryFolder } from "../support/processes.ts";
@@ -28,6 +28,8 @@ beforeAll(async () => {
 });
 
 beforeAll(() => mkdirSync(join(folder, "no-keys")));
+
+const NO_KEY = "missing private key needed for decryption";
 
 afterAll(() => {
   endNamespaces();
@@ -82,11 +84,7 @@ describe.each(kinds)("%s", (kind) => {
       await using daemon = await startDaemon(kind, { config });
       const namespace = newNamespace();
       const ctr = ctrIn("2.1", daemon, namespace);
-      const ok = async (...args: readonly string[]): Promise<string> => {
-        const { code, stdout, stderr } = await ctr(...args);
-        expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: "" });
-        return stdout;
-      };
+      const ok = succeeding(ctr);
       await ok("images", "import", "--local", "--snapshotter", name, archive);
       const words = ["run", "--rm", "--snapshotter", name, IMAGE, "demo", "sh", "-c"];
       expect(await ok(...words, "echo new > /new; cat /secret /new")).toBe("the secret\nnew\n");
@@ -127,7 +125,9 @@ describe.each(kinds)("%s", (kind) => {
     const words = [secret, "demo", "sh", "-c", "cat /secret"];
     const refused = await client("run", "--rm", ...words);
     expect(refused.code).toBe(1);
-    expect(refused.stderr).toContain("missing private key needed for decryption");
+    // containerd may have read the decoder's empty output before it sees that the decoder failed.
+    const reasons = kind === "bunkerd" ? [NO_KEY] : [NO_KEY, "wrong diff id calculated on extraction"];
+    expect(reasons.filter((reason) => refused.stderr.includes(reason))).not.toEqual([]);
     expect(await client("run", "--rm", "--key", key, ...words)).toMatchObject({
       code: 0,
       stdout: "the secret\n",

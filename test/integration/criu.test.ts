@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Layout } from "../support/archives.ts";
-import { ctrIn, endNamespaces, leftovers, newNamespace, until } from "../support/containers.ts";
+import { ctrIn, endNamespaces, leftovers, newNamespace, succeeding, until } from "../support/containers.ts";
 import { installCriu } from "../support/criu.ts";
 import { COLLECTION_WHEN_ASKED, daemonKinds, startDaemon } from "../support/daemons.ts";
 import { debianPackage } from "../support/debian.ts";
@@ -46,11 +46,7 @@ test.if(problem === undefined).each(kinds)(
     await using daemon = await startDaemon(kind, { config: COLLECTION_WHEN_ASKED });
     const namespace = newNamespace();
     const ctr = ctrIn("2.1", daemon, namespace);
-    const ok = async (...args: string[]): Promise<string> => {
-      const { code, stdout, stderr } = await ctr(...args);
-      expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: "" });
-      return stdout;
-    };
+    const ok = succeeding(ctr);
     let execs = 0;
     const countOf = async (id: string): Promise<number> =>
       Number(await ok("tasks", "exec", "--exec-id", `count-${execs++}`, id, "/bin/cat", "/tmp/count"));

@@ -3,7 +3,14 @@ import { afterAll, expect, test } from "bun:test";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { ctrIn, endNamespaces, leftovers, makeRootfs, newNamespace } from "../support/containers.ts";
+import {
+  ctrIn,
+  endNamespaces,
+  leftovers,
+  makeRootfs,
+  newNamespace,
+  succeeding,
+} from "../support/containers.ts";
 import { containerdProgram, daemonKinds, startDaemon } from "../support/daemons.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
 import { buildImage, tar } from "../support/tar.ts";
@@ -33,11 +40,7 @@ test.each(daemonKinds("containerd-2.1", "bunkerd"))("%s installs a shim and runs
   await using daemon = await startDaemon(kind, { disabledPlugins: ["io.containerd.grpc.v1.cri"] });
   const namespace = newNamespace();
   const ctr = ctrIn("2.1", daemon, namespace);
-  const ok = async (...args: readonly string[]): Promise<string> => {
-    const { code, stdout, stderr } = await ctr(...args);
-    expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: "" });
-    return stdout;
-  };
+  const ok = succeeding(ctr);
   const installed = (name: string): string => join(daemon.folder, "opt", name);
   await ok("images", "import", "--local", archive);
   await ok("install", "--libs", IMAGE);

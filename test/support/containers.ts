@@ -75,6 +75,15 @@ export function ctrIn(version: Version, daemon: Daemon, namespace: string) {
   return (...args: readonly string[]): Promise<Finished> => ctr(version, daemon, "-n", namespace, ...args);
 }
 
+/** What a command prints that must succeed and complain of nothing. @throws with its code and its complaints where it does not */
+export function succeeding(command: ReturnType<typeof ctrIn>) {
+  return async (...args: readonly string[]): Promise<string> => {
+    const { code, stdout, stderr } = await command(...args);
+    if (code !== 0 || stderr !== "") throw new Error(`${args.join(" ")} exited ${code}: ${stderr}`);
+    return stdout;
+  };
+}
+
 /** What `ctr events` prints of a namespace, from its first event on, which is of a container that is made and removed for it. */
 export async function watchEvents(
   daemon: Daemon,
