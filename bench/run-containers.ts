@@ -4,7 +4,7 @@
  * `ROUNDS=1` and `CONTAINERS=200` make it short.
  */
 import { ctr } from "../test/support/commands.ts";
-import { newNamespace } from "../test/support/containers.ts";
+import { endNamespaces, newNamespace } from "../test/support/containers.ts";
 import { importImage } from "../test/support/cri.ts";
 import { type Daemon, startDaemon } from "../test/support/daemons.ts";
 import { type Figure, figure, printFigures, progress, SIDES, type Side, sidesOf } from "./figures.ts";
@@ -94,6 +94,7 @@ async function withBoth(work: (both: Readonly<Record<Side, Runner>>) => Promise<
     await work(both);
   } finally {
     for (const [side] of SIDES) await both[side].daemon.stop();
+    endNamespaces();
   }
 }
 

@@ -1,5 +1,5 @@
 /** A daemon with CRI on, in folders of its own, with images of busybox: Debian sid's containerd, or ours to be compared with it. */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
@@ -12,7 +12,7 @@ import {
   RuntimeService,
 } from "#gen/runtime/v1/api_pb.ts";
 import { ctr } from "./commands.ts";
-import { shimsOf } from "./containers.ts";
+import { shimsOf, socketOf } from "./containers.ts";
 import { type Daemon, type DaemonKind, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { type Connection, connectGrpc } from "./grpc.ts";
@@ -170,11 +170,12 @@ async function importImages(daemon: Daemon, images: readonly CriImage[]): Promis
   await Promise.all(others.map((image, index) => load(image, index + 1)));
 }
 
-/** Those that a daemon which has ended before its time could not end, with what they run. */
+/** Those that a daemon which has ended before its time could not end, with what they run and their sockets. */
 export function endShims({ socket }: Daemon): void {
-  for (const { pid } of shimsOf("k8s.io").filter(({ address }) => address === socket)) {
+  for (const { pid, id } of shimsOf("k8s.io").filter(({ address }) => address === socket)) {
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean);
     for (const child of [...children.map(Number), pid]) process.kill(child, "SIGKILL");
+    rmSync(socketOf(socket, "k8s.io", id), { force: true });
   }
 }
 
