@@ -21,40 +21,77 @@ export interface Accepted {
 
 const NOTHING_THERE: ObservedPod = { sandboxes: [], containers: [], ips: [] };
 
+/** A pod of a file that nobody else runs, and what there is of its name. */
+export interface FreePod {
+  readonly manifest: Manifest;
+  readonly file: PodFile;
+  readonly namespace: string;
+  readonly claim: Claim;
+  readonly earlier: readonly FoundPod[];
+}
+
 /**
- * Takes a pod on. One of the same name and spec that still runs is carried on with, whoever began it; another is ended and removed first.
- * @throws FailedPrecondition if another process runs it
+ * Claims a pod and looks at what there is of its name; changes nothing.
+ * @throws FailedPrecondition if another process runs it, or it is not bunkerd's
  */
-export async function acceptPod(
-  parts: PodParts,
+export async function claimFree(
+  { cri, roots }: Pick<PodParts, "cri" | "roots">,
   manifest: Manifest,
   file: PodFile,
-  { namespace: fallback, source }: { readonly namespace: string; readonly source: string },
-): Promise<Accepted> {
+  fallback: string,
+): Promise<FreePod> {
   const { name } = file.metadata;
   const namespace = file.metadata.namespace ?? fallback;
-  const claim = claimPod(parts.roots, namespace, name);
+  const claim = claimPod(roots, namespace, name);
   const place = `pod ${quote(name)} in namespace ${quote(namespace)}`;
   if (claim === undefined) throw fail("FailedPrecondition", `${place} is run by another process`);
   try {
-    const earlier = await findNamed(parts.cri, parts.roots, namespace, name);
+    const earlier = await findNamed(cri, roots, namespace, name);
     const foreign = earlier.find(({ stored }) => stored === undefined);
     if (foreign !== undefined)
       throw fail(
         "FailedPrecondition",
         `${place} is there (uid ${foreign.pod.metadata.uid}) and is not bunkerd's; "bunkerd pod rm" removes it`,
       );
-    const [kept, ...rest] = earlier;
-    const others = kept !== undefined && carriesOn(kept, file, manifest) ? rest : earlier;
-    for (const { pod } of others) await removePod(parts, pod);
-    const given = others === rest && kept !== undefined ? kept.pod.metadata.uid : file.metadata.uid;
-    const uid = given ?? randomUUID();
-    const stored = storedOf(parts, manifest, file, { namespace, uid, source }, kept?.stored);
-    createPod(parts.roots, stored);
-    withdrawDeletion(parts.roots, stored.pod.metadata);
-    return { stored, claim, known: given === undefined ? NOTHING_THERE : undefined };
+    return { manifest, file, namespace, claim, earlier };
   } catch (error) {
     claim.release();
+    throw error;
+  }
+}
+
+/**
+ * Takes a pod on. One of the same name and spec that still runs is carried on with, whoever began it; another is ended and removed
+ * first. The claim stays with the caller. @throws what stands against the earlier one's end
+ */
+export async function takeOn(
+  parts: PodParts,
+  { manifest, file, namespace, claim, earlier }: FreePod,
+  source: string,
+): Promise<Accepted> {
+  const [kept, ...rest] = earlier;
+  const others = kept !== undefined && carriesOn(kept, file, manifest) ? rest : earlier;
+  for (const { pod } of others) await removePod(parts, pod);
+  const given = others === rest && kept !== undefined ? kept.pod.metadata.uid : file.metadata.uid;
+  const uid = given ?? randomUUID();
+  const stored = storedOf(parts, manifest, file, { namespace, uid, source }, kept?.stored);
+  createPod(parts.roots, stored);
+  withdrawDeletion(parts.roots, stored.pod.metadata);
+  return { stored, claim, known: given === undefined ? NOTHING_THERE : undefined };
+}
+
+/** {@link claimFree} and {@link takeOn}. @throws as they do */
+export async function acceptPod(
+  parts: PodParts,
+  manifest: Manifest,
+  file: PodFile,
+  { namespace, source }: { readonly namespace: string; readonly source: string },
+): Promise<Accepted> {
+  const free = await claimFree(parts, manifest, file, namespace);
+  try {
+    return await takeOn(parts, free, source);
+  } catch (error) {
+    free.claim.release();
     throw error;
   }
 }

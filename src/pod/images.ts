@@ -65,11 +65,15 @@ export function defaultPolicy(image: string): PullPolicy {
   return /:latest$/.test(withDefaultTag(image)) ? "Always" : "IfNotPresent";
 }
 
-/** Asks for an image that {@link ensureImage} will want to know of; undefined if it will not. A failure is for {@link ensureImage}. */
+/**
+ * Asks for an image that {@link ensureImage} will want to know of, once others have gone first; undefined if it will not. A failure
+ * is for {@link ensureImage}.
+ */
 export function askForImage(
   { cri }: ImageParts,
   wanted: string,
   policy: PullPolicy | undefined,
+  others: Promise<unknown>,
 ): Promise<Image | undefined> | undefined {
   let image: string;
   try {
@@ -79,7 +83,7 @@ export function askForImage(
     throw error;
   }
   if ((policy ?? defaultPolicy(wanted)) === "Always") return undefined;
-  const asked = cri.imageStatus(image);
+  const asked = others.then(() => cri.imageStatus(image));
   asked.catch(() => undefined);
   return asked;
 }

@@ -4,6 +4,7 @@ import { type FSWatcher, watch } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Transport } from "@connectrpc/connect";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
+import { criClient } from "../client/cri.ts";
 import type { Logger } from "../lib/log.ts";
 import { messageOf } from "../model/errors.ts";
 import { acceptPod, sameSpec } from "./accept.ts";
@@ -91,7 +92,7 @@ export class NodeMode {
       signal.throwIfAborted();
       try {
         const session = await PodSession.open({
-          ...{ endpoint, transport, roots, maxRestartMs, counters, logger },
+          ...{ cri: criClient(endpoint, transport), roots, maxRestartMs, counters, logger },
           ...(cpuManager === undefined ? {} : { lifecycle: cpuManager }),
           onEvent: (event) => logEvent(logger, event),
         });

@@ -1,7 +1,6 @@
 /** What a process needs to run pods, put together. */
 import { setImmediate } from "node:timers/promises";
-import type { Transport } from "@connectrpc/connect";
-import { type CriClient, criClient } from "../client/cri.ts";
+import type { CriClient } from "../client/cri.ts";
 import { type Logger, silentLogger } from "../lib/log.ts";
 import { Backoff } from "./backoff.ts";
 import { type EventSink, recorderTo } from "./events.ts";
@@ -24,9 +23,8 @@ const DEFAULT_MAX_RESTART_MS = 300_000;
 const MAX_PULL_BACKOFF_MS = 300_000;
 
 export interface SessionOptions {
-  readonly endpoint: string;
-  /** To the runtime, if there is another way than its socket. */
-  readonly transport?: Transport | undefined;
+  /** The runtime; closed with the session, or when none can be opened. */
+  readonly cri: CriClient;
   readonly roots: Roots;
   readonly onEvent: EventSink;
   /** The longest time that a container which keeps failing is held back. */
@@ -53,8 +51,7 @@ export class PodSession {
 
   /** @throws Unavailable if the runtime does not answer */
   static async open(options: SessionOptions): Promise<PodSession> {
-    const { endpoint, transport, roots, maxRestartMs = DEFAULT_MAX_RESTART_MS } = options;
-    const cri = criClient(endpoint, transport);
+    const { cri, roots, maxRestartMs = DEFAULT_MAX_RESTART_MS } = options;
     try {
       const node = await observeNode(cri);
       const record = recorderTo((event) => {

@@ -1,5 +1,6 @@
 /** Brings a pod nearer to its spec: `kuberuntime_manager.go`, `SyncPod`. */
 import { mkdirSync, writeFileSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import { type ImageSpec, ImageSpecSchema, type PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import { failpoint } from "../lib/failpoint.ts";
@@ -103,7 +104,7 @@ function nothingToStart({
   return !createSandbox && ephemeralToStart.length + initToStart.length + containersToStart.length === 0;
 }
 
-/** The container that starts first is got ready while its sandbox is made, as far as that needs no sandbox. */
+/** The container that starts first is got ready while its sandbox is made, as far as that needs no sandbox; the sandbox is asked for first. */
 function beginFirst(
   parts: PodParts,
   unit: PodUnit,
@@ -115,7 +116,7 @@ function beginFirst(
   const [ordinary] = actions.containersToStart;
   const first = init !== undefined ? spec.initContainers?.[init] : spec.containers[ordinary ?? -1];
   if (!actions.createSandbox || first === undefined) return undefined;
-  const image = askForImage(parts, first.image, first.imagePullPolicy);
+  const image = askForImage(parts, first.image, first.imagePullPolicy, setImmediate());
   if (image === undefined) return undefined;
   return { container: first.name, image, built: buildAhead(parts, unit, status, first, image) };
 }

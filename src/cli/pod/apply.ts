@@ -1,10 +1,10 @@
 import { fail, quote } from "../../model/errors.ts";
 import type { Accepted } from "../../pod/accept.ts";
-import { PodSession } from "../../pod/session.ts";
+import type { PodSession } from "../../pod/session.ts";
 import { unitOf } from "../../pod/store.ts";
 import type { PodState } from "../../pod/worker.ts";
-import { type PodOptions, rootsOf } from "./options.ts";
-import { acceptAll, printEvent, readPods } from "./run.ts";
+import type { PodOptions } from "./options.ts";
+import { beginPods, readPods } from "./run.ts";
 
 export interface ApplyOptions extends PodOptions {
   readonly file: string;
@@ -16,19 +16,11 @@ export interface ApplyOptions extends PodOptions {
 /** Starts the pods of a file and leaves them when all of their containers have begun. @throws DeadlineExceeded */
 export async function applyPods(options: ApplyOptions): Promise<void> {
   const manifest = await readPods(options.file);
-  const session = await PodSession.open({
-    endpoint: options.runtimeEndpoint,
-    roots: rootsOf(options),
-    onEvent: options.quiet === true ? () => undefined : printEvent,
-  });
+  const { session, accepted } = await beginPods(manifest, options);
   try {
-    const accepted = await acceptAll(session, manifest, options);
-    try {
-      await Promise.all(accepted.map((each) => started(session, each, options.timeout)));
-    } finally {
-      for (const { claim } of accepted) claim.release();
-    }
+    await Promise.all(accepted.map((each) => started(session, each, options.timeout)));
   } finally {
+    for (const { claim } of accepted) claim.release();
     await session.close();
   }
 }

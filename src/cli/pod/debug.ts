@@ -1,5 +1,5 @@
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
-import type { CriClient } from "../../client/cri.ts";
+import { type CriClient, criClient } from "../../client/cri.ts";
 import { debugPod } from "../../pod/debug.ts";
 import { findPod } from "../../pod/found.ts";
 import { PodSession } from "../../pod/session.ts";
@@ -22,7 +22,7 @@ const END_MS = 2000;
 /** Adds an ephemeral container and, with `-i`, joins it; the process's exit code is the container's then. */
 export async function debug(name: string, command: readonly string[], options: DebugOptions): Promise<void> {
   const session = await PodSession.open({
-    endpoint: options.runtimeEndpoint,
+    cri: criClient(options.runtimeEndpoint),
     roots: rootsOf(options),
     onEvent: options.quiet === true ? () => undefined : printEvent,
   });

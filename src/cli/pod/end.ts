@@ -1,3 +1,4 @@
+import { criClient } from "../../client/cri.ts";
 import { KeyLocks } from "../../lib/key-locks.ts";
 import { Semaphore } from "../../lib/semaphore.ts";
 import { fail, messageOf, quote } from "../../model/errors.ts";
@@ -45,7 +46,7 @@ type Act = (session: PodSession, found: FoundPod) => Promise<string>;
  */
 async function eachPod(names: readonly string[], options: EndOptions, act: Act): Promise<void> {
   const session = await PodSession.open({
-    endpoint: options.runtimeEndpoint,
+    cri: criClient(options.runtimeEndpoint),
     roots: rootsOf(options),
     onEvent: () => undefined,
   });

@@ -1,5 +1,6 @@
+import { criClient } from "../../client/cri.ts";
 import { messageOf } from "../../model/errors.ts";
-import { type Accepted, acceptPod } from "../../pod/accept.ts";
+import { type Accepted, claimFree, takeOn } from "../../pod/accept.ts";
 import { type Manifest, parseManifest } from "../../pod/api/manifest.ts";
 import type { Pod } from "../../pod/api/pod.ts";
 import type { PodEvent } from "../../pod/events.ts";
@@ -24,14 +25,8 @@ const INTERRUPTED = 130;
 /** Runs the pods of a file to their end; the process's exit code is that of the container that failed first. */
 export async function runPods(options: RunOptions): Promise<void> {
   const manifest = await readPods(options.file);
-  const session = await PodSession.open({
-    endpoint: options.runtimeEndpoint,
-    roots: rootsOf(options),
-    maxRestartMs: options.maxRestartPeriod,
-    onEvent: options.quiet === true ? () => undefined : printEvent,
-  });
+  const { session, accepted } = await beginPods(manifest, options, options.maxRestartPeriod);
   try {
-    const accepted = await acceptAll(session, manifest, options);
     process.exitCode = await runAll(session, accepted, options);
   } finally {
     await session.close();
@@ -58,22 +53,35 @@ function parse(text: string, name: string): Manifest {
   }
 }
 
-/** All or none. */
-export async function acceptAll(
-  session: PodSession,
+/** A session with the pods of the file taken on: all or none. What there is of them is asked for while the session is opened. */
+export async function beginPods(
   manifest: Manifest,
-  options: PodOptions,
-): Promise<Accepted[]> {
-  const accepted: Accepted[] = [];
-  removeLeftovers(session.parts.roots);
+  options: PodOptions & { readonly quiet?: boolean },
+  maxRestartMs?: number,
+): Promise<{ session: PodSession; accepted: Accepted[] }> {
+  const roots = rootsOf(options);
+  const cri = criClient(options.runtimeEndpoint);
+  removeLeftovers(roots);
+  const [opened, ...claimed] = await Promise.allSettled([
+    PodSession.open({
+      cri,
+      roots,
+      ...(maxRestartMs === undefined ? {} : { maxRestartMs }),
+      onEvent: options.quiet === true ? () => undefined : printEvent,
+    }),
+    ...manifest.pods.map((file) => claimFree({ cri, roots }, manifest, file, options.namespace)),
+  ]);
+  const free = claimed.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
   try {
-    for (const file of manifest.pods)
-      accepted.push(
-        await acceptPod(session.parts, manifest, file, { namespace: options.namespace, source: "" }),
-      );
-    return accepted;
+    if (opened.status === "rejected") throw opened.reason;
+    for (const each of claimed) if (each.status === "rejected") throw each.reason;
+    const session = opened.value;
+    const accepted: Accepted[] = [];
+    for (const each of free) accepted.push(await takeOn(session.parts, each, ""));
+    return { session, accepted };
   } catch (error) {
-    for (const { claim } of accepted) claim.release();
+    for (const { claim } of free) claim.release();
+    if (opened.status === "fulfilled") await opened.value.close();
     throw error;
   }
 }

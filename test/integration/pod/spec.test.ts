@@ -5,6 +5,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { box, podText, type Scripts } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, runUntilSaid, startPodNode } from "../../support/pods.ts";
+import { linesOf } from "../../support/processes.ts";
 
 describe.each(podDaemons({ both: true }))("%s", (kind) => {
   let node: PodNode;
@@ -282,6 +283,97 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       ipc,
       "# Kubernetes-managed hosts file (host network).",
     ]);
+  }, 60_000);
+
+  test("DNS policies: the machine's servers with the pod's own added, whatever its network; None has its own only", async () => {
+    const machine = readFileSync("/etc/resolv.conf", "utf8");
+    const words = (text: string, key: string): string[] =>
+      text.split("\n").flatMap((line) => (line.startsWith(`${key} `) ? line.split(/\s+/).slice(1) : []));
+    const own = {
+      nameservers: ["192.0.2.53"],
+      searches: ["own.test"],
+      options: [{ name: "ndots", value: "4" }, { name: "rotate" }],
+    };
+    const { nameservers: _none, ...added } = own;
+    const pods = {
+      first: { dnsPolicy: "ClusterFirst", dnsConfig: added },
+      unsaid: { dnsConfig: added, hostNetwork: true },
+      both: { dnsPolicy: "ClusterFirstWithHostNet", dnsConfig: added, hostNetwork: true },
+      machine: { dnsPolicy: "Default", dnsConfig: added },
+      alone: { dnsPolicy: "None", dnsConfig: own },
+      host: { dnsPolicy: "None", dnsConfig: own, hostNetwork: true },
+    };
+    const text = Object.entries(pods).map(([name, spec]) =>
+      podText(name, { app: "cat /etc/resolv.conf" }, spec),
+    );
+    const { code, stdout } = await node.pod(["run", "--rm", "-f", "-"], text.join("\n---\n"));
+    expect(code).toBe(0);
+    const servers = words(machine, "nameserver").slice(0, 3);
+    const searches = words(machine, "search");
+    const options = words(machine, "options").filter((each) => !/^(?:ndots|rotate)/.test(each));
+    for (const [name, spec] of Object.entries(pods)) {
+      const lines = stdout
+        .split("\n")
+        .filter((line) => line.startsWith(`[${name}/app] `))
+        .map((line) => line.replace(/^\S+ /, ""))
+        .join("\n");
+      const seen = ["nameserver", "search", "options"].map((key) => words(lines, key));
+      const wanted =
+        "dnsPolicy" in spec && spec.dnsPolicy === "None"
+          ? [["192.0.2.53"], ["own.test"], ["ndots:4", "rotate"]]
+          : [servers, [...searches, "own.test"], [...options, "ndots:4", "rotate"]];
+      const sorted = (all: string[][]): string[][] => [...all.slice(0, 2), (all[2] ?? []).sort()];
+      expect({ name, seen: sorted(seen) }).toEqual({ name, seen: sorted(wanted) });
+    }
+  }, 60_000);
+
+  test("stopSignal; stdin that is there once, and stdin that stays", async () => {
+    const traps = "trap 'echo usr1; exit' USR1; trap 'echo term; exit' TERM";
+    const stopped = await runUntilSaid(
+      node,
+      podText(
+        "signalled",
+        { app: `${traps}; echo ready; while :; do sleep 0.1; done` },
+        { os: { name: "linux" } },
+        { app: { lifecycle: { stopSignal: "SIGUSR1" } } },
+      ),
+      ["[app] ready"],
+    );
+    // Containerd 2.1 knows no signal of a request.
+    const signal = kind === "bunkerd" ? "usr1" : "term";
+    expect(stopped.stdout).toBe(`[app] ready\n[app] ${signal}\n`);
+
+    const running = node.startPod(
+      ["run", "--rm", "-q", "-f", "-"],
+      podText(
+        "asked",
+        { once: "echo up; cat; echo over", stays: "echo up; for n in 1 2; do read -r w; echo got $w; done" },
+        {},
+        { once: { stdin: true, stdinOnce: true }, stays: { stdin: true } },
+      ),
+    );
+    const said: string[] = [];
+    const lines = linesOf(running.stdout);
+    const until = async (wanted: string): Promise<void> => {
+      while (!said.includes(wanted)) {
+        const { value, done } = await lines.next();
+        if (done === true) throw new Error(`never ${wanted}: ${said.join("\n")}`);
+        said.push(value);
+      }
+    };
+    const tell = async (container: string, word: string, answer: string): Promise<void> => {
+      const attached = node.startPod(["attach", "-i", "asked", "-c", container], `${word}\n`);
+      await until(`[${container}] ${answer}`);
+      attached.kill();
+      await attached.exited;
+    };
+    await until("[once] up");
+    await until("[stays] up");
+    await tell("stays", "a", "got a");
+    await tell("once", "x", "x");
+    await until("[once] over");
+    await tell("stays", "b", "got b");
+    expect(await running.exited).toBe(0);
   }, 60_000);
 
   test("CPU, memory, QoS: the cgroup's numbers and the OOM score", async () => {
