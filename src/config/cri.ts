@@ -132,6 +132,9 @@ export const CRI_RUNTIME = table({
   stats_collect_period: unbuilt("cri stats in the background", duration(1000)),
   stats_retention_period: unbuilt("cri stats in the background", duration(120_000)),
   enable_criu: boolean(true),
+  enable_experimental_restore_via_create: removed(
+    "CreateContainer restores no checkpoint, as of containerd 2.4",
+  ),
   systemd_cgroup: removed("set SystemdCgroup in the runtime's options"),
   disable_cgroup: removed(),
   enable_tls_streaming: removed("it belongs to io.containerd.grpc.v1.cri"),

@@ -228,6 +228,11 @@ describe("problems", () => {
       "unpack_config[0].platfrom",
     ],
     ["plugin_dir = '/x'", "removed", "plugin_dir: ignored: containerd 2 loads no Go plugins"],
+    [
+      "[plugins.'io.containerd.cri.v1.runtime']\nenable_experimental_restore_via_create = true",
+      "removed",
+      "enable_experimental_restore_via_create: ignored: CreateContainer restores no checkpoint",
+    ],
     ["__proto__ = 1", "unknown", 'unknown key "__proto__"'],
     ["[plugins.constructor]\nx = 1", "unknown", 'unknown key "constructor"'],
   ])("%p is %p", (text, kind, message) => {
