@@ -2,8 +2,8 @@
  * Runs `bun test` once a file, so that one file's hang or leak is its own, and ends in `N passed, N failed`. A file that fails is printed whole and
  * run once more: what passes then is counted as passed, and named as unsteady before the last line, for somebody to look into.
  *
- * Files run one after another, which keeps what they measure true; only those of {@link BESIDE} run beside the others from the start, with what of
- * the processors nobody else wants.
+ * Files run one after another, which keeps what they measure true; only those of {@link BESIDE} run beside the others from the start, again one
+ * after another.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -12,10 +12,17 @@ const FILE_TIMEOUT_MS = Number(
   process.env["BUNKERD_TEST_FILE_TIMEOUT_MS"] ?? (process.env["BUNKERD_TEST_LONG"] ? 7_200_000 : 600_000),
 );
 
-/** Files that last for a time rather than for an amount of work, and measure nothing that a busy machine changes. */
-const BESIDE: readonly string[] = process.env["BUNKERD_TEST_LONG"]
-  ? []
-  : ["test/conformance/http2/soak.test.ts"];
+/**
+ * Files that wait for most of their time and measure nothing that a busy machine changes, with what stands before their command: the soak, which has
+ * to last, takes what of the processors nobody else wants.
+ */
+const BESIDE: Readonly<Record<string, readonly string[]>> = process.env["BUNKERD_TEST_LONG"]
+  ? {}
+  : {
+      "test/conformance/http2/soak.test.ts": ["chrt", "--idle", "0"],
+      // Memory that settles: its own daemon, network namespace and ids.
+      "test/integration/cri/scale.test.ts": [],
+    };
 
 /** So many of the slowest files are named at the end. */
 const SLOWEST = 15;
@@ -95,11 +102,11 @@ async function runAgain(file: string): Promise<void> {
 }
 
 const files = process.argv.slice(2).flatMap(testFiles);
-const alone = files.filter((file) => !BESIDE.includes(file));
+const alone = files.filter((file) => !(file in BESIDE));
 const beside = (async () => {
   const failed: string[] = [];
-  for (const file of files.filter((each) => BESIDE.includes(each))) {
-    const outcome = await runFile(file, alone.length > 0 ? ["chrt", "--idle", "0"] : []);
+  for (const file of files.filter((each) => each in BESIDE)) {
+    const outcome = await runFile(file, alone.length > 0 ? BESIDE[file] : []);
     if (outcome.failed > 0) failed.push(file);
     else add(outcome);
   }
