@@ -21,6 +21,7 @@ import {
   script,
   startCri,
 } from "../support/cri.ts";
+import { removeCgroup } from "../support/cri-traces.ts";
 import { daemonKinds } from "../support/daemons.ts";
 import { inNamespace } from "../support/grpc.ts";
 import { enterHostNetwork } from "../support/netns.ts";
@@ -56,6 +57,7 @@ beforeAll(async () => {
   await first.daemon.halt();
 });
 afterAll(() => {
+  removeCgroup(cgroup);
   removeFolder(folder);
   host[Symbol.dispose]();
 });

@@ -12,7 +12,14 @@ import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { until } from "../support/containers.ts";
 import { type CriDaemon, podConfig, prepareCri, runContainer, script, startCri } from "../support/cri.ts";
-import { interfaces, machineTraces, type Records, recordsOf, shimSockets } from "../support/cri-traces.ts";
+import {
+  interfaces,
+  machineTraces,
+  type Records,
+  recordsOf,
+  removeCgroup,
+  shimSockets,
+} from "../support/cri-traces.ts";
 import { launchDaemon } from "../support/daemons.ts";
 import { checkDatabase } from "../support/database.ts";
 import { debianPackage } from "../support/debian.ts";
@@ -208,6 +215,7 @@ test(`${ROUNDS} rounds`, async () => {
       () => `closed: ${openPaths(cri)}`,
       () => openPaths(cri).length === 0,
     );
+    removeCgroup(cgroupOf(cri.daemon.folder));
   } catch (error) {
     // It may have been between two daemons.
     await cri.daemon.kill();

@@ -1,5 +1,5 @@
 /** What pods and containers of one daemon have on the machine and in the daemon's stores, each thing with whose it is. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
@@ -129,6 +129,14 @@ function runcStates(folder: string): Trace[] {
       }
     })
     .map((id) => ({ what: `runc's state ${id}`, of: id }));
+}
+
+/** The empty parent of pods, which daemons leave alone. @throws if something is in it */
+export function removeCgroup(cgroup: string): void {
+  for (const controller of ["", ...entries("/sys/fs/cgroup")]) {
+    const path = join("/sys/fs/cgroup", controller, cgroup);
+    if (existsSync(path)) rmdirSync(path);
+  }
 }
 
 /** Interfaces of pods on the host's side. */
