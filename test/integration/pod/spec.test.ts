@@ -125,6 +125,59 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     });
   }, 60_000);
 
+  test("host paths of each type, read-only with what is mounted below; subdomain, a message of another path", async () => {
+    const file = join(node.folder, "a-file");
+    writeFileSync(file, "in the file\n");
+    const volumes = [
+      { name: "file", hostPath: { path: file, type: "File" } },
+      { name: "fresh", hostPath: { path: join(node.folder, "fresh"), type: "FileOrCreate" } },
+      { name: "socket", hostPath: { path: node.daemon.socket, type: "Socket" } },
+      { name: "char", hostPath: { path: "/dev/null", type: "CharDevice" } },
+      { name: "any", hostPath: { path: file, type: "" } },
+      { name: "dev", hostPath: { path: "/dev" } },
+    ];
+    const volumeMounts = [
+      ...volumes.map(({ name }) => ({ name, mountPath: `/v/${name}`, readOnly: name === "dev" })),
+      { name: "dev", mountPath: "/v/whole", readOnly: true, recursiveReadOnly: "Enabled" },
+      { name: "dev", mountPath: "/v/maybe", readOnly: true, recursiveReadOnly: "IfPossible" },
+    ];
+    const script = [
+      "cat /v/file /v/any; test -f /v/fresh && test -S /v/socket && test -c /v/char && echo there",
+      "for each in dev whole maybe; do touch /v/$each/shm 2>/dev/null && echo open || echo sealed; done",
+      "awk '/team/ { print $2, $3 }' /etc/hosts; echo told > /message",
+    ].join("\n");
+    const text = podText(
+      "types",
+      { app: script },
+      { volumes, hostname: "web", subdomain: "team" },
+      { app: { volumeMounts, terminationMessagePath: "/message" } },
+    );
+    const { code, stdout, stderr } = await node.pod(["run", "-q", "-f", "-"], text);
+    const lines = ["in the file", "in the file", "there", "open", "sealed", "sealed"];
+    expect({ code, stdout, stderr }).toEqual({
+      ...{ code: 0, stderr: "" },
+      stdout: [...lines, "web.team.default.svc. web"].map((line) => `[app] ${line}\n`).join(""),
+    });
+    const { status } = JSON.parse((await node.pod(["status", "types", "-o", "json"])).stdout);
+    expect(status.containerStatuses[0].state.terminated.message).toBe("told\n");
+    await node.pod(["rm", "types"]);
+
+    const wrong = { file: "/dev", socket: file, char: file, block: "/dev/null" };
+    const types: Record<string, string> = {
+      ...{ file: "File", socket: "Socket", char: "CharDevice", block: "BlockDevice" },
+    };
+    const pods = Object.entries(wrong).map(([name, path]) =>
+      podText(name, { app: "true" }, { volumes: [{ name: "it", hostPath: { path, type: types[name] } }] }),
+    );
+    const words = Object.entries(wrong).map(
+      ([name, path]) =>
+        `${name}: MountVolume.SetUp failed for volume "it" : hostPath type check failed: ${path} is not a `,
+    );
+    const { stdout: ran, stderr: told } = await runUntilSaid(node, pods.join("\n---\n"), words);
+    for (const word of words) expect(told).toContain(word);
+    expect(ran).toBe("");
+  }, 60_000);
+
   test("subPath, subPathExpr, and a link that leads out", async () => {
     const volumes = [{ name: "v", emptyDir: {} }];
     const init = [
@@ -327,21 +380,27 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     }
   }, 60_000);
 
-  test("stopSignal; stdin that is there once, and stdin that stays", async () => {
+  test("stopSignal behind a preStop hook by HTTP; stdin that is there once, and stdin that stays", async () => {
     const traps = "trap 'echo usr1; exit' USR1; trap 'echo term; exit' TERM";
     const stopped = await runUntilSaid(
       node,
       podText(
         "signalled",
-        { app: `${traps}; echo ready; while :; do sleep 0.1; done` },
+        {
+          app: `${traps}; httpd -f -vv -p 80 -h /www 2>&1 & until wget -q -O - 127.0.0.1/ok >/dev/null; do sleep 0.05; done; echo ready; while :; do sleep 0.1; done`,
+        },
         { os: { name: "linux" } },
-        { app: { lifecycle: { stopSignal: "SIGUSR1" } } },
+        { app: { lifecycle: { preStop: { httpGet: { port: 80, path: "/ok" } }, stopSignal: "SIGUSR1" } } },
       ),
-      ["[app] ready"],
+      ["[app] ready", "Normal Started signalled"],
     );
     // Containerd 2.1 knows no signal of a request.
     const signal = kind === "bunkerd" ? "usr1" : "term";
-    expect(stopped.stdout).toBe(`[app] ready\n[app] ${signal}\n`);
+    expect(stopped.stdout).toMatch(
+      new RegExp(
+        `\\[app\\] ready\\n\\[app\\] .*url:/ok\\n(?:\\[app\\] .*response:200\\n)?\\[app\\] ${signal}\\n$`,
+      ),
+    );
 
     const running = node.startPod(
       ["run", "--rm", "-q", "-f", "-"],
