@@ -16,7 +16,7 @@ import { POD_NAME } from "../src/pod/spec/labels.ts";
 import { sandboxConfig } from "../src/pod/spec/sandbox-config.ts";
 import { podText } from "../test/support/pod-text.ts";
 import { type PodNode, startPodNode } from "../test/support/pods.ts";
-import { figure, printFigures, progress, SIDES, type Side } from "./figures.ts";
+import { figure, printFigures, progress, type Side, sidesOf } from "./figures.ts";
 import { measureProbes } from "./pod-probes.ts";
 import { type Podman, startPodman } from "./podman.ts";
 
@@ -141,7 +141,8 @@ async function measureMany(nodes: Readonly<Record<Side, PodNode>>, rounds: numbe
   progress(`${AT_ONCE} pods of one file`);
   const many = figure(`${AT_ONCE} pods of one file, until all run`, "ms", { atMost: 0.8 });
   for (let round = 0; round <= rounds; round++) {
-    for (const [side] of SIDES) {
+    for (const [side] of sidesOf(round)) {
+      await Bun.sleep(SETTLE_MS);
       const took = await tenAtOnce(nodes[side], round);
       if (round > 0) many.samples[side].push(took);
     }
