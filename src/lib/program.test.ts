@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import { openFiles } from "../../test/support/open-files.ts";
 import { endOf, runProgram } from "./program.ts";
 
 const shell = (script: string) => ({
@@ -18,6 +19,14 @@ test("a program's output, exit code and signal are told", async () => {
     undefined,
   ]);
   expect(endOf(await runProgram(shell("kill -TERM $$")))).toBe("signal: terminated");
+});
+
+test("nothing of a program's stdin stays open", async () => {
+  const before = openFiles("/memfd:");
+  await Promise.all(
+    Array.from({ length: 8 }, () => runProgram({ ...shell("cat"), stdin: Buffer.from("input") })),
+  );
+  expect(openFiles("/memfd:")).toBe(before);
 });
 
 test("a child that holds the output open does not hold up the answer", async () => {

@@ -1,4 +1,6 @@
 /** Programs that are run to their end for what they print. */
+import { closeSync } from "node:fs";
+import { memoryFile } from "../linux/memfd.ts";
 import { startTimer } from "./timer.ts";
 
 export interface Program {
@@ -36,14 +38,7 @@ const DRAIN_MS = 100;
 export async function runProgram(program: Program): Promise<Finished> {
   const { args, env, cwd, stdin, timeoutMs, signal, killGroup = false } = program;
   signal?.throwIfAborted();
-  const child = Bun.spawn([...args], {
-    env,
-    ...(cwd === undefined ? {} : { cwd }),
-    stdin: stdin ?? "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    detached: true,
-  });
+  const child = start(args, { env, ...(cwd === undefined ? {} : { cwd }) }, stdin);
   let stopped: Finished["stopped"];
   const stop = (reason: "deadline" | "caller"): void => {
     stopped ??= reason;
@@ -66,6 +61,26 @@ export async function runProgram(program: Program): Promise<Finished> {
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", cancel);
+  }
+}
+
+/** The runtime would keep what it gives a program on stdin open until a collection. */
+function start(
+  args: readonly string[],
+  settings: Pick<Program, "env"> & { cwd?: string },
+  stdin: Uint8Array | undefined,
+) {
+  const given = stdin === undefined ? undefined : memoryFile("stdin", stdin);
+  try {
+    return Bun.spawn([...args], {
+      ...settings,
+      stdin: given ?? "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+      detached: true,
+    });
+  } finally {
+    if (given !== undefined) closeSync(given);
   }
 }
 
