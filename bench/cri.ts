@@ -21,10 +21,10 @@ const CONTAINERS = Number(process.env["CONTAINERS"] ?? 500);
 /** For the lists the containers are spread over so many pods, and so many of them run: what does not run a list shows all the same. */
 const LISTED_PODS = 20;
 const RUNNING = CONTAINERS / 5;
-/** How often each is asked in a round. */
+/** How often each is asked in a round: a quarter of a second's worth at least. */
 const LISTS = [
-  ["ListContainers", 500],
-  ["ListPodSandbox", 5000],
+  ["ListContainers", 4000],
+  ["ListPodSandbox", 30_000],
   ["ListContainerStats", 40],
 ] as const;
 /** Calls under way at once on the connection. One after another, waking up is most of a call: that has no target. */
