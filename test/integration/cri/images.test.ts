@@ -7,6 +7,7 @@ import { toJson } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import { Content } from "#gen/containerd/services/content/v1/content_pb.ts";
 import { Images } from "#gen/containerd/services/images/v1/images_pb.ts";
+import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { ImageSchema, ImageService, NamespaceMode } from "#gen/runtime/v1/api_pb.ts";
 import { ctr } from "../../support/commands.ts";
@@ -138,9 +139,12 @@ async function walk(kind: DaemonKind): Promise<unknown> {
   return told;
 }
 
-/** What collections go by: labels of blobs, snapshots and images. */
+/** What collections go by, after one: labels of blobs, snapshots and images. */
 async function kept(connection: Connection): Promise<unknown> {
   const scope = inNamespace("k8s.io");
+  const leases = connection.client(Leases);
+  await leases.create({ id: "collected" }, scope);
+  await leases.delete({ id: "collected", sync: true }, scope);
   const blobs = await Array.fromAsync(connection.client(Content).list({}, scope));
   const request = { snapshotter: "overlayfs" };
   const snapshots = await Array.fromAsync(connection.client(Snapshots).list(request, scope));
