@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { shimsOf, until } from "../../support/containers.ts";
 import { type CriDaemon, podConfig, runContainer, script, startCri } from "../../support/cri.ts";
 import { useHostNetwork } from "../../support/cri-tests.ts";
+import { removeCgroup } from "../../support/cri-traces.ts";
 import { daemonKinds } from "../../support/daemons.ts";
 import { errorOf } from "../../support/grpc.ts";
 
@@ -15,9 +16,10 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
   let busy: string;
   let pod: string;
   let over: string;
+  let cgroupParent: string;
   beforeAll(async () => {
     cri = await startCri(kind);
-    const cgroupParent = `/bkt-stats-${cri.daemon.pid}`;
+    cgroupParent = `/bkt-stats-${cri.daemon.pid}`;
     const config = podConfig(cri.daemon, { labels: { app: "busy" }, linux: { cgroupParent } });
     pod = (await cri.runtime.runPodSandbox({ config })).podSandboxId;
     busy = await runContainer(cri, pod, config, script("busy", BUSY, { labels: { tier: "front" } }));
@@ -29,6 +31,7 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
   });
   afterAll(async () => {
     await cri[Symbol.asyncDispose]();
+    removeCgroup(cgroupParent);
   });
 
   test("one that runs uses the machine, one that has ended does not", async () => {
