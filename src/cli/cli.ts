@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { nearest } from "../lib/nearest.ts";
 import { messageOf } from "../model/errors.ts";
 import type { GlobalOptions } from "./options.ts";
+import { readerGone } from "./reader.ts";
 import { formatVersion } from "./version.ts";
 
 /** What a command line may come to: 0 done, 1 it failed, 2 it was no valid command line. */
@@ -30,12 +31,15 @@ function tell(message: string): void {
 }
 
 function tellOfOutput(): void {
-  process.stdout.on("error", endOutput);
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", endOutput);
 }
 
 /** What was printed cannot be written. A reader such as `head` that has enough is no failure. */
 function endOutput(error: NodeJS.ErrnoException): void {
-  if (error.code === "EPIPE") process.exit(0);
+  if (error.code === "EPIPE") {
+    readerGone();
+    return;
+  }
   tell(error.message);
   process.exit(EXIT_FAILURE);
 }

@@ -43,9 +43,16 @@ export async function runRemoteCommand(url: string, command: RemoteCommand): Pro
     else if (bytes[0] === Channel.stderr) command.onStderr(body);
     else if (bytes[0] === Channel.error && body.length > 0) status = parseStatus(body);
   });
-  if (command.stdin !== undefined) void sendStdin(socket, command.stdin);
-  if (command.sizes !== undefined) void sendSizes(socket, command.sizes);
+  const failures: unknown[] = [];
+  // What cannot be read once nobody wants it is no failure.
+  const give = (error: unknown): void => {
+    if (socket.readyState === WebSocket.OPEN) failures.push(error);
+    socket.close();
+  };
+  if (command.stdin !== undefined) sendStdin(socket, command.stdin).catch(give);
+  if (command.sizes !== undefined) sendSizes(socket, command.sizes).catch(give);
   const { code, reason } = await closed;
+  if (failures.length > 0) throw failures[0];
   command.signal?.removeEventListener("abort", abort);
   command.signal?.throwIfAborted();
   if (status !== undefined) return exitCodeOf(status);

@@ -11,6 +11,7 @@ import { ipsOf, type ObservedContainer, type ObservedPod } from "./status.ts";
 
 /** A container gets this long between its stop signal and SIGKILL, whatever has eaten up its grace. */
 const MIN_GRACE_SECONDS = 2;
+const NEVER = AbortSignal.any([]);
 
 export interface Kill {
   readonly id: string;
@@ -22,25 +23,28 @@ export interface Kill {
   readonly graceSeconds?: number | undefined;
   /** Resolves when it is this container's turn to end. */
   readonly turn?: Promise<void>;
+  /** Aborts when somebody begins to end it with less grace. */
+  readonly superseded?: AbortSignal | undefined;
 }
 
-/** Runs the pre-stop hook, waits for the container's turn, then stops it. Answers when it has ended. @throws what the runtime answers */
+/** Runs the pre-stop hook, waits for the container's turn, then stops it. Answers when it has ended. @throws what the runtime answers, the reason of `superseded` */
 export async function killContainer(
   { cri, record, lifecycle }: PodParts,
   pod: Pod,
   status: Pick<ObservedPod, "sandboxes">,
   kill: Kill,
 ): Promise<void> {
-  const { id, name, message, reason } = kill;
+  const { id, name, message, reason, superseded = NEVER } = kill;
   const spec = containersOf(pod).find((container) => container.name === name);
   record(pod, name, "Normal", "Killing", message === "" ? `Stopping container ${name}` : message);
   let grace = kill.graceSeconds ?? graceFor(pod, spec, reason);
   const spend = async (work: (signal: AbortSignal) => Promise<void>): Promise<boolean> => {
     const startedAt = performance.now();
-    const limit = abortAfter(grace * 1000);
+    const limit = AbortSignal.any([abortAfter(grace * 1000), superseded]);
     const inTime = await abortable(work(limit), limit).then(
       () => true,
       (error: unknown) => {
+        superseded.throwIfAborted();
         if (!limit.aborted) throw error;
         return false;
       },
@@ -61,13 +65,14 @@ export async function killContainer(
       if (!inTime)
         record(pod, name, "Warning", "FailedPreStopHook", "PreStopHook not completed in grace period");
     } catch {
+      superseded.throwIfAborted();
       // What the hook said may hold secrets: not for the event. The container ends all the same.
       record(pod, name, "Warning", "FailedPreStopHook", "PreStopHook failed");
     }
   }
   if (kill.turn !== undefined && grace > 0) await spend(() => kill.turn ?? Promise.resolve());
   try {
-    await cri.stopContainer(id, Math.max(grace, MIN_GRACE_SECONDS));
+    await abortable(cri.stopContainer(id, Math.max(grace, MIN_GRACE_SECONDS)), superseded);
   } catch (error) {
     if (!isError(error, "NotFound")) throw error;
   }
@@ -99,13 +104,15 @@ export interface KillFailure {
 }
 
 /**
- * Ends every container of the pod, sidecars last and in reverse order, then its sandboxes. Answers with what failed; safe to repeat.
+ * Ends every container of the pod, sidecars last and in reverse order, then its sandboxes. Answers with what failed; safe to repeat,
+ * also before the end of an earlier call, which is then superseded and answers with no more than it has come to.
  */
 export async function killPod(
   parts: PodParts,
   pod: Pod,
   status: ObservedPod,
   graceSeconds?: number,
+  superseded?: AbortSignal,
 ): Promise<KillFailure[]> {
   const running = status.containers.filter(({ state }) => state === "running" || state === "unknown");
   const failures: KillFailure[] = [];
@@ -122,6 +129,7 @@ export async function killPod(
       message: "",
       reason: "unknown",
       graceSeconds,
+      superseded,
       ...(turn === undefined ? {} : { turn }),
     };
     const work = killContainer(parts, pod, status, kill).catch((error: unknown) => {
@@ -134,6 +142,7 @@ export async function killPod(
     );
   }
   await Promise.all(ended.values());
+  if (superseded?.aborted === true) return failures;
   for (const sandbox of status.sandboxes) {
     if (sandbox.state !== PodSandboxState.SANDBOX_READY && sandbox.network?.ip === "") continue;
     try {

@@ -29,6 +29,9 @@ import { ipsOf, latest, type ObservedPod } from "./status.ts";
 import { type PodUnit, pullCredentials } from "./unit.ts";
 import { setUpVolumes, type VolumePaths } from "./volumes/volumes.ts";
 
+/** How long a sandbox that is being made may take when its pod is to end. */
+const SANDBOX_END_MS = 10_000;
+
 export interface SyncResult {
   readonly action: "KillContainer" | "KillPodSandbox" | "CreatePodSandbox" | "StartContainer" | "ConfigPod";
   /** A container's name, or the pod's. */
@@ -236,7 +239,9 @@ async function createSandbox(
 ) {
   mkdirSync(paths.logs, { recursive: true, mode: 0o755 });
   try {
-    const sandboxId = await cri.runPodSandbox(config, pod.spec.runtimeClassName ?? "", signal);
+    const sandboxId = await awaited(signal, (given) =>
+      cri.runPodSandbox(config, pod.spec.runtimeClassName ?? "", given),
+    );
     failpoint("pod.afterSandbox");
     const [status] = await Promise.all([cri.podSandboxStatus(sandboxId), limit(pod, node)]);
     results.done("CreatePodSandbox", podText(pod));
@@ -247,6 +252,22 @@ async function createSandbox(
     record(pod, "", "Warning", "FailedCreatePodSandBox", `Failed to create pod sandbox: ${message}`);
     results.failed("CreatePodSandbox", podText(pod), "CreatePodSandboxError", message);
     return undefined;
+  }
+}
+
+/** A call that is let go on for a while after the signal: given up at once, nobody would know what becomes of it. */
+async function awaited<T>(signal: AbortSignal, call: (given: AbortSignal) => Promise<T>): Promise<T> {
+  const given = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const begin = (): void => {
+    timer = setTimeout(() => given.abort(signal.reason), SANDBOX_END_MS);
+  };
+  signal.addEventListener("abort", begin, { once: true });
+  try {
+    return await call(given.signal);
+  } finally {
+    signal.removeEventListener("abort", begin);
+    clearTimeout(timer);
   }
 }
 

@@ -58,6 +58,8 @@ export class PodWorker {
   #stop: Stop | undefined;
   #left = false;
   #abort = new AbortController();
+  /** Of the pod's end while that is under way. */
+  #superseded: AbortController | undefined;
   #sync: PodSyncResult | undefined;
   /** What the last round has left, to be gone on with before anything else is waited for. */
   #known: ObservedPod | undefined;
@@ -74,9 +76,13 @@ export class PodWorker {
     this.#wake.emit("wake");
   }
 
-  /** Ends the pod with its grace, or that given; a second call may shorten it. */
+  /** Ends the pod with its grace, or that given; another call may shorten it. */
   terminate(reason = "", graceSeconds?: number): void {
-    this.#stop = { reason, graceSeconds };
+    const own = this.unit.pod.spec.terminationGracePeriodSeconds;
+    const shorter = (graceSeconds ?? own) < (this.#stop?.graceSeconds ?? own);
+    if (this.#stop !== undefined && !shorter) return;
+    this.#stop = { reason: this.#stop?.reason || reason, graceSeconds };
+    if (shorter) this.#superseded?.abort(new Error("the pod is to end with less grace"));
     this.#abort.abort(new Error("the pod is to end"));
     this.nudge();
   }
@@ -132,7 +138,7 @@ export class PodWorker {
   /** One look at the pod and what it asks for; its state if that was the last. */
   async #look(observed: ObservedPod): Promise<PodState | undefined> {
     this.#evictIfFull();
-    if (this.#stop !== undefined) return await this.#end(this.#stop);
+    if (this.#stop !== undefined) return await this.#end();
     const state = await this.#round(observed);
     if (state === undefined) return undefined;
     if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);
@@ -192,23 +198,30 @@ export class PodWorker {
 
   /** What is left of a pod that is done: sidecars and its sandbox. */
   async #done(state: PodState): Promise<PodState> {
-    await this.#killAll(undefined);
+    await this.#killAll();
     return { ...state, observed: await observePod(this.#parts.cri, this.unit.pod.metadata.uid) };
   }
 
-  async #end(stop: Stop): Promise<PodState> {
-    await this.#killAll(stop.graceSeconds);
+  async #end(): Promise<PodState> {
+    await this.#killAll();
     const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
-    const state = this.#tell(observed, stop.reason);
-    return stop.reason === "" ? state : { ...state, phase: "Failed" };
+    const reason = this.#stop?.reason ?? "";
+    const state = this.#tell(observed, reason);
+    return reason === "" ? state : { ...state, phase: "Failed" };
   }
 
   /** Until nothing of it runs: what was being made when the pod was to end is found by another look. */
-  async #killAll(graceSeconds: number | undefined): Promise<void> {
+  async #killAll(): Promise<void> {
     const { pod } = this.unit;
     for (let attempt = 1; ; attempt++) {
       const observed = await observePod(this.#parts.cri, pod.metadata.uid);
-      const failures = await killPod(this.#parts, pod, observed, graceSeconds);
+      this.#superseded = new AbortController();
+      const { signal } = this.#superseded;
+      const failures = await killPod(this.#parts, pod, observed, this.#stop?.graceSeconds, signal);
+      if (signal.aborted) {
+        attempt = 0;
+        continue;
+      }
       if (failures.length === 0) return;
       const told = failures.map(({ target, message }) => `${target}: ${message}`).join("; ");
       this.#parts.record(pod, "", "Warning", "FailedKillPod", `error killing pod: ${told}`);

@@ -3,6 +3,7 @@ import type { Accepted } from "../../pod/accept.ts";
 import type { PodSession } from "../../pod/session.ts";
 import { unitOf } from "../../pod/store.ts";
 import type { PodState } from "../../pod/worker.ts";
+import { whenReaderGoes } from "../reader.ts";
 import type { PodOptions } from "./options.ts";
 import { beginPods, readPods } from "./run.ts";
 
@@ -15,6 +16,7 @@ export interface ApplyOptions extends PodOptions {
 
 /** Starts the pods of a file and leaves them when all of their containers have begun. @throws DeadlineExceeded */
 export async function applyPods(options: ApplyOptions): Promise<void> {
+  whenReaderGoes(() => undefined);
   const manifest = await readPods(options.file);
   const { session, accepted } = await beginPods(manifest, options);
   try {

@@ -8,6 +8,7 @@ import { removePod } from "../../pod/remove.ts";
 import { PodSession } from "../../pod/session.ts";
 import { observePod } from "../../pod/status.ts";
 import { awaitClaim, requestDeletion, withdrawDeletion } from "../../pod/store.ts";
+import { whenReaderGoes } from "../reader.ts";
 import { type PodOptions, rootsOf } from "./options.ts";
 
 export interface EndOptions extends PodOptions {
@@ -45,6 +46,7 @@ type Act = (session: PodSession, found: FoundPod) => Promise<string>;
  * A name that comes twice has its turns. @throws the last failure when all were tried, with those before it told
  */
 async function eachPod(names: readonly string[], options: EndOptions, act: Act): Promise<void> {
+  whenReaderGoes(() => undefined);
   const session = await PodSession.open({
     cri: criClient(options.runtimeEndpoint),
     roots: rootsOf(options),

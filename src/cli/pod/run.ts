@@ -9,6 +9,7 @@ import { removePod } from "../../pod/remove.ts";
 import { ForegroundPod, type RunOutput } from "../../pod/run.ts";
 import { PodSession } from "../../pod/session.ts";
 import { removeLeftovers } from "../../pod/store.ts";
+import { whenReaderGoes } from "../reader.ts";
 import { type PodOptions, readManifestText, rootsOf } from "./options.ts";
 
 export interface RunOptions extends PodOptions {
@@ -25,11 +26,49 @@ const INTERRUPTED = 130;
 /** Runs the pods of a file to their end; the process's exit code is that of the container that failed first. */
 export async function runPods(options: RunOptions): Promise<void> {
   const manifest = await readPods(options.file);
+  using interrupts = new Interrupts();
   const { session, accepted } = await beginPods(manifest, options, options.maxRestartPeriod);
   try {
-    process.exitCode = await runAll(session, accepted, options);
+    process.exitCode = await runAll(session, accepted, interrupts, options);
   } finally {
     await session.close();
+  }
+}
+
+/** What asks the pods to end, from the moment on when there may be any: signals, and the end of whoever reads what they say. */
+class Interrupts implements Disposable {
+  /** Signals that have come. */
+  signals = 0;
+  #ended = false;
+  /** A second signal does not wait for what stands in the pods' way. */
+  #act = (): void => {
+    if (this.signals > 1) process.exit(INTERRUPTED);
+  };
+  readonly #onSignal = (): void => {
+    this.signals += 1;
+    this.#end();
+  };
+
+  constructor() {
+    process.on("SIGINT", this.#onSignal);
+    process.on("SIGTERM", this.#onSignal);
+    whenReaderGoes(() => this.#end());
+  }
+
+  #end(): void {
+    this.#ended = true;
+    this.#act();
+  }
+
+  /** Called for each of them, at once if there has been one. */
+  onEach(act: (hasty: boolean) => void): void {
+    this.#act = () => act(this.signals > 1);
+    if (this.#ended) this.#act();
+  }
+
+  [Symbol.dispose](): void {
+    process.off("SIGINT", this.#onSignal);
+    process.off("SIGTERM", this.#onSignal);
   }
 }
 
@@ -89,28 +128,20 @@ export async function beginPods(
 async function runAll(
   session: PodSession,
   accepted: readonly Accepted[],
+  interrupts: Interrupts,
   options: RunOptions,
 ): Promise<number> {
   const output = outputFor(accepted.length > 1);
   const pods = accepted.map((each) => new ForegroundPod(session, each, output));
-  let signals = 0;
-  const onSignal = (): void => {
-    signals += 1;
-    for (const pod of pods) pod.stop(signals > 1 ? HASTY_GRACE_SECONDS : undefined);
-  };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
-  try {
-    const finished = await Promise.all(pods.map((pod) => pod.run()));
-    if (options.rm === true) for (const { pod } of pods) await removePod(session.parts, pod);
-    const failed = finished.filter(({ exitCode }) => exitCode !== 0);
-    for (const { state } of failed)
-      process.stderr.write(`bunkerd: pod ${state.unit.pod.metadata.name} has failed\n`);
-    return failed[0]?.exitCode ?? (signals > 0 ? INTERRUPTED : 0);
-  } finally {
-    process.off("SIGINT", onSignal);
-    process.off("SIGTERM", onSignal);
-  }
+  interrupts.onEach((hasty) => {
+    for (const pod of pods) pod.stop(hasty ? HASTY_GRACE_SECONDS : undefined);
+  });
+  const finished = await Promise.all(pods.map((pod) => pod.run()));
+  if (options.rm === true) for (const { pod } of pods) await removePod(session.parts, pod);
+  const failed = finished.filter(({ exitCode }) => exitCode !== 0);
+  for (const { state } of failed)
+    process.stderr.write(`bunkerd: pod ${state.unit.pod.metadata.name} has failed\n`);
+  return failed[0]?.exitCode ?? (interrupts.signals > 0 ? INTERRUPTED : 0);
 }
 
 export function printEvent({ type, reason, message, container, pod }: PodEvent): void {

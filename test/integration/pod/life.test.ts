@@ -213,6 +213,8 @@ describe.each(podDaemons())("%s", (kind) => {
     expect(failed).toEqual({ code: 7, stdout: "out\n", stderr: "err\n" });
     const piped = node.startPod(["exec", "-i", "io", "--", "head", "-n", "1"], "from stdin\n");
     expect(await new Response(piped.stdout).text()).toBe("from stdin\n");
+    // Nobody ends its stdin, as on a terminal.
+    expect(await node.startPod(["exec", "-i", "io", "--", "sh", "-c", "exit 6"]).exited).toBe(6);
     const attached = node.startPod(["attach", "-i", "io"], "a line\n");
     for await (const line of linesOf(attached.stdout)) if (line === "got a line") break;
     attached.kill();

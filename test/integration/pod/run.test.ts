@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { until } from "../../support/containers.ts";
 import { podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 import { linesOf } from "../../support/processes.ts";
@@ -100,6 +101,45 @@ describe.each(podDaemons())("%s", (kind) => {
     }
     expect(await child.exited).toBe(130);
     expect(seen).toEqual(["[app] ready", "[app] hook", "[app] bye"]);
+    await expectNothingLeft();
+  }, 60_000);
+
+  test("a second Ctrl-C waits for neither grace nor hook", async () => {
+    const hooks = { lifecycle: { preStop: { sleep: { seconds: 60 } } } };
+    const script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    const grace = { terminationGracePeriodSeconds: 100 };
+    const child = node.startPod(
+      ["run", "--rm", "-f", "-"],
+      podText("hasty", { app: script }, grace, { app: hooks }),
+    );
+    const seen: string[] = [];
+    const read = async (): Promise<void> => {
+      for await (const line of linesOf(child.stdout)) {
+        seen.push(line);
+        if (line === "[app] ready") child.kill("SIGINT");
+      }
+    };
+    const reading = read();
+    for await (const line of linesOf(child.stderr)) if (line.includes("Killing")) child.kill("SIGINT");
+    await reading;
+    expect(await child.exited).toBe(130);
+    expect(seen).toEqual(["[app] ready", "[app] bye"]);
+    await expectNothingLeft();
+  }, 60_000);
+
+  test("Ctrl-C while the pod's sandbox is made, and a reader that goes: nothing is left", async () => {
+    const text = podText("early", { app: "seq 1 100000; sleep 100" }, { terminationGracePeriodSeconds: 0 });
+    for (const wait of [0, 50]) {
+      const child = node.startPod(["run", "--rm", "-f", "-"], text);
+      await until("its record", () => readdirSync(node.podsRoot).some((name) => !name.startsWith(".")));
+      await Bun.sleep(wait);
+      child.kill("SIGINT");
+      expect(await child.exited).toBe(130);
+      await expectNothingLeft();
+    }
+    const child = node.startPod(["run", "--rm", "-f", "-"], text);
+    for await (const line of linesOf(child.stdout)) if (line === "[app] 1") break;
+    expect(await child.exited).toBe(0);
     await expectNothingLeft();
   }, 60_000);
 
