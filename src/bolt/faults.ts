@@ -1,13 +1,10 @@
 /** How the engine words what goes wrong with a file. */
 import { type BunkerdError, type ErrorCode, fail, isError, messageOf } from "../model/errors.ts";
+import { EXHAUSTED, errnoOf } from "../model/system-errors.ts";
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
-  ENOSPC: "ResourceExhausted",
-  EDQUOT: "ResourceExhausted",
+  ...EXHAUSTED,
   EFBIG: "ResourceExhausted",
-  EMFILE: "ResourceExhausted",
-  ENFILE: "ResourceExhausted",
-  ENOMEM: "ResourceExhausted",
   ENOENT: "NotFound",
   ENOTDIR: "NotFound",
   EACCES: "PermissionDenied",
@@ -22,10 +19,13 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
 /** A system error of `operation` ("write of 3 pages at page 17") on the database file; errnos that are not known mean DataLoss. */
 export function fileFailure(path: string, operation: string, error: unknown): BunkerdError {
   if (isError(error)) return error;
-  const errno = (error as NodeJS.ErrnoException).code ?? "";
-  return fail(CODES[errno] ?? "DataLoss", `${operation} of database "${path}": ${messageOf(error)}`, {
-    cause: error,
-  });
+  return fail(
+    CODES[errnoOf(error)] ?? "DataLoss",
+    `${operation} of database "${path}": ${messageOf(error)}`,
+    {
+      cause: error,
+    },
+  );
 }
 
 /** A page that is not what the file says of it. */

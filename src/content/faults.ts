@@ -1,12 +1,9 @@
 import { type BunkerdError, type ErrorCode, fail, isError, messageOf } from "../model/errors.ts";
+import { EXHAUSTED, errnoOf } from "../model/system-errors.ts";
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
-  ENOSPC: "ResourceExhausted",
-  EDQUOT: "ResourceExhausted",
+  ...EXHAUSTED,
   EFBIG: "ResourceExhausted",
-  EMFILE: "ResourceExhausted",
-  ENFILE: "ResourceExhausted",
-  ENOMEM: "ResourceExhausted",
   ENOENT: "NotFound",
   EACCES: "PermissionDenied",
   EPERM: "PermissionDenied",
@@ -17,8 +14,4 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
 export function contentFailure(operation: string, error: unknown): BunkerdError {
   if (isError(error)) return error;
   return fail(CODES[errnoOf(error)] ?? "DataLoss", `${operation}: ${messageOf(error)}`, { cause: error });
-}
-
-export function errnoOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException | undefined)?.code ?? "";
 }

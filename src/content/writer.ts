@@ -5,9 +5,10 @@ import { failpoint } from "../lib/failpoint.ts";
 import type { BlobWriter, IngestLock, IngestStatus } from "../model/content.ts";
 import { algorithmOf } from "../model/digests.ts";
 import { type BunkerdError, fail, isError, messageOf, quote, within } from "../model/errors.ts";
+import { errnoOf } from "../model/system-errors.ts";
 import { Digester, digestFile } from "./digester.ts";
 import { syncDirectory } from "./directories.ts";
-import { contentFailure, errnoOf } from "./faults.ts";
+import { contentFailure } from "./faults.ts";
 import { type IngestThreads, ThreadDigester } from "./ingest-thread.ts";
 import { type IngestPaths, writeUpdatedAt } from "./ingests.ts";
 

@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync, statSync } from "node:fs";
 import type { Config } from "../config/config.ts";
 import { BunkerdError, messageOf } from "../model/errors.ts";
+import { errnoOf } from "../model/system-errors.ts";
 
 /** The root is the daemon's alone; in the state, containers of other users must reach theirs (`CreateTopLevelDirectories`). */
 const PRIVATE_MODE = 0o700;
@@ -32,10 +33,6 @@ function narrow(path: string, mode: number): void {
   } catch (error) {
     if (!["EPERM", "EACCES", "EROFS"].includes(errnoOf(error))) throw error;
   }
-}
-
-function errnoOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? "";
 }
 
 function codeOf(error: unknown): "PermissionDenied" | "FailedPrecondition" {

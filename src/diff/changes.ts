@@ -1,7 +1,8 @@
 import { closeSync, constants, openSync, readSync } from "node:fs";
 import { closeDescriptor, type FileStatus, openAt, readLinkAt, statusAt } from "../linux/at.ts";
+import { errnoOf } from "../model/system-errors.ts";
 import { ChangeWriter } from "./change-writer.ts";
-import { diffFailure, errnoOf, shownName } from "./faults.ts";
+import { diffFailure, shownName } from "./faults.ts";
 import { capabilityOf, type Node } from "./node.ts";
 import { showsBelow } from "./overlay-changes.ts";
 import type { CompareJob } from "./protocol.ts";

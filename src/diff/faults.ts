@@ -1,25 +1,12 @@
-import { BunkerdError, type ErrorCode, fail, isError, messageOf } from "../model/errors.ts";
-
-const CODES: Readonly<Record<string, ErrorCode>> = {
-  ENOSPC: "ResourceExhausted",
-  EDQUOT: "ResourceExhausted",
-  EMFILE: "ResourceExhausted",
-  ENFILE: "ResourceExhausted",
-  ENOMEM: "ResourceExhausted",
-};
-
-/** The errno's name, empty if `error` is no system error. */
-export function errnoOf(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  return typeof code === "string" && !isError(error) ? code : "";
-}
+import { BunkerdError, fail, isError, messageOf } from "../model/errors.ts";
+import { EXHAUSTED, errnoOf } from "../model/system-errors.ts";
 
 /** A failure told from further out. System errors have no class, as in containerd, but for what ran out. */
 export function diffFailure(context: string, error: unknown): unknown {
   if (isError(error)) return new BunkerdError(error.code, `${context}: ${error.message}`, { cause: error });
   const errno = errnoOf(error);
   if (errno === "") return error;
-  const code = CODES[errno];
+  const code = EXHAUSTED[errno];
   const message = `${context}: ${messageOf(error)}`;
   return code === undefined
     ? new BunkerdError("Unknown", message, { cause: error })

@@ -18,7 +18,8 @@ import {
 } from "../linux/at.ts";
 import { setXattr } from "../linux/xattr.ts";
 import { fail } from "../model/errors.ts";
-import { diffFailure, errnoOf, shownName } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
+import { diffFailure, shownName } from "./faults.ts";
 import { LAYER_LIMITS, type LayerLimits, MAX_PATH_BYTES } from "./limits.ts";
 import { makeParent } from "./parents.ts";
 import { removeEntry } from "./removal.ts";

@@ -1,6 +1,6 @@
 import type { FileStatus } from "../linux/at.ts";
 import { getXattr } from "../linux/xattr.ts";
-import { errnoOf } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
 
 /** A file of a tree that is being compared. */
 export interface Node {

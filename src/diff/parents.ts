@@ -1,6 +1,6 @@
 import { changeMode, changeOwner, makeDirectoryAt, setTimes, statusAt } from "../linux/at.ts";
 import { getXattr, listXattrs, setXattr } from "../linux/xattr.ts";
-import { errnoOf } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
 import type { Directory, Tree } from "./tree.ts";
 
 /**

@@ -1,6 +1,6 @@
 import { constants, readdirSync } from "node:fs";
 import { closeDescriptor, openAt, removeDirectoryAt, statusAt, unlinkAt } from "../linux/at.ts";
-import { errnoOf } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
 import type { Directory, Tree } from "./tree.ts";
 
 const { O_RDONLY, O_DIRECTORY, S_IFMT, S_IFDIR, S_IFLNK } = constants;

@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { closeDescriptor, openAt, readLinkAt } from "../linux/at.ts";
 import { fail } from "../model/errors.ts";
-import { errnoOf } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
 import { MAX_LINKS_FOLLOWED, MAX_OPEN_DIRECTORIES } from "./limits.ts";
 
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;

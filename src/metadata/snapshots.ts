@@ -6,13 +6,12 @@ import type { Clock } from "../lib/clock.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { KeyLocks } from "../lib/key-locks.ts";
 import type { Logger } from "../lib/log.ts";
-import { ownValue, setOwn } from "../lib/record.ts";
 import type { SharedLock } from "../lib/shared-lock.ts";
-import { BunkerdError, fail, quote } from "../model/errors.ts";
+import { BunkerdError, fail } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
 import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
-import { inheritedLabels, type SnapshotStore, type Snapshotter } from "../model/snapshots.ts";
+import { changedLabels, inheritedLabels, type SnapshotStore, type Snapshotter } from "../model/snapshots.ts";
 import type { Changes } from "./changes.ts";
 import { readTime, timestampOf, writeLabels, writeTime } from "./fields.ts";
 import { KEY } from "./schema.ts";
@@ -148,22 +147,6 @@ async function updateSnapshot(
       return overlaid(inner, updated);
     }),
   );
-}
-
-/** @throws InvalidArgument on a field that is no label */
-function changedLabels(stored: Info, wanted: Info, fieldPaths: readonly string[]): Record<string, string> {
-  let labels = { ...stored.labels };
-  for (const path of fieldPaths.length === 0 ? ["labels"] : fieldPaths) {
-    if (path === "labels") labels = { ...wanted.labels };
-    else if (path.startsWith("labels.")) {
-      const key = path.slice("labels.".length);
-      setOwn(labels, key, ownValue(wanted.labels, key) ?? "");
-    } else {
-      const subject = `cannot update ${quote(path)} field on snapshot ${quote(wanted.name)}`;
-      throw fail("InvalidArgument", subject);
-    }
-  }
-  return labels;
 }
 
 async function removeSnapshot(snapshots: Snapshots, scope: Scope, key: string): Promise<void> {

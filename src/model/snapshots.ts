@@ -1,5 +1,6 @@
 import { type Info, Kind } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
+import { fail, quote } from "./errors.ts";
 import type { Labels } from "./labels.ts";
 import type { Scope } from "./scope.ts";
 
@@ -16,6 +17,28 @@ export function inheritedLabels(labels: Labels): Record<string, string> {
   return Object.fromEntries(
     Object.entries(labels).filter(([key]) => key === LABEL_SNAPSHOT_REF || key.startsWith(INHERITED_PREFIX)),
   );
+}
+
+/** The labels after an update; without fields all are replaced. @throws InvalidArgument on another field */
+export function changedLabels(
+  stored: Info,
+  wanted: Info,
+  fieldPaths: readonly string[],
+): Record<string, string> {
+  let labels = { ...stored.labels };
+  for (const path of fieldPaths.length === 0 ? ["labels"] : fieldPaths) {
+    if (path === "labels") labels = { ...wanted.labels };
+    else if (path.startsWith("labels.")) {
+      const key = path.slice("labels.".length);
+      const value = Object.hasOwn(wanted.labels, key) ? (wanted.labels[key] ?? "") : "";
+      // Whatever the key, such as `__proto__`.
+      labels = Object.fromEntries([...Object.entries(labels), [key, value]]);
+    } else {
+      const subject = `cannot update ${quote(path)} field on snapshot ${quote(wanted.name)}`;
+      throw fail("InvalidArgument", subject);
+    }
+  }
+  return labels;
 }
 
 /** What a snapshot takes on disk, without its parents. */

@@ -1,4 +1,5 @@
 /** Changes a container's specification as plugins want it: NRI's `pkg/runtime-tools/generate`. */
+
 import {
   type ContainerAdjustment,
   IOPrioClassSchema,
@@ -16,10 +17,10 @@ import {
 } from "#gen/nri/pkg/api/v1alpha1/api_pb.ts";
 import { setOwn } from "../lib/record.ts";
 import { BunkerdError, quote } from "../model/errors.ts";
+import { HOOK_POINTS } from "../model/hooks.ts";
 import { unmarked } from "./names.ts";
 import {
   exactInteger,
-  HOOK_POINTS,
   type OciLinux,
   type OciResources,
   type OciScheduler,

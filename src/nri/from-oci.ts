@@ -1,4 +1,5 @@
 /** What plugins are told of a container's specification: NRI's `FromOCI…` conversions. */
+
 import { create } from "@bufbuild/protobuf";
 import {
   type Container,
@@ -17,15 +18,8 @@ import {
   type LinuxSeccomp,
   LinuxSeccompSchema,
 } from "#gen/nri/pkg/api/v1alpha1/api_pb.ts";
-import {
-  HOOK_POINTS,
-  type Integer,
-  type OciLinux,
-  type OciResources,
-  type OciScheduler,
-  type OciSeccomp,
-  type OciSpec,
-} from "./oci.ts";
+import { HOOK_POINTS } from "../model/hooks.ts";
+import type { Integer, OciLinux, OciResources, OciScheduler, OciSeccomp, OciSpec } from "./oci.ts";
 
 /** A container with what its specification tells; ids, names, labels and states are the caller's to add. */
 export function containerOfSpec({

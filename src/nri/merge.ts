@@ -24,18 +24,10 @@ import {
 } from "#gen/nri/pkg/api/v1alpha1/api_pb.ts";
 import { ownValue, setOwn } from "../lib/record.ts";
 import { BunkerdError, quote } from "../model/errors.ts";
+import { HOOK_POINTS } from "../model/hooks.ts";
 import { unmarked } from "./names.ts";
 import { Owners } from "./owners.ts";
 import { mergeResources } from "./resources.ts";
-
-const HOOK_POINTS = [
-  "prestart",
-  "createRuntime",
-  "createContainer",
-  "startContainer",
-  "poststart",
-  "poststop",
-] as const;
 
 /** Of one container that is being made. */
 export class CreationMerge {

@@ -1,5 +1,7 @@
 /** The OCI runtime spec as far as NRI reads and changes it: plain objects as they stand in JSON. Whoever builds specs has more in theirs. */
 
+import type { Hook, HookPoint } from "../model/hooks.ts";
+
 export type Integer = number | bigint;
 
 export interface OciSpec {
@@ -13,7 +15,7 @@ export interface OciSpec {
     scheduler?: OciScheduler;
   };
   mounts?: readonly OciMount[];
-  hooks?: { [point in HookPoint]?: readonly OciHook[] };
+  hooks?: { [point in HookPoint]?: readonly Hook[] };
   annotations?: Record<string, string>;
   linux?: OciLinux;
 }
@@ -23,24 +25,6 @@ export interface OciMount {
   readonly type?: string;
   readonly source?: string;
   readonly options?: readonly string[];
-}
-
-export const HOOK_POINTS = [
-  "prestart",
-  "createRuntime",
-  "createContainer",
-  "startContainer",
-  "poststart",
-  "poststop",
-] as const;
-export type HookPoint = (typeof HOOK_POINTS)[number];
-
-export interface OciHook {
-  readonly path: string;
-  readonly args?: readonly string[];
-  readonly env?: readonly string[];
-  /** Seconds. */
-  readonly timeout?: number;
 }
 
 export interface OciLinux {

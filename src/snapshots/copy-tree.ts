@@ -22,8 +22,8 @@ import { cloneFile, copyRange, nextData, seek } from "../linux/copy.ts";
 import { makeNode, setTimes } from "../linux/inode.ts";
 import { getXattr, listXattrs, setXattr } from "../linux/xattr.ts";
 import { messageOf } from "../model/errors.ts";
+import { errnoOf } from "../model/system-errors.ts";
 import { childPath } from "./disk-usage.ts";
-import { errnoOf } from "./faults.ts";
 
 /** How much one call copies before others may run. */
 const CHUNK_BYTES = 8 << 20;

@@ -1,7 +1,8 @@
 import { constants, lstatSync, readdirSync, type Stats } from "node:fs";
 import { Turns } from "../lib/turns.ts";
 import type { SnapshotUsage } from "../model/snapshots.ts";
-import { diskFailure, errnoOf } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
+import { diskFailure } from "./faults.ts";
 
 /** Of st_blocks (stat(2)), whatever the file system's block is. */
 const BLOCK_BYTES = 512;

@@ -4,7 +4,8 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Logger } from "../lib/log.ts";
 import { markTopFolder } from "../linux/top-folder.ts";
-import { diskFailure, errnoOf } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
+import { diskFailure } from "./faults.ts";
 
 /** What a folder is called until its snapshot exists, and once it does not any more; containerd's names. */
 const NEW_PREFIX = "new-";

@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { tellsFileTypes } from "../linux/directory.ts";
 import { mount, UnmountFlag, unmount } from "../linux/mount.ts";
 import { messageOf } from "../model/errors.ts";
-import { errnoOf } from "./faults.ts";
+import { errnoOf } from "../model/system-errors.ts";
 
 const TMPFS_MAGIC = 0x01021994;
 const CHECK_PREFIX = "overlay-check-";

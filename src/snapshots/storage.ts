@@ -3,11 +3,15 @@ import { type Info, InfoSchema, Kind } from "#gen/containerd/services/snapshots/
 import type { Bucket } from "../bolt/bucket.ts";
 import type { Tx } from "../bolt/tx.ts";
 import { type Filter, FilterSyntaxError, parseFilters } from "../lib/filters.ts";
-import { ownValue, setOwn } from "../lib/record.ts";
 import { decodeUvarint } from "../lib/varint.ts";
 import { fail, quote, unquoted, within } from "../model/errors.ts";
 import type { Labels } from "../model/labels.ts";
-import { type CommitOptions, type SnapshotUsage, snapshotAdaptor } from "../model/snapshots.ts";
+import {
+  type CommitOptions,
+  changedLabels,
+  type SnapshotUsage,
+  snapshotAdaptor,
+} from "../model/snapshots.ts";
 import {
   childKey,
   childrenPrefix,
@@ -72,22 +76,6 @@ export function updateInfo(tx: Tx, info: Info, fieldPaths: readonly string[], no
   writeTimes(bucket, updated);
   updated.labels = writeLabels(bucket, updated.labels);
   return updated;
-}
-
-/** The labels after an update; without fields all are replaced. @throws InvalidArgument on another field */
-function changedLabels(stored: Info, wanted: Info, fieldPaths: readonly string[]): Record<string, string> {
-  let labels = { ...stored.labels };
-  for (const path of fieldPaths.length === 0 ? ["labels"] : fieldPaths) {
-    if (path === "labels") labels = { ...wanted.labels };
-    else if (path.startsWith("labels.")) {
-      const key = path.slice("labels.".length);
-      setOwn(labels, key, ownValue(wanted.labels, key) ?? "");
-    } else {
-      const subject = `cannot update ${quote(path)} field on snapshot ${quote(wanted.name)}`;
-      throw fail("InvalidArgument", subject);
-    }
-  }
-  return labels;
 }
 
 /** Calls back for each snapshot that matches, by key. */

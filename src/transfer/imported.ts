@@ -3,7 +3,7 @@ import type { OciDescriptor } from "../model/oci.ts";
 import type { Scope } from "../model/scope.ts";
 import { childrenOf } from "./documents.ts";
 import { type ImageSelection, labelChildren, selectChildren } from "./selection.ts";
-import { type UnpackDependencies, unpackLayers } from "./unpack.ts";
+import { imageUnpacker, type UnpackDependencies } from "./unpack.ts";
 import type { UnpackTarget } from "./unpack-targets.ts";
 import { type BlobHandler, walkImage } from "./walk.ts";
 
@@ -27,11 +27,7 @@ export async function unpackImported(
     if (children.length > 0) isEmpty = false;
     return children;
   };
-  const unpack =
-    targets.length === 0
-      ? undefined
-      : (inner: Scope, config: OciDescriptor, layers: readonly OciDescriptor[]) =>
-          unpackLayers(dependencies, inner, targets, config, layers, handle);
+  const unpack = imageUnpacker(dependencies, targets);
   await walkImage(scope, index, { handle, targets, unpack });
   if (isEmpty) throw new BunkerdError("Unknown", "image might be filtered out");
   return await childrenOf(content, scope, index);

@@ -13,7 +13,7 @@ import { writeBytes } from "./ingest.ts";
 import { ProgressTracker } from "./progress.ts";
 import { type ImageSelection, labelChildren, selectChildren } from "./selection.ts";
 import { labelSource } from "./sources.ts";
-import { type UnpackDependencies, unpackLayers } from "./unpack.ts";
+import { imageUnpacker, type UnpackDependencies } from "./unpack.ts";
 import type { UnpackTarget } from "./unpack-targets.ts";
 import { type BlobHandler, walkImage } from "./walk.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -108,11 +108,7 @@ async function fetchImage(pull: Pull, scope: Scope, root: OciDescriptor): Promis
       await labelSource(pull, inner, name, descriptor.digest);
       return children;
     });
-  const unpack =
-    targets.length === 0
-      ? undefined
-      : (inner: Scope, config: OciDescriptor, layers: readonly OciDescriptor[]) =>
-          unpackLayers(pull, inner, targets, config, layers, handle);
+  const unpack = imageUnpacker(pull, targets);
   await walkImage(scope, root, { handle, targets, unpack });
   return hasUnknownConfig ? await mendManifest(pull, scope, root) : root;
 }

@@ -17,7 +17,7 @@ import { throwIfGone } from "./ingest.ts";
 import { LayerFetches } from "./layer-fetches.ts";
 import { setLabels } from "./selection.ts";
 import type { UnpackTarget } from "./unpack-targets.ts";
-import type { BlobHandler } from "./walk.ts";
+import type { BlobHandler, ImageUnpacker } from "./walk.ts";
 
 /** How often a snapshot may be said to be there that then is not. */
 const MAX_TRIES = 3;
@@ -42,12 +42,22 @@ interface Unpack extends UnpackDependencies {
   readonly fetches: LayerFetches;
 }
 
+/** Unpacks what a walk comes by into the targets; undefined if there are none. */
+export function imageUnpacker(
+  dependencies: UnpackDependencies,
+  targets: readonly UnpackTarget[],
+): ImageUnpacker | undefined {
+  if (targets.length === 0) return undefined;
+  return (scope, config, layers, handle) =>
+    unpackLayers(dependencies, scope, targets, config, layers, handle);
+}
+
 /**
  * Makes snapshots of an image's layers, each named by its chain id, and lets the config refer to the last one (containerd `core/unpack`). A layer
  * is applied as soon as it is there, while later ones are fetched; of those whose snapshots exist nothing is fetched. Without a target for the image's platform
  * the layers are only fetched.
  */
-export async function unpackLayers(
+async function unpackLayers(
   dependencies: UnpackDependencies,
   scope: Scope,
   targets: readonly UnpackTarget[],

@@ -1,5 +1,5 @@
+import { HOOK_POINTS, type HookPoint } from "../../model/hooks.ts";
 import { isDeviceName, isVendorOrClass } from "./cdi.ts";
-import { HOOK_POINTS, type HookPoint } from "./spec.ts";
 
 /*
  * What vendors of devices write to /etc/cdi (Container Device Interface specification 1.1, `specs-go/config.go`): JSON or YAML, by

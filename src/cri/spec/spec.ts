@@ -1,3 +1,4 @@
+import type { Hook, HookPoint } from "../../model/hooks.ts";
 import { K8S_NAMESPACE } from "./names.ts";
 
 /*
@@ -59,24 +60,6 @@ export interface SpecMount {
   options?: readonly string[];
   uidMappings?: readonly IdMapping[];
   gidMappings?: readonly IdMapping[];
-}
-
-export const HOOK_POINTS = [
-  "prestart",
-  "createRuntime",
-  "createContainer",
-  "startContainer",
-  "poststart",
-  "poststop",
-] as const;
-
-export type HookPoint = (typeof HOOK_POINTS)[number];
-
-export interface Hook {
-  readonly path: string;
-  readonly args?: readonly string[];
-  readonly env?: readonly string[];
-  readonly timeout?: number;
 }
 
 export type NamespaceType = "pid" | "network" | "mount" | "ipc" | "uts" | "user" | "cgroup" | "time";

@@ -1,4 +1,4 @@
-import { MAX_TIMER_MS } from "../../../lib/timer.ts";
+import { IdleTimer } from "../idle-timer.ts";
 import type { Wire } from "../wire.ts";
 import {
   ControlType,
@@ -67,19 +67,19 @@ export class SpdyConnection implements StreamOwner {
   #paused = false;
   #behind = 0;
   #ended = false;
-  #lastActiveMs = performance.now();
-  #idleTimer: ReturnType<typeof setTimeout> | undefined;
+  readonly #idle: IdleTimer;
 
   constructor(wire: Wire, options: SpdyOptions) {
     this.#wire = wire;
     this.#options = options;
+    this.#idle = new IdleTimer(options.idleTimeoutMs, () => this.close());
     this.closed = this.#closed.promise;
     this.#nextId = options.role === "server" ? 2 : 1;
     this.#reader = new FrameReader({
       control: (type, flags, payload) => this.#control(type, flags, payload),
       data: (streamId, bytes, fin) => this.#data(streamId, bytes, fin),
     });
-    this.#watchIdle();
+    this.#idle.start();
     wire.receive({ data: (bytes) => this.#receive(bytes), end: () => this.#end() });
   }
 
@@ -157,7 +157,7 @@ export class SpdyConnection implements StreamOwner {
 
   #receive(bytes: Uint8Array): void {
     if (this.#ended) return;
-    this.#lastActiveMs = performance.now();
+    this.#idle.active();
     try {
       this.#reader.push(bytes);
     } catch (error) {
@@ -326,7 +326,7 @@ export class SpdyConnection implements StreamOwner {
 
   /** While the wire is behind, nothing is read either: who does not read our answers cannot ask for more of them. */
   #send(frame: Uint8Array): Promise<void> | undefined {
-    this.#lastActiveMs = performance.now();
+    this.#idle.active();
     const behind = this.#wire.write(frame);
     if (behind === undefined) return undefined;
     this.#behind++;
@@ -348,22 +348,10 @@ export class SpdyConnection implements StreamOwner {
     else this.#wire.resume();
   }
 
-  #watchIdle(): void {
-    const { idleTimeoutMs } = this.#options;
-    if (idleTimeoutMs <= 0) return;
-    const leftMs = this.#lastActiveMs + idleTimeoutMs - performance.now();
-    if (leftMs <= 0) {
-      this.close();
-      return;
-    }
-    this.#idleTimer = setTimeout(() => this.#watchIdle(), Math.min(leftMs, MAX_TIMER_MS));
-    this.#idleTimer.unref();
-  }
-
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    clearTimeout(this.#idleTimer);
+    this.#idle.stop();
     for (const stream of this.#streams.values()) stream.abandon();
     this.#streams.clear();
     for (const reply of this.#replies.values()) reply.reject(new Error("connection is closed"));

@@ -1,4 +1,4 @@
-import { MAX_TIMER_MS } from "../../../lib/timer.ts";
+import { IdleTimer } from "../idle-timer.ts";
 import type { Wire, WireHandler } from "../wire.ts";
 import {
   CLOSE_NORMAL,
@@ -25,20 +25,18 @@ const MAX_BEHIND = 64;
 /** The server's side of one WebSocket (RFC 6455), after its handshake. */
 export class WebSocketConnection {
   readonly #wire: Wire;
-  readonly #idleTimeoutMs: number;
+  readonly #idle: IdleTimer;
   #handler: WebSocketHandler | undefined;
   #ended = false;
   #closing = false;
   #behind = 0;
   #held = false;
   #paused = false;
-  #lastActiveMs = performance.now();
-  #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** @param idleTimeoutMs without a frame for so long, the connection ends; 0: never */
   constructor(wire: Wire, idleTimeoutMs: number) {
     this.#wire = wire;
-    this.#idleTimeoutMs = idleTimeoutMs;
+    this.#idle = new IdleTimer(idleTimeoutMs, () => this.close());
   }
 
   /** Begins to receive. To be called once. */
@@ -51,7 +49,7 @@ export class WebSocketConnection {
       control: (opcode, payload) => this.#control(opcode, payload),
     };
     const reader = new MessageReader(messages);
-    this.#watchIdle();
+    this.#idle.start();
     this.#wire.receive({
       data: (bytes) => this.#read(reader, bytes),
       end: () => this.#end(),
@@ -61,7 +59,7 @@ export class WebSocketConnection {
   /** Sends one message; a promise if there should not be more before it resolves. */
   send(opcode: Opcode, ...parts: readonly Uint8Array[]): Promise<void> | undefined {
     if (this.#closing) return undefined;
-    this.#lastActiveMs = performance.now();
+    this.#idle.active();
     const behind = this.#wire.write(messageFrame(opcode, ...parts));
     if (behind === undefined) return undefined;
     this.#behind++;
@@ -91,7 +89,7 @@ export class WebSocketConnection {
 
   #read(reader: MessageReader, bytes: Uint8Array): void {
     if (this.#ended) return;
-    this.#lastActiveMs = performance.now();
+    this.#idle.active();
     try {
       reader.push(bytes);
     } catch (error) {
@@ -113,22 +111,11 @@ export class WebSocketConnection {
     else this.#wire.resume();
   }
 
-  #watchIdle(): void {
-    if (this.#idleTimeoutMs <= 0) return;
-    const leftMs = this.#lastActiveMs + this.#idleTimeoutMs - performance.now();
-    if (leftMs <= 0) {
-      this.close();
-      return;
-    }
-    this.#idleTimer = setTimeout(() => this.#watchIdle(), Math.min(leftMs, MAX_TIMER_MS));
-    this.#idleTimer.unref();
-  }
-
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#closing = true;
-    clearTimeout(this.#idleTimer);
+    this.#idle.stop();
     this.#handler?.end();
   }
 }
