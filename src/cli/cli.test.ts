@@ -63,6 +63,8 @@ test("help names every command and option", async () => {
   expect((await bunkerd("config", "--help")).stdout).toContain("migrate");
   expect((await bunkerd("db", "--help")).stdout).toContain("compact");
   expect((await bunkerd("help", "db")).stdout).toContain("compact");
+  for (const words of [["serve"], ["config", "check"], ["gc"]])
+    expect((await bunkerd(...words, "--help")).stdout).toContain("--state <dir>");
 });
 
 describe("what is no command line ends in one line and code 2", () => {

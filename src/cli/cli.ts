@@ -79,6 +79,7 @@ function createProgram(): Command {
   addServe(program);
   addConfig(program);
   addPublish(program);
+  for (const command of program.commands) showGlobalOptions(command);
   program
     .command("version")
     .description("print the version")
@@ -160,7 +161,8 @@ async function addLazyCommands(program: Command, args: readonly string[]): Promi
   const wanted = (name: string): boolean =>
     args.includes(name) || args.some((arg) => /^(?:-h|--help|help)$/.test(arg));
   if (wanted("db")) program.addCommand(inheriting(program, (await import("./db.ts")).dbCommand()));
-  if (wanted("gc")) program.addCommand(inheriting(program, (await import("./gc.ts")).gcCommand()));
+  if (wanted("gc"))
+    program.addCommand(showGlobalOptions(inheriting(program, (await import("./gc.ts")).gcCommand())));
   if (wanted("pod")) {
     // Behind `pod` short options are its own: -c is a container there.
     program.enablePositionalOptions();
@@ -174,6 +176,13 @@ async function addLazyCommands(program: Command, args: readonly string[]): Promi
       .description("print an OpenAPI document of every RPC as JSON over HTTP")
       .action(async () => (await import("./openapi.ts")).printOpenapi());
   }
+}
+
+/** Help of a command and those below it names the options that stand before them as well. */
+function showGlobalOptions(command: Command): Command {
+  command.configureHelp({ showGlobalOptions: true });
+  for (const child of command.commands) showGlobalOptions(child);
+  return command;
 }
 
 /** A command that was made elsewhere, with the ways of its new parent: how errors are told, what they exit with. */

@@ -8,7 +8,7 @@ import type { DebugOptions } from "./pod/debug.ts";
 import type { EndOptions } from "./pod/end.ts";
 import type { ExecOptions } from "./pod/exec.ts";
 import type { LogsOptions } from "./pod/logs.ts";
-import type { PodOptions } from "./pod/options.ts";
+import type { OutputFormat, PodOptions } from "./pod/options.ts";
 import type { ForwardOptions } from "./pod/port-forward.ts";
 import type { RunOptions } from "./pod/run.ts";
 import type { ShowOptions } from "./pod/show.ts";
@@ -78,8 +78,8 @@ const GRACE = [
   whole,
 ] as const;
 
-function output(): Option {
-  return new Option("-o, --output <format>", "how it is shown").choices(["json", "yaml", "wide"]);
+function output(...formats: readonly OutputFormat[]): Option {
+  return new Option("-o, --output <format>", "how it is shown").choices(formats);
 }
 
 function addRun(pod: Command): void {
@@ -126,7 +126,7 @@ function addLists(pod: Command): void {
     .command("ls")
     .description("list pods: bunkerd's and any other that the runtime has")
     .option("-A, --all-namespaces", "of all namespaces")
-    .addOption(output())
+    .addOption(output("json", "yaml", "wide"))
     .action(
       calling(async (_args: [], options: ShowOptions) => (await import("./pod/show.ts")).listPods(options)),
     );
@@ -134,7 +134,7 @@ function addLists(pod: Command): void {
     .command("status")
     .description("show a pod with its containers")
     .argument("<POD>")
-    .addOption(output())
+    .addOption(output("json", "yaml"))
     .action(
       calling(async ([name]: [string], options: ShowOptions) =>
         (await import("./pod/show.ts")).showPod(name, options),
