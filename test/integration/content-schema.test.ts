@@ -3,8 +3,7 @@ import { expect, test } from "bun:test";
 import { Content, WriteAction } from "#gen/containerd/services/content/v1/content_pb.ts";
 import { Images } from "#gen/containerd/services/images/v1/images_pb.ts";
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
-import { Db } from "../../src/bolt/db.ts";
-import { bucketLines } from "../support/bucket-lines.ts";
+import { databaseLines } from "../support/bucket-lines.ts";
 import { digestOf } from "../support/content-suite.ts";
 import { type Daemon, daemonKinds, startDaemon, WITHOUT_COLLECTION } from "../support/daemons.ts";
 import { type Connection, connectGrpc, inNamespace } from "../support/grpc.ts";
@@ -76,14 +75,7 @@ test("meta.db", async () => {
       await change(connection);
     }
     await daemon.halt();
-    const db = Db.open(daemon.database, { readOnly: true });
-    dumps.push(
-      db.view((tx) => {
-        const top = tx.bucket("v1");
-        return top === undefined ? [] : [...bucketLines(top, "v1")];
-      }),
-    );
-    await db.close();
+    dumps.push(await databaseLines(daemon.database));
   }
   for (const dump of dumps) expect(dump.length).toBeGreaterThan(40);
   for (const dump of dumps.slice(1)) expect(dump).toEqual(dumps[0] ?? []);

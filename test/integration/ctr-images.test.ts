@@ -7,14 +7,12 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
-import { Db } from "../../src/bolt/db.ts";
 import { dockerArchive, Layout } from "../support/archives.ts";
-import { bucketLines } from "../support/bucket-lines.ts";
+import { databaseLines } from "../support/bucket-lines.ts";
 import { ctr } from "../support/commands.ts";
-import { until } from "../support/containers.ts";
+import { watchEvents } from "../support/ctr-events.ts";
 import { transcript } from "../support/ctr-output.ts";
-import { containerdProgram, type Daemon, daemonKinds, inOrder, startDaemon } from "../support/daemons.ts";
-import { linesOf, start } from "../support/processes.ts";
+import { type Daemon, daemonKinds, inOrder, startDaemon } from "../support/daemons.ts";
 import { tar } from "../support/tar.ts";
 
 const NAME = "io.containerd.image.name";
@@ -143,43 +141,16 @@ function hashOf(daemon: Daemon, name: string): string {
   return existsSync(path) ? createHash("sha256").update(readFileSync(path)).digest("hex") : "none";
 }
 
-/** What `ctr events` prints of all that goes on until it is asked for, without times and names of the moment. */
-async function watch(daemon: Daemon): Promise<AsyncDisposable & { end(): Promise<string[]> }> {
-  const program = await containerdProgram("2.1", "ctr");
-  const watching = start([program, "--address", daemon.socket, "events"], {
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  const seen: string[] = [];
-  void (async () => {
-    for await (const line of linesOf(watching.stdout)) seen.push(line);
-  })();
-  const mark = (name: string) =>
-    until(`the event of ${name}`, async () => {
-      await ctr("2.1", daemon, "namespaces", "create", name);
-      await ctr("2.1", daemon, "namespaces", "rm", name);
-      return seen.some((line) => line.includes(`"${name}"`));
-    });
-  await mark("begin");
-  return {
-    async end() {
-      await mark("end");
-      return seen
-        .filter((line) => !/"(?:begin|end)"/.test(line))
-        .map((line) => line.replace(/^.*? UTC /, "").replaceAll(/extract-\d+-\S{4}/g, "extract-<unique>"));
-    },
-    async [Symbol.asyncDispose]() {
-      watching.kill("SIGKILL");
-      await watching.exited;
-    },
-  };
+/** Events without times and names of the moment. */
+function comparableEvent(line: string): string {
+  return line.replace(/^.*? UTC /, "").replaceAll(/extract-\d+-\S{4}/g, "extract-<unique>");
 }
 
 test("archives in and out: ctr prints, writes and leaves what it does with containerd", async () => {
   const transcripts: string[][] = [];
   const events: string[][] = [];
   for (const daemon of daemons) {
-    await using watched = await watch(daemon);
+    await using watched = await watchEvents(daemon);
     const printed: string[] = [];
     for (const [line, shows] of SCRIPT) {
       const text = transcript(await ctr("2.1", daemon, ...line.split(" ")), daemon);
@@ -193,7 +164,8 @@ test("archives in and out: ctr prints, writes and leaves what it does with conta
       if (shows !== undefined && !isCutOff) expect(text, `ctr ${line} on ${daemon.kind}`).toMatch(shows);
     }
     transcripts.push(printed);
-    events.push(await watched.end());
+    await watched.settled();
+    events.push(watched.seen.map(comparableEvent));
   }
   for (const other of transcripts.slice(1)) expect(other).toEqual(transcripts[0] ?? []);
   for (const other of events.slice(1)) expect(other).toEqual(events[0] ?? []);
@@ -201,14 +173,7 @@ test("archives in and out: ctr prints, writes and leaves what it does with conta
   const dumps: string[][] = [];
   for (const daemon of daemons) {
     await daemon.halt();
-    const db = Db.open(daemon.database, { readOnly: true });
-    dumps.push(
-      db.view((tx) => {
-        const top = tx.bucket("v1");
-        return top === undefined ? [] : [...bucketLines(top, "v1")];
-      }),
-    );
-    await db.close();
+    dumps.push(await databaseLines(daemon.database));
   }
   for (const dump of dumps.slice(1)) expect(dump).toEqual(dumps[0] ?? []);
 }, 120_000);

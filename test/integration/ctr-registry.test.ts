@@ -6,9 +6,8 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { Db } from "../../src/bolt/db.ts";
 import { mountPointsBelow } from "../../src/linux/mountinfo.ts";
-import { bucketLines } from "../support/bucket-lines.ts";
+import { databaseLines } from "../support/bucket-lines.ts";
 import { ctr } from "../support/commands.ts";
 import { endNamespaces, leftovers, newNamespace } from "../support/containers.ts";
 import { transcript } from "../support/ctr-output.ts";
@@ -117,14 +116,7 @@ describe.each(WAYS)("ctr %s, by itself: %p", (version, local) => {
       expect(leftovers(daemon.folder, namespace)).toEqual([]);
       expect(mountPointsBelow(daemon.folder)).toEqual([]);
       await daemon.halt();
-      const db = Db.open(daemon.database, { readOnly: true });
-      dumps.push(
-        db.view((tx) => {
-          const top = tx.bucket("v1");
-          return top === undefined ? [] : [...bucketLines(top, "v1")];
-        }),
-      );
-      await db.close();
+      dumps.push(await databaseLines(daemon.database));
     }
     for (const other of transcripts.slice(1)) expect(other).toEqual(transcripts[0] ?? []);
     for (const dump of dumps) expect(dump.length).toBeGreaterThan(10);

@@ -3,8 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ctrIn, endNamespaces, leftovers, makeRootfs, newNamespace, until } from "../support/containers.ts";
-import { containerdProgram, type Daemon, daemonKinds, startDaemon } from "../support/daemons.ts";
-import { linesOf, removeFolder, start, temporaryFolder } from "../support/processes.ts";
+import { watchEvents } from "../support/ctr-events.ts";
+import { type Daemon, daemonKinds, startDaemon } from "../support/daemons.ts";
+import { removeFolder, temporaryFolder } from "../support/processes.ts";
 
 const folder = temporaryFolder();
 let rootfs = "";
@@ -99,32 +100,17 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
   });
 
   test("a task that runs out of memory is told of by an event", async () => {
-    const command = [await containerdProgram("2.1", "ctr"), "--address", daemon.socket, "events"];
-    const watching = start(command, { stdout: "pipe", stderr: "inherit" });
-    try {
-      const seen: string[] = [];
-      void (async () => {
-        for await (const line of linesOf(watching.stdout)) seen.push(line);
-      })();
-      const topics = () => seen.filter((line) => line.includes(` ${namespace} /tasks/`)).join("\n");
-      // Until it subscribes: events that are missed are not repeated.
-      await until("events are followed", async () => {
-        await ctr("namespaces", "label", namespace, `at=${seen.length}`);
-        return seen.length > 0;
-      });
-      // 64 MiB of zeros are written into memory before any is copied.
-      const script = "sleep 0.3; dd if=/dev/zero of=/dev/null bs=64M count=1";
-      expect(await runDetached("c", script, "--memory-limit", String(16 << 20))).toMatchObject({ code: 0 });
-      await stopped("c");
-      await until(
-        () => `an event of memory: ${topics()}`,
-        () => /\/tasks\/oom .*"container_id":"c"/.test(topics()),
-      );
-      expect(await remove("c")).toBe(137);
-    } finally {
-      watching.kill("SIGKILL");
-      await watching.exited;
-    }
+    await using watched = await watchEvents(daemon);
+    const topics = () => watched.seen.filter((line) => line.includes(` ${namespace} /tasks/`)).join("\n");
+    // 64 MiB of zeros are written into memory before any is copied.
+    const script = "sleep 0.3; dd if=/dev/zero of=/dev/null bs=64M count=1";
+    expect(await runDetached("c", script, "--memory-limit", String(16 << 20))).toMatchObject({ code: 0 });
+    await stopped("c");
+    await until(
+      () => `an event of memory: ${topics()}`,
+      () => /\/tasks\/oom .*"container_id":"c"/.test(topics()),
+    );
+    expect(await remove("c")).toBe(137);
   });
 
   test("a checkpoint without criu fails, says so, and the task runs on", async () => {

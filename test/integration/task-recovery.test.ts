@@ -5,6 +5,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
 import { Status } from "#gen/containerd/v1/types/task_pb.ts";
+import { ctrCommand } from "../support/commands.ts";
 import {
   ctrIn,
   endNamespaces,
@@ -13,16 +14,9 @@ import {
   newNamespace,
   shimsOf,
   until,
-  watchEvents,
 } from "../support/containers.ts";
-import {
-  containerdProgram,
-  type Daemon,
-  type DaemonKind,
-  daemonKinds,
-  startDaemon,
-  type Version,
-} from "../support/daemons.ts";
+import { watchEvents } from "../support/ctr-events.ts";
+import { type Daemon, type DaemonKind, daemonKinds, startDaemon, type Version } from "../support/daemons.ts";
 import { connectGrpc, inNamespace } from "../support/grpc.ts";
 import { output, removeFolder, temporaryFolder } from "../support/processes.ts";
 
@@ -91,8 +85,8 @@ async function endExec(daemon: Daemon, namespace: string): Promise<void> {
 
 /** ctr wants a terminal of its own to make one in the container. */
 async function onTerminal(daemon: Daemon, namespace: string, args: string): Promise<void> {
-  const ctr = await containerdProgram("2.1", "ctr");
-  await output(["script", "-qec", `${ctr} --address ${daemon.socket} -n ${namespace} ${args}`, "/dev/null"]);
+  const { command } = await ctrCommand("2.1", daemon, "-n", namespace, ...args.split(" "));
+  await output(["script", "-qec", command.join(" "), "/dev/null"]);
 }
 
 /** What the next daemon must be able to do with them. */
@@ -155,7 +149,7 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
     const namespace = newNamespace();
     const ctr = ctrIn("2.1", daemon, namespace);
     {
-      await using events = await watchEvents(daemon, namespace, rootfs);
+      await using events = await watchEvents(daemon);
       const { seen } = events;
       const waiting = ctr("run", "--rootfs", rootfs, "web", ...FOREVER);
       const shim = await until("a running task", async () =>

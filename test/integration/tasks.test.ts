@@ -17,8 +17,8 @@ import {
   newNamespace,
   shimsOf,
   until,
-  watchEvents,
 } from "../support/containers.ts";
+import { watchEvents } from "../support/ctr-events.ts";
 import {
   containerdProgram,
   type Daemon,
@@ -194,7 +194,7 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
     const namespace = newNamespace();
     const ctr = ctrIn("2.1", daemon, namespace);
     {
-      await using events = await watchEvents(daemon, namespace, rootfs);
+      await using events = await watchEvents(daemon);
       const { seen } = events;
       await ctr("run", "-d", "--rootfs", rootfs, "web", ...FOREVER);
       await ctr("tasks", "exec", "--exec-id", "e", "web", "/bin/true");

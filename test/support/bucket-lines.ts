@@ -1,4 +1,16 @@
 import type { Bucket } from "../../src/bolt/bucket.ts";
+import { Db } from "../../src/bolt/db.ts";
+
+/** {@link bucketLines} of a database's `v1`, whose daemon has ended; none if it has no such bucket. */
+export async function databaseLines(path: string): Promise<string[]> {
+  const db = Db.open(path, { readOnly: true });
+  const lines = db.view((tx) => {
+    const top = tx.bucket("v1");
+    return top === undefined ? [] : [...bucketLines(top, "v1")];
+  });
+  await db.close();
+  return lines;
+}
 
 /** Every key as a path, and its value in hexadecimal. */
 export function* bucketLines(bucket: Bucket, path: string): Generator<string> {

@@ -13,9 +13,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { ctr } from "./commands.ts";
-import { containerdProgram, type Daemon, type Version } from "./daemons.ts";
+import type { Daemon, Version } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
-import { type Finished, linesOf, start } from "./processes.ts";
+import type { Finished } from "./processes.ts";
 
 const APPLETS = [
   "sh",
@@ -82,39 +82,6 @@ export function succeeding(command: ReturnType<typeof ctrIn>) {
     if (code !== 0 || stderr !== "") throw new Error(`${args.join(" ")} exited ${code}: ${stderr}`);
     return stdout;
   };
-}
-
-/** What `ctr events` prints of a namespace, from its first event on, which is of a container that is made and removed for it. */
-export async function watchEvents(
-  daemon: Daemon,
-  namespace: string,
-  rootfs: string,
-): Promise<AsyncDisposable & { readonly seen: readonly string[] }> {
-  const program = await containerdProgram("2.1", "ctr");
-  const watching = start([program, "--address", daemon.socket, "events"], {
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  const seen: string[] = [];
-  void (async () => {
-    for await (const line of linesOf(watching.stdout)) if (line.includes(namespace)) seen.push(line);
-  })();
-  const end = async (): Promise<void> => {
-    watching.kill("SIGKILL");
-    await watching.exited;
-  };
-  const ctrHere = ctrIn("2.1", daemon, namespace);
-  try {
-    await until("a first event", async () => {
-      await ctrHere("containers", "create", "--rootfs", rootfs, "ping", "/bin/true");
-      await ctrHere("containers", "rm", "ping");
-      return seen.length > 0;
-    });
-  } catch (error) {
-    await end();
-    throw error;
-  }
-  return { seen, [Symbol.asyncDispose]: end };
 }
 
 /**
