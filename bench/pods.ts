@@ -14,6 +14,7 @@ import { observeNode } from "../src/pod/machine.ts";
 import { addMounts, containerConfig } from "../src/pod/spec/container-config.ts";
 import { POD_NAME } from "../src/pod/spec/labels.ts";
 import { sandboxConfig } from "../src/pod/spec/sandbox-config.ts";
+import { removeCgroup } from "../test/support/cri-traces.ts";
 import { podText } from "../test/support/pod-text.ts";
 import { type PodNode, startPodNode } from "../test/support/pods.ts";
 import { figure, printFigures, progress, type Side, sidesOf } from "./figures.ts";
@@ -46,7 +47,9 @@ async function kubePlay(podman: Podman, folder: string, name: string): Promise<n
   await firstLine(log);
   const took = performance.now() - startedAt;
   await child.exited;
-  await podman.run(["pod", "rm", "--force", "--time", "0", name]);
+  const id = await podman.run(["pod", "rm", "--force", "--time", "0", name]);
+  // It leaves those of hybrid hierarchies.
+  removeCgroup(`/libpod_parent/${id.trim()}`);
   return took;
 }
 
@@ -70,13 +73,14 @@ async function bareClient(node: PodNode, name: string): Promise<number> {
     return create(MountSchema, { hostPath, containerPath });
   });
   const startedAt = performance.now();
-  const { id, container } = await bareCalls(cri, { metadata, spec: file.spec }, logDirectory, mounts);
+  const { id, container, cgroup } = await bareCalls(cri, { metadata, spec: file.spec }, logDirectory, mounts);
   await firstLine(join(logDirectory, "app/0.log"));
   const took = performance.now() - startedAt;
   await cri.stopContainer(container, 0);
   await cri.removeContainer(container);
   await cri.stopPodSandbox(id);
   await cri.removePodSandbox(id);
+  removeCgroup(cgroup);
   cri.close();
   return took;
 }
@@ -86,7 +90,7 @@ async function bareCalls(
   pod: Pod,
   logDirectory: string,
   mounts: readonly Mount[],
-): Promise<{ id: string; container: string }> {
+): Promise<{ id: string; container: string; cgroup: string }> {
   const [app] = pod.spec.containers;
   if (app === undefined) throw new Error("no container");
   const node = await observeNode(cri);
@@ -102,7 +106,7 @@ async function bareCalls(
   addMounts(config, mounts, undefined);
   const container = await cri.createContainer(id, config, sandbox);
   await cri.startContainer(container);
-  return { id, container };
+  return { id, container, cgroup: sandbox.linux?.cgroupParent ?? "" };
 }
 
 async function measureFirstLine(node: PodNode, podman: Podman, rounds: number): Promise<void> {
