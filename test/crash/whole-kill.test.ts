@@ -12,8 +12,9 @@ import { Images } from "#gen/containerd/services/images/v1/images_pb.ts";
 import { Leases } from "#gen/containerd/services/leases/v1/leases_pb.ts";
 import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts";
 import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
+import { ctrCommand } from "../support/commands.ts";
 import { ctrIn, endNamespaces, leftovers, newNamespace, until } from "../support/containers.ts";
-import { containerdProgram, type Daemon, startDaemon } from "../support/daemons.ts";
+import { type Daemon, startDaemon } from "../support/daemons.ts";
 import { checkDatabase } from "../support/database.ts";
 import { debianPackage } from "../support/debian.ts";
 import { type Connection, connectGrpc, inNamespace } from "../support/grpc.ts";
@@ -61,13 +62,10 @@ type Ctr = (...args: readonly string[]) => Promise<Finished>;
 const running = new Set<Bun.Subprocess>();
 
 /** The exit code of a ctr that {@link endCalls} may end. */
-async function call(
-  program: string,
-  daemon: Daemon,
-  namespace: string,
-  args: readonly string[],
-): Promise<number> {
-  const child = start([program, "--address", daemon.socket, "-n", namespace, ...args], {
+async function call(daemon: Daemon, namespace: string, args: readonly string[]): Promise<number> {
+  const { command, env } = await ctrCommand("2.1", daemon, "-n", namespace, ...args);
+  const child = start(command, {
+    env: { ...process.env, ...env },
     stdin: "ignore",
     stdout: "ignore",
     stderr: "ignore",
@@ -184,7 +182,6 @@ class Look {
 
 test(`${ROUNDS} rounds`, async () => {
   const namespace = newNamespace();
-  const program = await containerdProgram("2.1", "ctr");
   const [kept, passing] = [`${registry.host}/library/kept:1`, `${registry.host}/library/passing:1`];
   let daemon = await startDaemon("bunkerd");
   let ctr = ctrIn("2.1", daemon, namespace);
@@ -201,7 +198,7 @@ test(`${ROUNDS} rounds`, async () => {
       const label = `seed ${random.seed} round ${round}`;
       let isOver = false;
       const alive = daemon;
-      const make = (args: readonly string[]): Promise<number> => call(program, alive, namespace, args);
+      const make = (args: readonly string[]): Promise<number> => call(alive, namespace, args);
       const lives = [pullSteps(passing), ...RUNNERS.map((id) => runSteps(kept, id))];
       const living = Promise.all(lives.map((steps) => live(steps, make, () => isOver)));
       await Bun.sleep(random.below(LONGEST_ROUND_MS));

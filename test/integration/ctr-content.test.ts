@@ -141,7 +141,12 @@ async function ctr(version: Version, daemon: Daemon, line: string): Promise<Fini
   const [args = "", input] = line.split(" < ");
   const program = await containerdProgram(version, "ctr");
   const stdin = input === undefined ? {} : { stdin: FILES[input] ?? "" };
-  return run([program, "--address", daemon.socket, ...args.split(" ")], { cwd: daemon.folder, ...stdin });
+  const env = { TMPDIR: daemon.folder };
+  return run([program, "--address", daemon.socket, ...args.split(" ")], {
+    cwd: daemon.folder,
+    env,
+    ...stdin,
+  });
 }
 
 /** Folders, times, ages and the width of columns differ from run to run; labels' order is a Go map's. */

@@ -1,14 +1,29 @@
 /** `ctr` of both Debian releases, `curl` and `buf curl`, pointed at a daemon's socket. */
+import { join } from "node:path";
 import { containerdProgram, type Daemon, type Version } from "./daemons.ts";
 import { type Finished, run } from "./processes.ts";
 
 /** The versions of ctr that must work: Debian 12's and sid's. */
 export const CTR_VERSIONS: readonly Version[] = ["1.6", "2.1"];
 
+/** Its own folders, which it leaves where it is killed, or its task removed by others, are the daemon's. */
+export async function ctrCommand(
+  version: Version,
+  daemon: Daemon,
+  ...args: readonly string[]
+): Promise<{ readonly command: readonly string[]; readonly env: Record<string, string> }> {
+  const hasFifos = (word: string, at: number): boolean =>
+    word === "run" || (/^(?:start|exec)$/.test(word) && /^t(?:asks?)?$/.test(args[at - 1] ?? ""));
+  const after = args.findIndex(hasFifos) + 1;
+  const fifos = after === 0 ? [] : ["--fifo-dir", join(daemon.folder, "fifo")];
+  const words = [...args.slice(0, after), ...fifos, ...args.slice(after)];
+  const program = await containerdProgram(version, "ctr");
+  return { command: [program, "--address", daemon.socket, ...words], env: { TMPDIR: daemon.folder } };
+}
+
 export async function ctr(version: Version, daemon: Daemon, ...args: readonly string[]): Promise<Finished> {
-  return run([await containerdProgram(version, "ctr"), "--address", daemon.socket, ...args], {
-    cwd: daemon.folder,
-  });
+  const { command, env } = await ctrCommand(version, daemon, ...args);
+  return run(command, { cwd: daemon.folder, env });
 }
 
 export interface Answer {

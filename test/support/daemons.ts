@@ -107,10 +107,17 @@ export async function containerdProgram(version: Version, name: string): Promise
   return join(await debianPackage(SUITES[version], "containerd"), "usr/bin", name);
 }
 
-/** Shims are found in PATH. */
-async function environmentOf(kind: DaemonKind, shim: Version | undefined): Promise<Record<string, string>> {
-  const folder = dirname(await containerdProgram(shim ?? (kind === "containerd-1.6" ? "1.6" : "2.1"), "ctr"));
-  return { ...process.env, PATH: `${folder}:${process.env["PATH"] ?? ""}` };
+/** Shims are found in PATH. What containerd leaves of checkpoints goes with its folder. */
+async function environmentOf(
+  kind: DaemonKind,
+  folder: string,
+  shim: Version | undefined,
+): Promise<Record<string, string>> {
+  const programs = dirname(
+    await containerdProgram(shim ?? (kind === "containerd-1.6" ? "1.6" : "2.1"), "ctr"),
+  );
+  const temporary = kind === "bunkerd" ? {} : { TMPDIR: folder };
+  return { ...process.env, ...temporary, PATH: `${programs}:${process.env["PATH"] ?? ""}` };
 }
 
 async function commandOf(kind: DaemonKind, config: string): Promise<string[]> {
@@ -150,7 +157,7 @@ export async function launchDaemon(kind: DaemonKind, options: DaemonOptions = {}
     stdout: log,
     stderr: log,
     cwd: folder,
-    env: { ...(await environmentOf(kind, options.shim)), ...options.env },
+    env: { ...(await environmentOf(kind, folder, options.shim)), ...options.env },
   });
   const end = async (signal: NodeJS.Signals): Promise<number> => {
     child.kill(signal);

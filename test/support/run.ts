@@ -2,11 +2,15 @@
  * Runs `bun test` once a file, so that one file's hang or leak is its own, and ends in `N passed, N failed`. A file that fails is printed whole and
  * run once more: what passes then is counted as passed, and named as unsteady before the last line, for somebody to look into.
  *
+ * A file that leaves a process, a mount or something in its temporary folder has failed. Where `BUNKERD_TEST_MACHINE=own` says that nobody else
+ * uses the machine, so has a run after which something of it is on the rest of the machine.
+ *
  * Files run one after another, which keeps what they measure true; only those of {@link BESIDE} run beside the others from the start, again one
  * after another.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { leftIn, newPlace, OwnMachine } from "./leftovers.ts";
 
 const FILE_TIMEOUT_MS = Number(
   process.env["BUNKERD_TEST_FILE_TIMEOUT_MS"] ?? (process.env["BUNKERD_TEST_LONG"] ? 7_200_000 : 600_000),
@@ -23,6 +27,8 @@ const BESIDE: Readonly<Record<string, readonly string[]>> = process.env["BUNKERD
       // Memory that settles: its own daemon, network namespace and ids.
       "test/integration/cri/scale.test.ts": [],
     };
+
+const machine = process.env["BUNKERD_TEST_MACHINE"] === "own" ? new OwnMachine() : undefined;
 
 /** So many of the slowest files are named at the end. */
 const SLOWEST = 15;
@@ -49,10 +55,12 @@ const durations = new Map<string, number>();
 
 async function runFile(file: string, prefix: readonly string[] = []): Promise<Outcome> {
   const startedAt = performance.now();
+  const place = newPlace();
   const child = Bun.spawn([...prefix, process.execPath, "test", "--timeout", "120000", `./${file}`], {
     stdout: "pipe",
     stderr: "pipe",
     stdin: "ignore",
+    env: { ...process.env, ...place.env },
     timeout: FILE_TIMEOUT_MS,
     killSignal: "SIGKILL",
   });
@@ -69,11 +77,15 @@ async function runFile(file: string, prefix: readonly string[] = []): Promise<Ou
   };
   if (code !== 0 && outcome.failed === 0) outcome.failed = 1;
   if (outcome.passed + outcome.failed + outcome.skipped === 0) outcome.failed = 1;
+  const left = await leftIn(place);
+  if (left.length > 0 && outcome.failed === 0) outcome.failed = 1;
+  machine?.after(file, outcome.failed > 0);
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
   durations.set(file, (durations.get(file) ?? 0) + Number(seconds));
   process.stdout.write(
     `${outcome.failed === 0 ? "ok  " : "FAIL"} ${file} (${outcome.passed} passed, ${seconds} s)\n`,
   );
+  for (const trace of left) process.stdout.write(`left: ${trace}\n`);
   if (outcome.failed > 0) process.stdout.write(`${output}\n`);
   else
     process.stdout.write(
@@ -122,6 +134,9 @@ for (const file of await beside) await runAgain(file);
 const slowest = [...durations].sort(([, a], [, b]) => b - a).slice(0, SLOWEST);
 if (files.length > SLOWEST)
   for (const [file, seconds] of slowest) process.stdout.write(`slow: ${seconds.toFixed(1)} s ${file}\n`);
+const left = (await machine?.left()) ?? [];
+for (const trace of left) process.stdout.write(`left: ${trace}\n`);
+if (left.length > 0) total.failed++;
 for (const file of unsteady) process.stdout.write(`unsteady: ${file} failed at first, see above\n`);
 process.stdout.write(
   `${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ""}\n`,

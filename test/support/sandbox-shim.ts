@@ -2,7 +2,7 @@
  * A shim with sandboxes of its own, as Debian packages none: it serves the Sandbox API by itself, and the tasks of a real
  * containerd-shim-runc-v2 that it has started. Run by {@link writeSandboxShim}'s script, by Bun.
  */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type CallOptions, createClient } from "@connectrpc/connect";
 import { Sandbox } from "#gen/containerd/runtime/sandbox/v1/sandbox_pb.ts";
@@ -78,6 +78,12 @@ function realTasks(address: string, header: string): RealTasks {
   return { tasks, real, closed: transport.closed };
 }
 
+/** As shims do, which remove their sockets themselves. */
+function endAt(socket: string): never {
+  rmSync(socket, { force: true });
+  process.exit(0);
+}
+
 async function serveGrpc(address: string, socket: string): Promise<void> {
   const { tasks, closed } = realTasks(address, "containerd-namespace");
   const listener = new Listener(
@@ -86,7 +92,7 @@ async function serveGrpc(address: string, socket: string): Promise<void> {
   );
   await listener.start();
   await closed;
-  process.exit(0);
+  endAt(socket);
 }
 
 async function serve(address: string, socket: string): Promise<void> {
@@ -118,7 +124,7 @@ async function serve(address: string, socket: string): Promise<void> {
       ended.resolve();
       const headers = { [NAMESPACE]: requestHeader.get(NAMESPACE) ?? "" };
       await real["shutdown"]?.({ id: sandboxId, now: true }, { headers }).catch(() => undefined);
-      setTimeout(() => process.exit(0), 20);
+      setTimeout(endAt, 20, socket);
       return {};
     },
     sandboxMetrics: ({ sandboxId }) => ({ metrics: { id: sandboxId } }),

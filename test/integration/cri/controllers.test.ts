@@ -1,6 +1,6 @@
 /** `containerd.services.sandbox.v1.Controller`, all of its methods, on a shim's own sandboxes and on pods. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Events } from "#gen/containerd/services/events/v1/events_pb.ts";
@@ -8,7 +8,7 @@ import { Controller } from "#gen/containerd/services/sandbox/v1/sandbox_pb.ts";
 import { SandboxSchema } from "#gen/containerd/types/sandbox_pb.ts";
 import { PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
 import { packSpec } from "../../../src/client/spec.ts";
-import { shimsOf, until } from "../../support/containers.ts";
+import { shimsOf, socketOf, until } from "../../support/containers.ts";
 import {
   type CriDaemon,
   exited,
@@ -57,6 +57,7 @@ describe.each(daemonKinds("containerd-2.1", "bunkerd"))("%s", (kind) => {
     expect(existsSync(path)).toBe(false);
     // containerd 2.1 leaves the shim running.
     for (const { pid, id } of shimsOf("k8s.io")) if (id === name.sandboxId) process.kill(pid, "SIGKILL");
+    rmSync(socketOf(cri.daemon.socket, "k8s.io", name.sandboxId), { force: true });
   });
 
   test("a shim's sandbox is created, started, asked, stopped and shut down, with its events", async () => {

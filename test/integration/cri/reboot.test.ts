@@ -32,7 +32,7 @@ async function netnsOf({ runtime }: CriDaemon, podSandboxId: string): Promise<st
   return JSON.parse(info["info"] ?? "{}").sandboxMetadata.Metadata.NetNSPath;
 }
 
-/** Processes, mounts, namespaces, interfaces, cgroups and the state directory go; the disk stays. */
+/** Processes, mounts, namespaces, interfaces, cgroups, what runc knows and the state directory go; the disk stays. */
 async function turnOff(cri: CriDaemon, namespaces: readonly string[], ids: readonly string[]): Promise<void> {
   const { folder } = cri.daemon;
   cri.close();
@@ -46,6 +46,7 @@ async function turnOff(cri: CriDaemon, namespaces: readonly string[], ids: reado
     async () => (await run([...find, "-exec", "rmdir", "{}", "+"])).code === 0,
   );
   unmountBelow(folder);
+  for (const id of ids) rmSync(join("/run/containerd/runc/k8s.io", id), { recursive: true, force: true });
   for (const path of namespaces) removeNetworkNamespace(path);
   await output(["ip", "link", "del", `cni-${folder.slice(-6)}`]);
   rmSync(join(folder, "state"), { recursive: true });

@@ -8,6 +8,9 @@ import { type DaemonName, int, USER_NAMESPACE } from "./spec-case.ts";
 
 const { CONTAINER, NODE } = NamespaceMode;
 
+/** Above a pod's, and this test's alone. */
+export const CGROUP = `/bkt-spec-${process.pid}`;
+
 export interface SandboxCase {
   readonly name: string;
   readonly pod: Exclude<MessageInitShape<typeof PodSandboxConfigSchema>, Message>;
@@ -34,7 +37,7 @@ export function sandboxCases(host: string): SandboxCase[] {
     { name: "the host's network", pod: context({ namespaceOptions: { network: NODE } }) },
     { name: "the host's pids and ipc", pod: context({ namespaceOptions: { pid: NODE, ipc: NODE } }) },
     { name: "pids of its own", pod: context({ namespaceOptions: { pid: CONTAINER } }) },
-    { name: "cgroup parent", pod: linux({ cgroupParent: "/bkt-spec/pod" }) },
+    { name: "cgroup parent", pod: linux({ cgroupParent: `${CGROUP}/pod` }) },
     {
       name: "sysctls",
       pod: linux({ sysctls: { "net.ipv4.ip_unprivileged_port_start": "80", "kernel.shm_rmid_forced": "1" } }),

@@ -42,12 +42,13 @@ import {
   type Pod,
   startCriReference,
 } from "../../support/cri-reference.ts";
+import { removeCgroup } from "../../support/cri-traces.ts";
 import { inNamespace } from "../../support/grpc.ts";
 import { output, removeFolder, temporaryFolder } from "../../support/processes.ts";
 import { BARE, BOX, type DaemonName, RICH, type SpecCase } from "./spec-case.ts";
 import { specCases } from "./spec-cases.ts";
 import { CDI_SPECS } from "./spec-cdi-cases.ts";
-import { type SandboxCase, sandboxCases } from "./spec-sandbox-cases.ts";
+import { CGROUP, type SandboxCase, sandboxCases } from "./spec-sandbox-cases.ts";
 
 // Several daemons share the machine.
 setDefaultTimeout(60_000);
@@ -234,6 +235,7 @@ afterAll(async () => {
   for (const one of containerCases) await asked.get(one)?.catch(() => undefined);
   await Promise.all([...references.values()].map((one) => one[Symbol.asyncDispose]()));
   for (const name of ["shared", "private"]) unmount(join(host, name));
+  for (const cgroup of [`${CGROUP}/pod`, CGROUP]) removeCgroup(cgroup);
   expect(leftBehind()).toEqual([]);
   for (const folder of [host, ...Object.values(folders)]) removeFolder(folder);
 });

@@ -15,6 +15,7 @@ import {
 import { until } from "../../support/containers.ts";
 import { exited, podConfig, runContainer, script } from "../../support/cri.ts";
 import { compareCri, pod, type Scene } from "../../support/cri-comparison.ts";
+import { removeCgroup } from "../../support/cri-traces.ts";
 import { removeFolder, temporaryFolder } from "../../support/processes.ts";
 
 type PodInit = MessageInitShape<typeof PodSandboxConfigSchema>;
@@ -40,6 +41,12 @@ afterAll(() => removeFolder(folder));
 const { same, ours } = compareCri(prepare, {
   bridge: `conf_template = "${template}"`,
   handlers: { streams: 'io_type = "streaming"' },
+});
+
+/** This test's alone, once its daemons have ended. */
+const CGROUP = `bkt-odd-${process.pid}`;
+afterAll(() => {
+  for (const cgroup of [CGROUP, `a ${CGROUP}`]) removeCgroup(cgroup);
 });
 
 const LONG = "x".repeat(5000);
@@ -284,7 +291,7 @@ for (const [name, config] of Object.entries(ODD_CONTAINERS)) {
 
 const ODD_PODS_OF_CONTAINERS: Named<PodInit> = {
   "without metadata's fields": { metadata: {} },
-  "with a cgroup above": { linux: { cgroupParent: "/../../x" } },
+  "with a cgroup above": { linux: { cgroupParent: `/../../${CGROUP}` } },
   "with a cgroup of systemd": { linux: { cgroupParent: "x.slice" } },
 };
 for (const [name, more] of Object.entries(ODD_PODS_OF_CONTAINERS))
@@ -316,8 +323,8 @@ const ODD_PODS: Named<PodInit> = {
   "with DNS of nothing": { dnsConfig: { servers: [""], searches: [""], options: [""] } },
   "with a label of 5000": { labels: { long: LONG } },
   "with an annotation of 1 MiB": { annotations: { long: "x".repeat(1 << 20) } },
-  "with a cgroup above": { linux: { cgroupParent: "/../../x" } },
-  "with a cgroup of words": { linux: { cgroupParent: "a b" } },
+  "with a cgroup above": { linux: { cgroupParent: `/../../${CGROUP}` } },
+  "with a cgroup of words": { linux: { cgroupParent: `a ${CGROUP}` } },
   "with a cgroup of systemd": { linux: { cgroupParent: "x.slice" } },
   "with a sysctl of the host": { linux: { sysctls: { "kernel.panic": "1" } } },
   "with a sysctl by path": { linux: { sysctls: { "../../x": "1" } } },

@@ -57,7 +57,7 @@ async function step(walker: Walker, line: string): Promise<Finished> {
   const program = await containerdProgram(version, "ctr");
   const given = fill(line, walker);
   const base = [program, "--address", daemon.socket, "-n", namespace];
-  const env = { CTR: base.join(" "), NAMESPACE: namespace };
+  const env = { CTR: base.join(" "), NAMESPACE: namespace, TMPDIR: daemon.folder };
   if (given.startsWith("$ "))
     return run(["timeout", "60", "sh", "-c", given.slice(2)], { cwd: daemon.folder, env });
   return run([...base, ...wordsOf(given)], { cwd: daemon.folder, env });

@@ -1,0 +1,39 @@
+import { expect, test } from "bun:test";
+import { existsSync, mkdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { leftIn, newPlace, OwnMachine } from "./leftovers.ts";
+import { output, start } from "./processes.ts";
+
+test("what a file leaves in its place is named, and what ends by itself is not", async () => {
+  const place = newPlace();
+  const point = join(place.folder, "mounted");
+  mkdirSync(point);
+  await output(["mount", "-t", "tmpfs", "tmpfs", point]);
+  const env = { ...process.env, ...place.env };
+  const child = start(["sleep", "1000"], { env, stdin: "ignore", stdout: "ignore", stderr: "ignore" });
+  expect((await leftIn(place, 0)).sort()).toEqual([
+    `file ${point}`,
+    `mount ${point}`,
+    expect.stringMatching(new RegExp(`^process ${child.pid} .*sleep 1000$`)),
+  ]);
+  await output(["umount", point]);
+  child.kill();
+  writeFileSync(join(place.folder, "file"), "");
+  setTimeout(() => rmdirSync(point), 50);
+  expect(await leftIn(place, 300)).toEqual([`file ${join(place.folder, "file")}`]);
+  expect(existsSync(place.folder)).toBe(false);
+});
+
+test("what comes to a machine and stays is named after the file that it came with, unless that one failed", async () => {
+  const point = join("/dev/shm", `bunkerd-test-${process.pid}`);
+  const [machine, excused] = [new OwnMachine(), new OwnMachine()];
+  mkdirSync(point);
+  machine.after("a.test.ts", false);
+  machine.after("b.test.ts", false);
+  excused.after("a.test.ts", true);
+  const isOurs = (trace: string) => trace.includes(point);
+  expect((await machine.left(0)).filter(isOurs)).toEqual([`file ${point}, first seen after a.test.ts`]);
+  expect((await excused.left(0)).filter(isOurs)).toEqual([]);
+  rmdirSync(point);
+  expect((await machine.left(0)).filter(isOurs)).toEqual([]);
+});
