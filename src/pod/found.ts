@@ -106,6 +106,7 @@ function podOf(uid: string, observed: ObservedPod): Pod {
     return {
       name: each,
       image: last?.image ?? "",
+      imagePullPolicy: undefined,
       stdin: false,
       stdinOnce: false,
       tty: false,

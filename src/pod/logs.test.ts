@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { appendFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { followLog, parseLogLine, readLog } from "./logs.ts";
+import { beforeFollowing, followLog, parseLogLine, readLog } from "./logs.ts";
 
 let folder: string;
 let path: string;
@@ -21,9 +21,9 @@ test("a line and what is none", () => {
     text: "a b ",
     full: true,
   });
-  expect(parseLogLine("2026-01-01T00:00:00Z stderr P part").full).toBe(false);
-  expect(parseLogLine("2026-01-01T00:00:00Z stdout F").text).toBe("");
-  expect(() => parseLogLine("words")).toThrow("log line");
+  expect(parseLogLine("2026-01-01T00:00:00Z stderr P part")?.full).toBe(false);
+  expect(parseLogLine("2026-01-01T00:00:00Z stdout F")?.text).toBe("");
+  expect(parseLogLine("words")).toBeUndefined();
 });
 
 test("tail, since and earlier rotations", () => {
@@ -33,6 +33,14 @@ test("tail, since and earlier rotations", () => {
   expect(texts()).toEqual(["old", "one", "tw", "o", "three"]);
   expect(texts({ tailLines: 2 })).toEqual(["tw", "o", "three"]);
   expect(texts({ tailLines: 0 })).toEqual([]);
+  const before = (options = {}) => {
+    const { earlier, skipped } = beforeFollowing(path, options);
+    return [earlier.map(({ text }) => text), skipped];
+  };
+  expect(before()).toEqual([["old"], 0]);
+  expect(before({ tailLines: 2 })).toEqual([[], 1]);
+  expect(before({ tailLines: 4 })).toEqual([["old"], 0]);
+  expect(before({ tailLines: 0 })).toEqual([[], 4]);
   expect(texts({ sinceMs: Date.parse("2026-01-01T00:00:02Z") })).toEqual(["tw", "o", "three"]);
 });
 

@@ -11,7 +11,6 @@ import {
   watch,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { fail } from "../model/errors.ts";
 
 export interface LogLine {
   readonly time: string;
@@ -25,10 +24,10 @@ const CHUNK_BYTES = 64 << 10;
 /** A look at a file without a word from inotify. */
 const POLL_MS = 250;
 
-/** @throws DataLoss on what is no CRI log line */
-export function parseLogLine(line: string): LogLine {
+/** Undefined for what is no CRI log line, such as a power cut leaves: it is passed over, as by kubelets. */
+export function parseLogLine(line: string): LogLine | undefined {
   const match = /^(\S+) (stdout|stderr) (\S+) ?([\s\S]*)$/.exec(line);
-  if (match === null) throw fail("DataLoss", `log line ${JSON.stringify(line.slice(0, 80))}`);
+  if (match === null) return undefined;
   const [, time = "", stream, tags = "", text = ""] = match;
   return { time, stream: stream as LogLine["stream"], text, full: tags.split(":")[0] !== "P" };
 }
@@ -62,7 +61,8 @@ class LogReader {
       if (count === 0) return;
       let buffer = Buffer.concat([this.#rest, this.#chunk.subarray(0, count)]);
       for (let at = buffer.indexOf(10); at >= 0; at = buffer.indexOf(10)) {
-        yield parseLogLine(buffer.subarray(0, at).toString());
+        const line = parseLogLine(buffer.subarray(0, at).toString());
+        if (line !== undefined) yield line;
         buffer = buffer.subarray(at + 1);
       }
       this.#rest = Buffer.from(buffer);
@@ -137,18 +137,34 @@ export interface ReadOptions {
 }
 
 /** What is written so far, those of earlier rotations of the file first. */
-export function readLog(path: string, { sinceMs, tailLines }: ReadOptions = {}): LogLine[] {
-  const lines: LogLine[] = [];
-  for (const file of [...rotatedOf(path), path]) {
-    const reader = new LogReader(file);
-    try {
-      for (const line of reader.read()) {
-        if (sinceMs === undefined || Date.parse(line.time) >= sinceMs) lines.push(line);
-      }
-    } finally {
-      reader.close();
-    }
+export function readLog(path: string, options: ReadOptions = {}): LogLine[] {
+  return select([...rotatedOf(path), path].flatMap(linesIn), options);
+}
+
+/** What is to be shown before a file is followed: lines of its earlier rotations, and how many of its own lines are passed over. */
+export function beforeFollowing(
+  path: string,
+  options: ReadOptions,
+): { readonly earlier: readonly LogLine[]; readonly skipped: number } {
+  const own = linesIn(path);
+  const shown = select([...rotatedOf(path).flatMap(linesIn), ...own], options);
+  return {
+    earlier: shown.slice(0, Math.max(0, shown.length - own.length)),
+    skipped: Math.max(0, own.length - shown.length),
+  };
+}
+
+function linesIn(path: string): LogLine[] {
+  const reader = new LogReader(path);
+  try {
+    return [...reader.read()];
+  } finally {
+    reader.close();
   }
+}
+
+function select(all: LogLine[], { sinceMs, tailLines }: ReadOptions): LogLine[] {
+  const lines = sinceMs === undefined ? all : all.filter(({ time }) => Date.parse(time) >= sinceMs);
   if (tailLines === undefined) return lines;
   let wanted = tailLines;
   let from = lines.length;

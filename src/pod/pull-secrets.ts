@@ -19,19 +19,28 @@ interface DockerAuth {
 
 const DEFAULT_REGISTRY = "index.docker.io";
 
-/** Those of secrets of type `kubernetes.io/dockerconfigjson` and `kubernetes.io/dockercfg`, given by their data. @throws SyntaxError */
+/** Those of secrets of type `kubernetes.io/dockerconfigjson` and `kubernetes.io/dockercfg`, given by their data. @throws Error if they hold no JSON */
 export function credentialsOf(secrets: readonly ReadonlyMap<string, Uint8Array>[]): PullCredential[] {
   return secrets.flatMap((data) => {
     const json = data.get(".dockerconfigjson");
     const old = data.get(".dockercfg");
     const text = new TextDecoder().decode(json ?? old ?? Buffer.from("{}"));
-    const parsed = JSON.parse(text) as { auths?: Record<string, DockerAuth> } & Record<string, DockerAuth>;
+    const parsed = parsedSecret(text) as { auths?: Record<string, DockerAuth> } & Record<string, DockerAuth>;
     const entries = json === undefined ? parsed : (parsed.auths ?? {});
     return Object.entries(entries).map(([location, auth]) => ({
       registry: registryOf(location),
       auth: authOf(auth as DockerAuth),
     }));
   });
+}
+
+/** What is in it is not for the message. */
+function parsedSecret(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error("an image pull secret holds no JSON");
+  }
 }
 
 /** `/v1/` and `/v2/` behind a host stand for the host alone. */

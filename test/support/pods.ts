@@ -179,10 +179,14 @@ export async function runUntilSaid(
 ): Promise<{ stdout: string; stderr: string }> {
   const child = node.startPod(["run", "--rm", "-f", "-"], text);
   const said = { stdout: "", stderr: "" };
+  let asked = false;
   const read = async (name: "stdout" | "stderr"): Promise<void> => {
     for await (const line of linesOf(child[name])) {
       said[name] += `${line}\n`;
-      if (words.every((each) => `${said.stdout}${said.stderr}`.includes(each))) child.kill("SIGINT");
+      if (asked || !words.every((each) => `${said.stdout}${said.stderr}`.includes(each))) continue;
+      // Once: a second signal would give up the pods' grace.
+      asked = true;
+      child.kill("SIGINT");
     }
   };
   await Promise.all([read("stdout"), read("stderr")]);

@@ -4,7 +4,7 @@ import { criClient } from "../../client/cri.ts";
 import { fail, quote } from "../../model/errors.ts";
 import { LogFollower } from "../../pod/follow.ts";
 import { type FoundPod, findPod } from "../../pod/found.ts";
-import { type LogLine, readLog } from "../../pod/logs.ts";
+import { beforeFollowing, type LogLine, readLog } from "../../pod/logs.ts";
 import { latest, type ObservedContainer, observePod } from "../../pod/status.ts";
 import { type PodOptions, rootsOf } from "./options.ts";
 
@@ -92,12 +92,11 @@ async function follow(
   print: Print,
   options: LogsOptions,
 ): Promise<void> {
-  const { sinceMs, tailLines } = selection(options);
   const skipped = new Map<string, number>();
   for (const { name, logPath } of containers) {
-    const all = readLog(logPath);
-    const shown = readLog(logPath, { sinceMs, tailLines });
-    skipped.set(name, all.length - shown.length);
+    const before = beforeFollowing(logPath, selection(options));
+    for (const line of before.earlier) print(name, line);
+    skipped.set(name, before.skipped);
   }
   const failures: unknown[] = [];
   const follower = new LogFollower(

@@ -154,6 +154,11 @@ async function write(value: object, format: "json" | "yaml"): Promise<void> {
     process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
     return;
   }
-  const { stringify } = await import("yaml");
-  process.stdout.write(stringify(value, { aliasDuplicateObjects: false }));
+  const [{ stringify }, { cautiousTags }] = await Promise.all([
+    import("yaml"),
+    import("../../pod/api/scalars.ts"),
+  ]);
+  // As YAML 1.1, which kubectl and its parsers read: there `yes` is no text.
+  const options = { version: "1.1", customTags: cautiousTags, aliasDuplicateObjects: false } as const;
+  process.stdout.write(stringify(value, options));
 }

@@ -1,6 +1,7 @@
 import type * as v from "valibot";
 import {
   boolean,
+  defaulted,
   list,
   notCarriedOut,
   object,
@@ -44,11 +45,11 @@ export const resources = object({
 });
 
 const containerPort = object({
-  name: optional(string),
+  name: defaulted(string, undefined),
   containerPort: port,
-  hostPort: optional(port),
+  hostPort: defaulted(port, undefined, 0),
   hostIP: optional(string),
-  protocol: optional(oneOf("TCP", "UDP", "SCTP"), "TCP"),
+  protocol: defaulted(oneOf("TCP", "UDP", "SCTP"), "TCP"),
 });
 
 /** Fields that every kind of container has. Defaults: `pkg/apis/core/v1/defaults.go`, `SetDefaults_Container`. */
@@ -60,13 +61,13 @@ const common = {
   workingDir: optional(string),
   env: optional(list(env)),
   envFrom: optional(list(envFrom)),
-  imagePullPolicy: optional(oneOf("Always", "Never", "IfNotPresent")),
+  imagePullPolicy: defaulted(oneOf("Always", "Never", "IfNotPresent"), undefined),
   securityContext: optional(securityContext),
   stdin: optional(boolean, false),
   stdinOnce: optional(boolean, false),
   tty: optional(boolean, false),
-  terminationMessagePath: optional(string, "/dev/termination-log"),
-  terminationMessagePolicy: optional(oneOf("File", "FallbackToLogsOnError"), "File"),
+  terminationMessagePath: defaulted(string, "/dev/termination-log"),
+  terminationMessagePolicy: defaulted(oneOf("File", "FallbackToLogsOnError"), "File"),
   volumeMounts: optional(list(volumeMount)),
   volumeDevices: notCarriedOut("there is no API server to bind block devices"),
 };
@@ -89,13 +90,16 @@ export const container = object({
 
 export const ephemeralContainer = object({
   ...common,
-  targetContainerName: optional(string),
+  targetContainerName: defaulted(string, undefined),
   ports: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
   resources: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
   lifecycle: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
   livenessProbe: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
   readinessProbe: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
   startupProbe: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
+  restartPolicy: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
+  restartPolicyRules: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
+  resizePolicy: notCarriedOut("Kubernetes forbids it in an ephemeral container"),
 });
 
 export type Container = v.InferOutput<typeof container>;

@@ -43,8 +43,37 @@ export const oneOf = <const Values extends readonly string[]>(...values: Values)
   v.picklist(values, `must be one of ${values.join(", ")}`);
 
 /** A field of `v1` whose meaning nobody here carries out: naming it is an error that tells why. */
-export const notCarriedOut = (reason: string) =>
+export const refused = (reason: string) =>
   v.optional(v.custom<never>(() => false, `is not carried out: ${reason}`));
+
+/** The same, where nothing, as templates often write it, means nothing. */
+export const notCarriedOut = (reason: string) =>
+  v.optional(
+    v.pipe(
+      v.custom<unknown>(isNothing, `is not carried out: ${reason}`),
+      v.transform(() => undefined),
+    ),
+  );
+
+function isNothing(value: unknown): boolean {
+  if (typeof value === "object" && value !== null) return Object.keys(value).length === 0;
+  return value === "" || value === false;
+}
+
+/** A field whose zero is, as in Kubernetes' own types, the same as none: it has its default then. */
+export const defaulted = <Schema extends v.GenericSchema, const Default>(
+  schema: Schema,
+  fallback: Default,
+  zero: "" | 0 = "",
+): v.OptionalSchema<v.GenericSchema<unknown, v.InferOutput<Schema> | Default>, "" | 0> =>
+  v.optional(
+    v.pipe(
+      v.unknown(),
+      v.transform((value) => (value === zero ? undefined : value)),
+      v.optional(schema, fallback as never),
+    ),
+    zero,
+  );
 
 export const optional = v.optional;
 export const list = v.array;

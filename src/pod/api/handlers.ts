@@ -1,6 +1,7 @@
 /** Hooks and probes of a container. */
 import type * as v from "valibot";
 import {
+  defaulted,
   int64,
   intOrString,
   list,
@@ -17,10 +18,10 @@ import {
 const exec = object({ command: optional(strings) });
 
 const httpGet = object({
-  path: optional(string, "/"),
+  path: defaulted(string, "/"),
   port: intOrString,
   host: optional(string),
-  scheme: optional(oneOf("HTTP", "HTTPS"), "HTTP"),
+  scheme: defaulted(oneOf("HTTP", "HTTPS"), "HTTP"),
   httpHeaders: optional(list(object({ name: string, value: string }))),
 });
 
@@ -46,10 +47,10 @@ export const probe = object({
   tcpSocket: optional(tcpSocket),
   grpc: optional(object({ port, service: optional(string, "") })),
   initialDelaySeconds: optional(natural, 0),
-  timeoutSeconds: optional(positive, 1),
-  periodSeconds: optional(positive, 10),
-  successThreshold: optional(positive, 1),
-  failureThreshold: optional(positive, 3),
+  timeoutSeconds: defaulted(positive, 1, 0),
+  periodSeconds: defaulted(positive, 10, 0),
+  successThreshold: defaulted(positive, 1, 0),
+  failureThreshold: defaulted(positive, 3, 0),
   terminationGracePeriodSeconds: optional(int64),
 });
 

@@ -33,6 +33,53 @@ describe("manifests", () => {
     expect([configMaps.length, secrets.length]).toEqual([1, 1]);
   });
 
+  test("scalars as Kubernetes' parser reads them", () => {
+    const words = ". .. e5 +. 22:22 1:2.5 2001-01-01 1_ 1.2.3 ~a 0x 1e ''";
+    const text = pod(
+      `containers:\n- {name: e2, image: box, args: [${words.split(" ").join(", ")}, 'no'], workingDir: .}\nterminationGracePeriodSeconds: 1_0\nsecurityContext: {runAsUser: 0o17, runAsGroup: 0x1F, fsGroup: 0b11, supplementalGroups: [017, 5., 1e1]}`,
+    );
+    expect(problemsOf(text)).toEqual([
+      "x.yaml:6: spec.containers[0].args[7]: must be a string, not 1; put it in quotes",
+    ]);
+    const { pods } = parseManifest(text.replace("1_,", ""), "x.yaml");
+    expect(pods[0]?.spec).toMatchObject({
+      containers: [
+        {
+          name: "e2",
+          workingDir: ".",
+          args: [...words.replace("1_ ", "").replace("''", "").split(" "), "no"],
+        },
+      ],
+      terminationGracePeriodSeconds: 10,
+      securityContext: { runAsUser: 15, runAsGroup: 31, fsGroup: 3, supplementalGroups: [15, 5, 10] },
+    });
+  });
+
+  test("what is nothing to Kubernetes is nothing here; an empty entry of a map is an empty text", () => {
+    const text = pod(
+      'containers:\n- name: a\n  image: box\n  imagePullPolicy: ""\n  terminationMessagePath: ""\n  ports: [{name: "", containerPort: 80, hostPort: 0, protocol: ""}]\n  livenessProbe: {httpGet: {port: 80, path: "", scheme: ""}, timeoutSeconds: 0, periodSeconds: 0, successThreshold: 0, failureThreshold: 0}\nrestartPolicy: ""\nnodeSelector: {}\nserviceAccountName: ""\nsetHostnameAsFQDN: false',
+      "name: web, labels: {app: }",
+    );
+    const { pods } = parseManifest(text, "x.yaml");
+    expect(pods[0]).toMatchObject({
+      metadata: { labels: { app: "" } },
+      spec: {
+        restartPolicy: "Always",
+        containers: [
+          {
+            terminationMessagePath: "/dev/termination-log",
+            ports: [{ containerPort: 80, protocol: "TCP" }],
+            livenessProbe: {
+              httpGet: { path: "/", scheme: "HTTP" },
+              ...{ timeoutSeconds: 1, periodSeconds: 10, successThreshold: 1, failureThreshold: 3 },
+            },
+          },
+        ],
+      },
+    });
+    expect(pods[0]?.spec.containers[0]?.ports?.[0]?.hostPort).toBeUndefined();
+  });
+
   test("JSON and lists", () => {
     const item = { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "a" }, data: { b: "c" } };
     const text = JSON.stringify({ apiVersion: "v1", kind: "List", items: [item] });
@@ -140,6 +187,49 @@ describe("manifests", () => {
     ],
     ["a text", "just words", ["x.yaml:1: a document must be a mapping with apiVersion and kind"]],
     ["broken YAML", "a: b: c", ["x.yaml:1:4: Nested mappings are not allowed in compact mappings"]],
+    [
+      "two objects of one name",
+      `${pod(ONE)}\n---\n${pod(ONE)}`,
+      ['x.yaml:10: metadata.name: duplicate value "web": the file has such a Pod already'],
+    ],
+    [
+      "labels that are none",
+      pod(ONE, "name: a, labels: {-x: ok, a: no good, b: ''}"),
+      [
+        expect.stringContaining("metadata.labels.-x: a key must be"),
+        expect.stringContaining("metadata.labels.a: its value must be"),
+      ],
+    ],
+    [
+      "keys that are no file names, keys twice, what is no base64",
+      "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {../a: x, b: x}\nbinaryData: {b: aGk=, c: 'no!'}",
+      [
+        expect.stringContaining('data["../a"]: a key must be at most'),
+        "x.yaml:4: data[\"../a\"]: a key must not be '.' or begin with '..'",
+        "x.yaml:4: data.b: duplicate of key present in binaryData",
+        "x.yaml:5: binaryData.c: must be base64",
+      ],
+    ],
+    [
+      "more than a ConfigMap holds",
+      `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: ${"x".repeat((1 << 20) + 1)}}`,
+      ["x.yaml:1: must have at most 1048576 bytes of data"],
+    ],
+    [
+      "a secret without what its type asks for, whose content is not told",
+      "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/dockerconfigjson\nstringData: {.dockerconfigjson: hidden}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: t}\ntype: kubernetes.io/tls\ndata: {tls.crt: ''}",
+      [
+        'x.yaml:1: data[".dockerconfigjson"]: must hold a JSON object',
+        'x.yaml:11: data["tls.key"]: is required by kubernetes.io/tls',
+      ],
+    ],
+    [
+      "what Kubernetes forbids in an ephemeral container",
+      pod(`${ONE}\nephemeralContainers:\n- {name: e, image: b, restartPolicy: Always}`),
+      [
+        "x.yaml:8: spec.ephemeralContainers[0].restartPolicy: is not carried out: Kubernetes forbids it in an ephemeral container",
+      ],
+    ],
     ["a key twice", "kind: Pod\nkind: Pod", ["x.yaml:2:1: Map keys must be unique"]],
   ])("%s", (_name, text, problems) => {
     expect(problemsOf(text)).toEqual(problems as string[]);

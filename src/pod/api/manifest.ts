@@ -3,9 +3,11 @@ import * as v from "valibot";
 import { type Document, isMap, isScalar, LineCounter, parseAllDocuments } from "yaml";
 import { nearest } from "../../lib/nearest.ts";
 import { BunkerdError } from "../../model/errors.ts";
-import { type ConfigMap, configMap, type Secret, secret } from "./meta.ts";
+import { type ConfigMap, configMap, type ObjectMeta, type Secret, secret } from "./meta.ts";
 import { type PodFile, podFile } from "./pod.ts";
+import { kubernetesTags } from "./scalars.ts";
 import { type Problem, validatePod } from "./validate.ts";
+import { validateConfigMap, validateSecret } from "./validate-objects.ts";
 
 /** What the documents of a file, or of several, hold. */
 export interface Manifest {
@@ -32,11 +34,12 @@ export function parseManifest(text: string, file: string): Manifest {
   // Kubernetes reads YAML 1.1: 0644 is octal, `yes` a truth value.
   const documents = parseAllDocuments(text, {
     version: "1.1",
+    customTags: kubernetesTags,
     lineCounter: lines,
     prettyErrors: false,
     logLevel: "silent",
   });
-  const found = { pods: [] as PodFile[], configMaps: [] as ConfigMap[], secrets: [] as Secret[] };
+  const found: Found = { pods: [], configMaps: [], secrets: [] };
   const problems: string[] = [];
   for (const document of Array.isArray(documents) ? documents : []) {
     const place = (path: Path): string => `${file}:${lineOf(document, path, lines)}`;
@@ -53,14 +56,16 @@ export function parseManifest(text: string, file: string): Manifest {
   return found;
 }
 
+interface Found {
+  readonly pods: PodFile[];
+  readonly configMaps: ConfigMap[];
+  readonly secrets: Secret[];
+}
+
 type Path = readonly (string | number)[];
 type Report = (path: Path, message: string) => void;
 
-function readDocument(
-  document: Document,
-  found: { pods: PodFile[]; configMaps: ConfigMap[]; secrets: Secret[] },
-  report: Report,
-): void {
+function readDocument(document: Document, found: Found, report: Report): void {
   let value: unknown;
   try {
     value = withoutNulls(document.toJS({ maxAliasCount: 100 }));
@@ -81,11 +86,7 @@ function readDocument(
   } else readObject(value, found, report);
 }
 
-function readObject(
-  value: unknown,
-  found: { pods: PodFile[]; configMaps: ConfigMap[]; secrets: Secret[] },
-  report: Report,
-): void {
+function readObject(value: unknown, found: Found, report: Report): void {
   const kind = (value as { kind?: unknown } | null)?.kind;
   const schema = typeof kind === "string" ? KINDS[kind] : undefined;
   if (schema === undefined) {
@@ -100,14 +101,35 @@ function readObject(
     for (const issue of result.issues) tellIssue(issue, schema, report);
     return;
   }
-  if (kind === "ConfigMap") found.configMaps.push(result.output as ConfigMap);
-  else if (kind === "Secret") found.secrets.push(result.output as Secret);
-  else {
-    const pod = result.output as PodFile;
-    const problems: Problem[] = validatePod(pod);
-    for (const { path, message } of problems) report(path, message);
-    found.pods.push(pod);
+  for (const { path, message } of addTo(found, result.output as PodFile | ConfigMap | Secret))
+    report(path, message);
+}
+
+/** What is wrong with the object, or with there being another of its name. */
+function addTo({ pods, configMaps, secrets }: Found, object: PodFile | ConfigMap | Secret): Problem[] {
+  const { name, namespace } = object.metadata;
+  const isThere = (others: readonly { readonly metadata: ObjectMeta }[]): Problem[] =>
+    others.some(({ metadata }) => metadata.name === name && metadata.namespace === namespace)
+      ? [
+          {
+            path: ["metadata", "name"],
+            message: `duplicate value ${show(name)}: the file has such a ${object.kind} already`,
+          },
+        ]
+      : [];
+  if (object.kind === "ConfigMap") {
+    const problems = [...isThere(configMaps), ...validateConfigMap(object)];
+    configMaps.push(object);
+    return problems;
   }
+  if (object.kind === "Secret") {
+    const problems = [...isThere(secrets), ...validateSecret(object)];
+    secrets.push(object);
+    return problems;
+  }
+  const problems = [...isThere(pods), ...validatePod(object)];
+  pods.push(object);
+  return problems;
 }
 
 function tellIssue(issue: v.BaseIssue<unknown>, schema: v.GenericSchema, report: Report): void {
@@ -200,20 +222,23 @@ function offsetOf(node: unknown): number | undefined {
   return (node as { range?: readonly number[] } | null)?.range?.[0];
 }
 
-/** Kubernetes reads `field:` with nothing behind it as if it were not there. */
-function withoutNulls(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(withoutNulls);
-  if (typeof value !== "object" || value === null || value instanceof Date) return value;
+/** Maps of strings, whose keys are the user's own. */
+const STRING_MAPS = ["data", "stringData", "binaryData", "labels", "annotations"];
+
+/** Kubernetes reads `field:` with nothing behind it as if it were not there; in a map of strings it is an empty one. */
+function withoutNulls(value: unknown, name = ""): unknown {
+  if (Array.isArray(value)) return value.map((inner: unknown) => withoutNulls(inner));
+  if (typeof value !== "object" || value === null) return value;
+  const isMap = STRING_MAPS.includes(name);
   return Object.fromEntries(
     Object.entries(value)
-      .filter(([, inner]) => inner !== null)
-      .map(([key, inner]) => [key, withoutNulls(inner)]),
+      .filter(([, inner]) => isMap || inner !== null)
+      .map(([key, inner]) => [key, isMap && inner === null ? "" : withoutNulls(inner, key)]),
   );
 }
 
 function show(value: unknown): string {
   if (Array.isArray(value)) return "a list";
-  if (value instanceof Date) return "a date";
   if (typeof value === "object" && value !== null) return "a mapping";
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 60)}…` : text;

@@ -42,5 +42,6 @@ export const secret = object({
   immutable: optional(v.boolean()),
 });
 
+export type ObjectMeta = v.InferOutput<typeof objectMeta>;
 export type ConfigMap = v.InferOutput<typeof configMap>;
 export type Secret = v.InferOutput<typeof secret>;

@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { container, ephemeralContainer, resources } from "./container.ts";
 import {
   boolean,
+  defaulted,
   int64,
   list,
   natural,
@@ -43,10 +44,10 @@ const spec = object({
   initContainers: optional(list(container)),
   ephemeralContainers: optional(list(ephemeralContainer)),
   volumes: optional(list(volume)),
-  restartPolicy: optional(oneOf("Always", "OnFailure", "Never"), "Always"),
+  restartPolicy: defaulted(oneOf("Always", "OnFailure", "Never"), "Always"),
   terminationGracePeriodSeconds: optional(natural, 30),
   activeDeadlineSeconds: optional(v.pipe(int64, v.minValue(1, "must be at least 1"))),
-  dnsPolicy: optional(oneOf("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"), "ClusterFirst"),
+  dnsPolicy: defaulted(oneOf("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"), "ClusterFirst"),
   dnsConfig: optional(dnsConfig),
   hostNetwork: optional(boolean, false),
   hostPID: optional(boolean, false),

@@ -59,6 +59,21 @@ export const DNS_LABEL =
 export const DNS_SUBDOMAIN =
   "must be at most 253 of a-z, 0-9, '-' and '.', each part beginning and ending with a letter or digit (RFC 1123 subdomain)";
 
+/** `validation.IsValidLabelValue`, but for the empty one. */
+export function isWord(text: string): boolean {
+  return text.length <= 63 && /^[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?$/.test(text);
+}
+
+/** `validation.IsQualifiedName` */
+export function isQualifiedName(key: string): boolean {
+  const [name = "", prefix, ...rest] = key.split("/").reverse();
+  return rest.length === 0 && isWord(name) && (prefix === undefined || isDnsSubdomain(prefix));
+}
+
+export const WORD =
+  "must be at most 63 of letters, digits, '-', '_' and '.', and begin and end with a letter or digit";
+export const QUALIFIED_NAME = `a key ${WORD}, behind a subdomain and '/' if it has a prefix`;
+
 /** A relative path that stays below where it starts. */
 export function isLocalPath(path: string): boolean {
   return !path.startsWith("/") && !path.split("/").includes("..");

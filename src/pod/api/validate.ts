@@ -1,25 +1,24 @@
 /** Rules between the fields of a pod: Kubernetes' `pkg/apis/core/validation`, as far as a node needs them. */
 import { isIP } from "node:net";
 import type { PodFile, PodSpec } from "./pod.ts";
-import { DNS_LABEL, DNS_SUBDOMAIN, isDnsLabel, isDnsSubdomain, type Problem, Problems } from "./problems.ts";
+import { DNS_LABEL, isDnsLabel, type Problem, Problems } from "./problems.ts";
 import {
   validateCommon,
   validateContainer,
   validateProfile,
   validateResources,
 } from "./validate-container.ts";
+import { validateMeta } from "./validate-objects.ts";
 import { validateVolumes } from "./validate-volumes.ts";
 
 export type { Problem } from "./problems.ts";
 
 export function validatePod({ metadata, spec }: PodFile): Problem[] {
   const problems = new Problems();
-  const meta = problems.at("metadata");
-  meta.at("name").check(isDnsSubdomain(metadata.name), DNS_SUBDOMAIN);
-  if (metadata.namespace !== undefined) meta.at("namespace").check(isDnsLabel(metadata.namespace), DNS_LABEL);
+  validateMeta(metadata, problems.at("metadata"));
   if (metadata.uid !== undefined)
-    meta
-      .at("uid")
+    problems
+      .at("metadata", "uid")
       .check(/^[\w-]{1,64}$/.test(metadata.uid), "must be at most 64 letters, digits, '-' and '_'");
   const at = problems.at("spec");
   validateVolumes(spec.volumes ?? [], at.at("volumes"));

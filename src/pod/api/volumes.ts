@@ -1,13 +1,14 @@
 import type * as v from "valibot";
 import {
   boolean,
+  defaulted,
   fileMode,
   list,
-  notCarriedOut,
   object,
   oneOf,
   optional,
   quantity,
+  refused,
   string,
 } from "./fields.ts";
 
@@ -38,14 +39,12 @@ const projection = object({
   configMap: optional(object({ name: string, items, optional: optional(boolean) })),
   secret: optional(object({ name: string, items, optional: optional(boolean) })),
   downwardAPI: optional(object({ items: downwardItems })),
-  serviceAccountToken: notCarriedOut("there is no API server to make tokens"),
-  clusterTrustBundle: notCarriedOut("there is no API server"),
-  podCertificate: notCarriedOut("there is no API server"),
+  serviceAccountToken: refused("there is no API server to make tokens"),
+  clusterTrustBundle: refused("there is no API server"),
+  podCertificate: refused("there is no API server"),
 });
 
-const needsPlugin = notCarriedOut(
-  "this volume needs a storage plugin; mount it on the host and use hostPath",
-);
+const needsPlugin = refused("this volume needs a storage plugin; mount it on the host and use hostPath");
 
 const HOST_PATH_TYPES = [
   "",
@@ -83,11 +82,11 @@ export const volume = object({
     object({ sources: optional(list(projection)), defaultMode: optional(fileMode, 0o644) }),
   ),
   image: optional(
-    object({ reference: string, pullPolicy: optional(oneOf("Always", "Never", "IfNotPresent")) }),
+    object({ reference: string, pullPolicy: defaulted(oneOf("Always", "Never", "IfNotPresent"), undefined) }),
   ),
-  persistentVolumeClaim: notCarriedOut("there is no API server to bind claims; use hostPath"),
-  ephemeral: notCarriedOut("there is no API server to bind claims; use emptyDir"),
-  gitRepo: notCarriedOut("Kubernetes has retired it; clone in an init container"),
+  persistentVolumeClaim: refused("there is no API server to bind claims; use hostPath"),
+  ephemeral: refused("there is no API server to bind claims; use emptyDir"),
+  gitRepo: refused("Kubernetes has retired it; clone in an init container"),
   awsElasticBlockStore: needsPlugin,
   azureDisk: needsPlugin,
   azureFile: needsPlugin,
@@ -114,7 +113,7 @@ export const volumeMount = object({
   name: string,
   mountPath: string,
   subPath: optional(string),
-  subPathExpr: optional(string),
+  subPathExpr: defaulted(string, undefined),
   readOnly: optional(boolean),
   recursiveReadOnly: optional(oneOf("Disabled", "IfPossible", "Enabled")),
   mountPropagation: optional(oneOf("None", "HostToContainer", "Bidirectional")),

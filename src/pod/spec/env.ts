@@ -40,14 +40,14 @@ export function needsPodIp({ env = [] }: AnyContainer): boolean {
   return env.some(({ valueFrom }) => valueFrom?.fieldRef?.fieldPath.startsWith("status.podIP") === true);
 }
 
-function addAll({ pod, references }: EnvInput, source: EnvFrom, result: Map<string, string>): void {
+function addAll({ references }: EnvInput, source: EnvFrom, result: Map<string, string>): void {
   const { configMapRef, secretRef, prefix } = source;
   const ref = configMapRef ?? secretRef;
   if (ref === undefined) return;
   const data = configMapRef === undefined ? references.secret(ref.name) : references.configText(ref.name);
   if (data === undefined) {
     if (ref.optional === true) return;
-    throw missing(pod, configMapRef === undefined ? "secret" : "configmap", ref.name);
+    throw missing(configMapRef === undefined ? "secret" : "configmap", ref.name);
   }
   for (const [key, value] of data) {
     if (key !== "" && !/[=\0]/.test(key)) result.set(`${prefix}${key}`, decode(value));
@@ -71,13 +71,13 @@ function valueOfVariable(
   const found = data?.get(ref.key);
   if (found !== undefined) return decode(found);
   if (ref.optional === true) return undefined;
-  if (data === undefined) throw missing(input.pod, isSecret ? "secret" : "configmap", ref.name);
+  if (data === undefined) throw missing(isSecret ? "secret" : "configmap", ref.name);
   const kind = isSecret ? "Secret" : "ConfigMap";
   throw new Error(`couldn't find key ${ref.key} in ${kind} ${input.pod.metadata.namespace}/${ref.name}`);
 }
 
-export function missing({ metadata }: Pod, kind: string, name: string): Error {
-  return new Error(`${kind} "${metadata.namespace}/${name}" not found`);
+export function missing(kind: string, name: string): Error {
+  return new Error(`${kind} ${JSON.stringify(name)} not found`);
 }
 
 const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);

@@ -180,7 +180,7 @@ describe("what a kubelet reckons", () => {
       containers: [{ name: "a", image: "b", envFrom: [{ configMapRef: { name: "gone" } }] }],
     });
     expect(() => environment({ ...input, pod: bad }, bad.spec.containers[0] as never)).toThrow(
-      'configmap "ns/gone" not found',
+      'configmap "gone" not found',
     );
   });
 

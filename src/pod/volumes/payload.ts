@@ -42,15 +42,14 @@ interface Reference {
 }
 
 function configFiles(input: EnvInput, reference: Reference, mode: number): Payload {
-  return keyFiles(input, "configmap", input.references.configMap(reference.name), reference, mode);
+  return keyFiles("configmap", input.references.configMap(reference.name), reference, mode);
 }
 
 function secretFiles(input: EnvInput, reference: Reference, mode: number): Payload {
-  return keyFiles(input, "secret", input.references.secret(reference.name), reference, mode);
+  return keyFiles("secret", input.references.secret(reference.name), reference, mode);
 }
 
 function keyFiles(
-  { pod }: EnvInput,
   kind: "configmap" | "secret",
   data: ReadonlyMap<string, Uint8Array> | undefined,
   { name, items, optional = false }: Reference,
@@ -58,9 +57,9 @@ function keyFiles(
 ): Payload {
   if (data === undefined) {
     if (optional) return new Map();
-    throw missing(pod, kind, name);
+    throw missing(kind, name);
   }
-  if (items === undefined)
+  if (items === undefined || items.length === 0)
     return new Map([...data].map(([key, bytes]) => [key, { data: bytes, mode: defaultMode }]));
   const files: Payload = new Map();
   for (const { key, path, mode = defaultMode } of items) {

@@ -17,7 +17,8 @@ export function hasSizeLimits({ spec }: Pod): boolean {
 export function exceededLimit({ spec }: Pod, paths: PodPaths): string | undefined {
   for (const { name, emptyDir } of spec.volumes ?? []) {
     if (emptyDir?.sizeLimit === undefined || emptyDir.medium !== "") continue;
-    if (usedBytes(paths.volume("empty-dir", name), new Set()) > wholeValueOf(emptyDir.sizeLimit))
+    const limit = wholeValueOf(emptyDir.sizeLimit);
+    if (limit > 0n && usedBytes(paths.volume("empty-dir", name), new Set()) > limit)
       return `Usage of EmptyDir volume ${JSON.stringify(name)} exceeds the limit ${JSON.stringify(emptyDir.sizeLimit)}. `;
   }
   return undefined;

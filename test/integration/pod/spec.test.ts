@@ -531,12 +531,12 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
       map: [
         {},
         { env: [{ name: "A", valueFrom: { configMapKeyRef: { name: "no", key: "k" } } }] },
-        'Warning Failed map/app: Error: configmap "default/no" not found',
+        'Warning Failed map/app: Error: configmap "no" not found',
       ],
       secret: [
         { volumes: [{ name: "v", secret: { secretName: "no" } }] },
         {},
-        'Warning FailedMount secret: MountVolume.SetUp failed for volume "v" : secret "default/no" not found',
+        'Warning FailedMount secret: MountVolume.SetUp failed for volume "v" : secret "no" not found',
       ],
       host: [
         { volumes: [{ name: "v", hostPath: { path: "/no/such", type: "Directory" } }] },
