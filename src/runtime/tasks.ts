@@ -1,6 +1,5 @@
 import { create } from "@bufbuild/protobuf";
 import { type Any, TimestampSchema } from "@bufbuild/protobuf/wkt";
-import type { Container } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import {
   type CheckpointTaskRequest,
   type CheckpointTaskResponse,
@@ -20,18 +19,12 @@ import { BunkerdError, fail, isError, messageOf, unquoted, within } from "../mod
 import { validateIdentifier } from "../model/ids.ts";
 import type { Scope } from "../model/scope.ts";
 import type { Exit, NewTask, PreparedTask, ProcessName, TaskStore } from "../model/tasks.ts";
-import { type Bundle, createBundle, deleteBundle } from "./bundle.ts";
-import {
-  type CheckpointStores,
-  type Restore,
-  restoreFolder,
-  restoreOf,
-  takeCheckpoint,
-} from "./checkpoints.ts";
+import { type CheckpointStores, restoreOf, takeCheckpoint } from "./checkpoints.ts";
 import { Preparations } from "./preparations.ts";
-import { checkRuntime, runtimeInfo } from "./runtime-info.ts";
+import { runtimeInfo } from "./runtime-info.ts";
 import { type CallLimits, isLost, type Shim } from "./shim.ts";
 import type { Shims } from "./shims.ts";
+import { createTask } from "./task-creation.ts";
 import { timestamp } from "./timestamp.ts";
 
 export interface TasksDependencies {
@@ -47,12 +40,6 @@ export interface TasksDependencies {
   readonly cgroupLock: Pick<CgroupLock, "warm">;
   readonly clock: Clock;
   readonly logger: Logger;
-}
-
-interface TaskToCreate {
-  readonly spec: Any;
-  readonly request: CreateTaskRequest;
-  readonly restore: Restore;
 }
 
 /** Tasks as shims run them: containerd's `plugins/services/tasks/local.go` and `core/runtime/v2/task_manager.go`. */
@@ -102,69 +89,11 @@ export class Tasks implements TaskStore {
     this.#changing.add(key);
     const cool = this.#cgroupLock.warm();
     try {
-      return await this.#create(scope, container, { spec, request, restore });
+      const parts = { shims: this.#shims, preparations: this.#preparations, checkpoints: this.#checkpoints };
+      return await createTask(parts, scope, container, { spec, request, restore });
     } finally {
       cool();
       this.#changing.delete(key);
-    }
-  }
-
-  async #create(scope: Scope, container: Container, task: TaskToCreate): Promise<number> {
-    const { spec, request, restore } = task;
-    const id = container.id;
-    const options = hasValue(request.options) ? request.options : container.runtime?.options;
-    const runtime = request.runtimePath || (container.runtime?.name ?? "");
-    await checkRuntime(runtime, spec, options, scope.signal);
-    const { bundle, shim } =
-      (await this.#preparations.take(scope.namespace, id, { runtime, options, spec })) ??
-      (await this.#startShim(scope, container, request, options));
-    let checkpoint: string;
-    try {
-      checkpoint = await restoreFolder(this.#checkpoints, scope, restore, bundle.path);
-    } catch (error) {
-      await this.#shims.discard(shim);
-      throw error;
-    }
-    const { rootfs, stdin, stdout, stderr, terminal } = request;
-    const mounts = rootfs.map(({ type, source, target, options: mountOptions }) => ({
-      ...{ type, source, target },
-      options: mountOptions,
-    }));
-    const io = { stdin, stdout, stderr, terminal };
-    try {
-      const message = {
-        id,
-        bundle: bundle.path,
-        rootfs: mounts,
-        ...io,
-        checkpoint,
-        ...(options && { options }),
-      };
-      const { pid } = await shim.call((task, call) => task.create(message, call), scope);
-      if (restore.starts) await shim.call((task, call) => task.start({ id }, call), scope);
-      return pid;
-    } catch (error) {
-      // A shim that died has been cleaned up after.
-      if (isLost(error)) await shim.buried;
-      else await this.#shims.discard(shim);
-      throw within("failed to create shim task", error);
-    }
-  }
-
-  async #startShim(
-    scope: Scope,
-    { id, spec, runtime: known, sandbox: sandboxId }: Container,
-    { runtimePath, taskApiAddress: address, taskApiVersion: version }: CreateTaskRequest,
-    options: Any | undefined,
-  ): Promise<{ bundle: Bundle; shim: Shim }> {
-    const runtime = runtimePath || (known?.name ?? "");
-    const bundle = await createBundle(this.#shims.folders, scope.namespace, id, spec);
-    try {
-      const shim = await this.#shims.start(scope, bundle, { runtime, options, sandboxId, address, version });
-      return { bundle, shim };
-    } catch (error) {
-      await deleteBundle(bundle);
-      throw within("failed to start shim", error);
     }
   }
 
@@ -408,10 +337,6 @@ function exitOf({ pid, exitStatus, exitedAt }: Exit): Exit {
 /** Shims send Go's zero time for a process that has not ended; without any the reference answers 1970. */
 function timeOf(time: Exit["exitedAt"]): Exit["exitedAt"] {
   return time ?? create(TimestampSchema);
-}
-
-function hasValue(options: Any | undefined): options is Any {
-  return options !== undefined && options.value.length > 0;
 }
 
 function anySignal(...signals: (AbortSignal | undefined)[]): AbortSignal {
