@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type ContainerConfig, LinuxContainerResourcesSchema } from "#gen/runtime/v1/api_pb.ts";
 import type { CriClient } from "../client/cri.ts";
-import { fail, isError, quote } from "../model/errors.ts";
+import { fail, isError, messageOf, quote } from "../model/errors.ts";
 import type { Container } from "./api/container.ts";
 import type { Pod } from "./api/pod.ts";
 import { milliValueOf } from "./api/quantity.ts";
@@ -32,6 +32,14 @@ interface Checkpoint {
   readonly entries: Readonly<Record<string, Readonly<Record<string, string>>>>;
 }
 
+export interface RunningContainer {
+  readonly id: string;
+  readonly uid: string;
+  readonly name: string;
+  /** Its set of CPUs; empty: not told. */
+  readonly cpus: string;
+}
+
 export class CpuManager implements InternalContainerLifecycle {
   readonly #options: CpuManagerOptions;
   readonly #entries = new Map<string, CpuSet>();
@@ -53,7 +61,11 @@ export class CpuManager implements InternalContainerLifecycle {
           this.#entries.set(`${uid} ${name}`, parseCpuSet(set));
       }
     } catch (error) {
-      throw fail("DataLoss", `CPU manager's state ${quote(options.path)}`, { cause: error });
+      throw fail(
+        "DataLoss",
+        `CPU manager's state ${quote(options.path)} (${messageOf(error)}; end the pods that have CPUs for themselves and remove it)`,
+        { cause: error },
+      );
     }
     const unknown = [...this.#entries.values()]
       .flatMap((set) => [...set])
@@ -100,16 +112,23 @@ export class CpuManager implements InternalContainerLifecycle {
     this.#release(key);
   }
 
-  /** After a start: whose containers still run. What else has CPUs gives them back. */
-  retain(running: readonly { readonly id: string; readonly uid: string; readonly name: string }[]): void {
+  /**
+   * After a start: whose containers still run, and on which CPUs as the runtime tells, if it does. What else has CPUs gives them back,
+   * and so does what was started without this policy meanwhile; the rest is told what it shares.
+   */
+  retain(running: readonly RunningContainer[]): void {
     const live = new Set<string>();
-    for (const { id, uid, name } of running) {
+    for (const { id, uid, name, cpus } of running) {
       const key = `${uid} ${name}`;
-      live.add(key);
-      if (this.#entries.has(key)) this.#containers.set(id, key);
+      const set = this.#entries.get(key);
+      const holds =
+        set !== undefined && (cpus === "" || formatCpuSet(parseCpuSet(cpus)) === formatCpuSet(set));
+      if (holds) live.add(key);
+      if (holds) this.#containers.set(id, key);
       else this.#sharing.add(id);
     }
     for (const key of [...this.#entries.keys()]) if (!live.has(key)) this.#release(key);
+    this.#changed = true;
   }
 
   /** Tells containers that run which CPUs they share, if that has changed: `reconcileState`. @throws what the runtime answers */

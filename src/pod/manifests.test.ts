@@ -62,5 +62,8 @@ describe("a directory of manifests", () => {
     }
     write("a.yaml", podText("a", { app: "one" }));
     expect([...reader.read().wanted.keys()]).toEqual(["default/a", "default/b"]);
+    // An editor that begins to write.
+    write("a.yaml", "");
+    expect([...reader.read().broken.values()][0]).toBe(`${join(folder, "a.yaml")}: is empty`);
   });
 });

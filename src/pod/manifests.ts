@@ -72,7 +72,10 @@ export class ManifestReader {
       if (settled) version = `${status.dev} ${status.ino} ${status.size} ${status.ctimeNs}`;
       const earlier = this.#files.get(source);
       if (earlier !== undefined && earlier.version === version) return earlier;
-      return { version, manifest: parseManifest(readFileSync(source, "utf8"), source), problem: "" };
+      const text = readFileSync(source, "utf8");
+      // Somebody is about to write it.
+      if (text.trim() === "") return { version, manifest: undefined, problem: `${source}: is empty` };
+      return { version, manifest: parseManifest(text, source), problem: "" };
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
       return { version, manifest: undefined, problem: messageOf(error) };

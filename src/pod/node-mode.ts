@@ -1,6 +1,6 @@
 /** Keeps the pods of a directory running: `bunkerd serve` with `manifests` in config.toml. */
 
-import { type FSWatcher, watch } from "node:fs";
+import { type FSWatcher, statSync, watch } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Transport } from "@connectrpc/connect";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
@@ -8,7 +8,7 @@ import { criClient } from "../client/cri.ts";
 import type { Logger } from "../lib/log.ts";
 import { messageOf } from "../model/errors.ts";
 import { acceptPod, sameSpec } from "./accept.ts";
-import type { CpuManager } from "./cpu-manager.ts";
+import type { CpuManager, RunningContainer } from "./cpu-manager.ts";
 import type { PodEvent } from "./events.ts";
 import { ManifestReader, type Reading, type WantedPod } from "./manifests.ts";
 import type { PodCounters } from "./parts.ts";
@@ -64,6 +64,12 @@ interface Slot {
     | undefined;
   busy: boolean;
   dirty: boolean;
+  /** What stands in its way, as it was told last. */
+  told: string;
+}
+
+function newSlot(): Slot {
+  return { wanted: undefined, running: undefined, busy: false, dirty: false, told: "" };
 }
 
 export class NodeMode {
@@ -74,6 +80,8 @@ export class NodeMode {
   readonly #works = new Set<Promise<void>>();
   readonly #closed = new AbortController();
   #watcher: FSWatcher | undefined;
+  /** The directory that is watched: another may come in its place. */
+  #watched = "";
   #settling: ReturnType<typeof setTimeout> | undefined;
   #told = "";
   /** The last look at each pod that runs, by its uid. */
@@ -126,27 +134,28 @@ export class NodeMode {
 
   /** CPUs of containers that are gone go back; pods that came from files that are gone since are to be removed. */
   async #takeOver(): Promise<void> {
-    const { cpuManager, manifests } = this.#options;
-    if (cpuManager !== undefined) {
-      const containers = await this.#session.cri.listContainers({
-        state: { state: ContainerState.CONTAINER_RUNNING },
-      });
-      cpuManager.retain(
-        containers.map(({ id, labels }) => ({
-          id,
-          uid: labels[POD_UID] ?? "",
-          name: labels[CONTAINER_NAME] ?? "",
-        })),
-      );
-    }
-    removeLeftovers(this.#options.roots);
-    for (const { pod, source } of storedPods(this.#options.roots)) {
-      if (source.startsWith(`${manifests}/`)) this.#slot(`${pod.metadata.namespace}/${pod.metadata.name}`);
-    }
+    const { cpuManager, manifests, roots } = this.#options;
+    removeLeftovers(roots);
+    const own = storedPods(roots).filter(({ source }) => source.startsWith(`${manifests}/`));
+    cpuManager?.retain(await this.#runningOf(new Set(own.map(({ pod }) => pod.metadata.uid))));
+    for (const { pod } of own) this.#slot(`${pod.metadata.namespace}/${pod.metadata.name}`);
+  }
+
+  async #runningOf(uids: ReadonlySet<string>): Promise<RunningContainer[]> {
+    const { cri } = this.#session;
+    const all = await cri.listContainers({ state: { state: ContainerState.CONTAINER_RUNNING } });
+    const own = all.filter(({ labels }) => uids.has(labels[POD_UID] ?? ""));
+    return Promise.all(
+      own.map(async ({ id, labels }) => ({
+        id,
+        uid: labels[POD_UID] ?? "",
+        name: labels[CONTAINER_NAME] ?? "",
+        cpus: (await cri.containerStatus(id)).resources?.linux?.cpusetCpus ?? "",
+      })),
+    );
   }
 
   #begin(): void {
-    this.#watch();
     this.#read();
     void this.#repeat(RESCAN_MS, () => this.#read());
     void this.#repeat(ROTATE_MS, () => this.#rotate());
@@ -173,6 +182,11 @@ export class NodeMode {
   }
 
   #watch(): void {
+    const { dev, ino } = statSync(this.#options.manifests);
+    const directory = `${dev} ${ino}`;
+    if (this.#watched === directory) return;
+    this.#watched = directory;
+    this.#watcher?.close();
     try {
       this.#watcher = watch(this.#options.manifests, () => {
         clearTimeout(this.#settling);
@@ -188,6 +202,7 @@ export class NodeMode {
     const { manifests, logger } = this.#options;
     let reading: Reading;
     try {
+      this.#watch();
       reading = this.#reader.read();
     } catch (error) {
       this.#tellOnce(`${manifests}: ${messageOf(error)}`);
@@ -222,7 +237,7 @@ export class NodeMode {
   }
 
   #slot(key: string): Slot {
-    const slot = this.#slots.get(key) ?? { wanted: undefined, running: undefined, busy: false, dirty: false };
+    const slot = this.#slots.get(key) ?? newSlot();
     this.#slots.set(key, slot);
     return slot;
   }
@@ -245,9 +260,12 @@ export class NodeMode {
       slot.dirty = false;
       try {
         if (!(await this.#step(key, slot))) slot.dirty = true;
+        slot.told = "";
       } catch (error) {
         if (signal.aborted) return;
-        this.#options.logger.error(`pods: pod ${key}: ${messageOf(error)}`);
+        const message = messageOf(error);
+        if (message !== slot.told) this.#options.logger.error(`pods: pod ${key}: ${message}`);
+        slot.told = message;
         slot.dirty = true;
         await delay(RETRY_MS, undefined, { signal }).catch(() => undefined);
       }

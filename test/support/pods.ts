@@ -1,8 +1,11 @@
 /** A machine for pods: a network namespace that stands for the host's, a bridge, a daemon with CRI and images of busybox, and `bunkerd pod` beside it. */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { mountPointsBelow, unmountBelow } from "../../src/linux/mountinfo.ts";
 import { ctr } from "./commands.ts";
+import { until } from "./containers.ts";
+import { endShims } from "./cri-reference.ts";
 import {
   bunkerdCommand,
   type Daemon,
@@ -99,6 +102,8 @@ export interface PodNode extends AsyncDisposable {
   readonly boxArchive: string;
   /** `kill -9`, and a new one on what it left. */
   killDaemon(): Promise<void>;
+  /** The machine goes off and on: processes, mounts, the bridge and the state folder are gone, the disk stays. */
+  reboot(): Promise<void>;
   /** `bunkerd pod WORDS…` on this node; `stdin` is a manifest for `-f -`. */
   pod(words: readonly string[], stdin?: string): Promise<Finished>;
   /** The same as a process that goes on; its pipes are the caller's. */
@@ -148,6 +153,17 @@ export async function startPodNode(
     },
     async killDaemon() {
       await daemon.kill();
+      daemon = await startDaemon(kind, options);
+    },
+    async reboot() {
+      await daemon.kill();
+      endShims(daemon);
+      await until("what ran has gone", () => {
+        unmountBelow(folder);
+        return mountPointsBelow(folder).length === 0;
+      });
+      await output(["ip", "link", "del", "pods0"]);
+      rmSync(join(options.folder, "state"), { recursive: true });
       daemon = await startDaemon(kind, options);
     },
     podsRoot,

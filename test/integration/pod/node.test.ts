@@ -150,6 +150,42 @@ describe.each(podDaemons())("%s", (kind) => {
     await running(0);
   }, 120_000);
 
+  test("a machine that starts again runs its pods anew, as the same ones; a pod that somebody else runs is told of once", async () => {
+    const text = podText("back", { app: `echo begun; ${FOREVER}` }, { restartPolicy: "Always" });
+    drop("back", text);
+    const [before] = await running(1);
+    await keeper.kill();
+    await node.reboot();
+    keeper = await startDaemon("bunkerd", { folder: join(node.folder, "k"), config: config() });
+    const [after] = await until(
+      () => keeper.log().slice(-1500),
+      async () => {
+        const all = await running(1);
+        return (
+          idOf(all, "back") !== undefined && idOf(all, "back") !== idOf([before as Listed], "back") && all
+        );
+      },
+    );
+    expect(after?.metadata.uid).toBe(before?.metadata.uid as string);
+    expect(after?.status.containerStatuses[0]?.restartCount).toBe(1);
+    expect((await node.pod(["logs", "back", "-p"])).stdout).toBe("begun\n");
+
+    const runs = node.startPod(["run", "-q", "--rm", "-f", "-"], podText("twice", { app: FOREVER }));
+    await running(2);
+    drop("twice", podText("twice", { app: FOREVER }, { terminationGracePeriodSeconds: 1 }));
+    const words = "is run by another process";
+    await until("a word about the other one", () => keeper.log().includes(words));
+    // It is tried again each second.
+    const since = Date.now();
+    await until("more tries", () => Date.now() - since > 2100);
+    runs.kill("SIGINT");
+    await runs.exited;
+    await running(2);
+    expect(keeper.log().split(words)).toHaveLength(2);
+    for (const name of ["back", "twice"]) rmSync(join(manifests, `${name}.yaml`));
+    await running(0);
+  }, 120_000);
+
   test("a container that ends is started again; counters count", async () => {
     drop(
       "heals",
