@@ -6,7 +6,7 @@ SOURCES := $(shell find src gen build -name '*.ts' 2>/dev/null)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long h2spec critest crictl kubelet bench clean
+.PHONY: help run demo build check check-gen fmt gen proto-compat test test-unit test-integration test-crash test-long h2spec critest crictl kubelet crio bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ crictl: dist/bunkerd ## CRICTL=program: every command of crictl on containerd an
 
 kubelet: dist/bunkerd ## KUBELET=program: pods by a standalone kubelet on containerd and bunkerd (as root)
 	unshare --net --mount --propagation private $(BUN) test/conformance/cri/kubelet.ts $(KUBELET)
+
+crio: dist/bunkerd ## CRIO=program, pinns beside it: the tests of pods on CRI-O (as root)
+	BUNKERD_TEST_CRIO=$(abspath $(CRIO)) $(BUN) test/support/run.ts test/integration/pod
 
 bench: dist/bunkerd ## side by side with containerd, as ratios
 	$(BUN) bench/run.ts

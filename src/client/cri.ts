@@ -39,7 +39,12 @@ export interface CriClient {
   removePodSandbox(id: string): Promise<void>;
   podSandboxStatus(id: string): Promise<PodSandboxStatus>;
   listPodSandbox(filter?: MessageInitShape<typeof PodSandboxFilterSchema>): Promise<PodSandbox[]>;
-  createContainer(sandboxId: string, config: ContainerConfig, sandbox: PodSandboxConfig): Promise<string>;
+  createContainer(
+    sandboxId: string,
+    config: ContainerConfig,
+    sandbox: PodSandboxConfig,
+    signal?: AbortSignal,
+  ): Promise<string>;
   startContainer(id: string): Promise<void>;
   /** Answers when the container has ended. @param timeoutSeconds between the stop signal and SIGKILL */
   stopContainer(id: string, timeoutSeconds: number): Promise<void>;
@@ -152,8 +157,9 @@ type ContainerCall =
 function containerCalls(remote: Remote): Pick<CriClient, ContainerCall> {
   const rpc = remote.service(RuntimeService);
   return {
-    async createContainer(podSandboxId, config, sandboxConfig) {
-      const answer = await remote.answer(rpc.createContainer({ podSandboxId, config, sandboxConfig }));
+    async createContainer(podSandboxId, config, sandboxConfig, signal) {
+      const request = { podSandboxId, config, sandboxConfig };
+      const answer = await remote.answer(rpc.createContainer(request, withSignal(signal)));
       return answer.containerId;
     },
     async startContainer(containerId) {

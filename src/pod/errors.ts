@@ -5,6 +5,11 @@ export function rpcWords(error: unknown): string {
   return `rpc error: code = ${isError(error) ? error.code : "Unknown"} desc = ${messageOf(error)}`;
 }
 
+/** The same of a pull, of which kubelets leave an unknown code away (`cri-client/pkg/remote_image.go`). */
+export function pullWords(error: unknown): string {
+  return isError(error) && error.code !== "Unknown" ? rpcWords(error) : messageOf(error);
+}
+
 /** Why a step of a pod failed: a reason as in `state.waiting.reason`, and what happened. */
 export class PodError extends Error {
   override readonly name = "PodError";
@@ -21,6 +26,8 @@ export type PodErrorReason =
   | "ImagePullBackOff"
   | "ImageInspectError"
   | "ErrImagePull"
+  | "RegistryUnavailable"
+  | "SignatureValidationFailed"
   | "ErrImageNeverPull"
   | "InvalidImageName"
   | "CreateContainerConfigError"

@@ -5,7 +5,7 @@ import { formatDuration } from "../lib/duration.ts";
 import { messageOf } from "../model/errors.ts";
 import type { Pod } from "./api/pod.ts";
 import type { Backoff } from "./backoff.ts";
-import { PodError, rpcWords } from "./errors.ts";
+import { PodError, type PodErrorReason, pullWords } from "./errors.ts";
 import type { Recorder } from "./events.ts";
 import { credentialsFor, type PullCredential } from "./pull-secrets.ts";
 
@@ -164,12 +164,31 @@ async function pull(
     return { ref, image: pulled };
   } catch (error) {
     if (request.signal.aborted) throw error;
-    const message = rpcWords(error);
-    tell("Warning", "Failed", `Failed to pull image ${JSON.stringify(image)}: ${message}`);
+    const words = pullWords(error);
+    tell("Warning", "Failed", `Failed to pull image ${JSON.stringify(image)}: ${words}`);
     pullBackoff.next(key, Date.now());
-    failures.set(key, `ErrImagePull: ${message}`);
-    throw new PodError("ErrImagePull", message, { cause: error });
+    const { reason, message } = pullFailure(image, words);
+    failures.set(key, `${reason}: ${message}`);
+    throw new PodError(reason, message, { cause: error });
   }
+}
+
+/** What CRI lets a runtime begin its words with (`cri-api/pkg/errors`; CRI-O does): the reason is the pod's then. `evalCRIPullErr`. */
+const TOLD_REASONS = {
+  RegistryUnavailable: "the registry is unavailable",
+  SignatureValidationFailed: "the signature validation failed",
+} as const satisfies Partial<Record<PodErrorReason, string>>;
+
+/** @param words of the runtime, as {@link pullWords} has them */
+export function pullFailure(image: string, words: string): { reason: PodErrorReason; message: string } {
+  for (const [reason, because] of Object.entries(TOLD_REASONS) as [keyof typeof TOLD_REASONS, string][]) {
+    if (words.startsWith(reason))
+      return {
+        reason,
+        message: `image pull failed for ${image} because ${because}${words.slice(reason.length)}`,
+      };
+  }
+  return { reason: "ErrImagePull", message: words };
 }
 
 /** With each of the credentials for the registry in turn, as kubelets do. */

@@ -103,7 +103,12 @@ export class PodSession {
   /** Once the workers have asked for what they need first: their pods are looked at once more, for what went unheard until then. */
   async #watch(): Promise<void> {
     await setImmediate();
-    const watching = watchPods(this.parts, (uid) => this.nudge(uid), this.#ended.signal);
+    const watching = watchPods(
+      this.parts,
+      (uid) => this.nudge(uid),
+      () => this.#poll(),
+      this.#ended.signal,
+    );
     this.nudge(undefined);
     await watching;
   }
@@ -112,6 +117,10 @@ export class PodSession {
   release({ pod }: PodUnit): void {
     this.#workers.delete(pod.metadata.uid);
     this.#prober.forget(pod.metadata.uid);
+  }
+
+  #poll(): void {
+    for (const worker of this.#workers.values()) worker.poll();
   }
 
   nudge(uid: string | undefined): void {

@@ -7,6 +7,7 @@ import { messageOf } from "../model/errors.ts";
 import type { Container, EphemeralContainer } from "./api/container.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { PodError, type PodErrorReason } from "./errors.ts";
+import { Held, unlessHeld } from "./held.ts";
 import { runHook } from "./hooks.ts";
 import { ensureImage, type PresentImage } from "./images.ts";
 import { killContainer } from "./kill.ts";
@@ -98,13 +99,8 @@ function failing({ record }: PodParts, { pod }: PodUnit, container: AnyContainer
       return await step();
     } catch (error) {
       const message = messageOf(error);
-      record(
-        pod,
-        container.name,
-        "Warning",
-        "Failed",
-        `${HEADS[reason] ?? "Error"}: ${wordOf(error, message)}`,
-      );
+      const words = `${HEADS[reason] ?? "Error"}: ${wordOf(error, message)}`;
+      if (!(error instanceof Held)) record(pod, container.name, "Warning", "Failed", words);
       throw error instanceof PodError ? error : new PodError(reason, message, { cause: error });
     }
   };
@@ -149,7 +145,7 @@ async function create(
   );
   await tell("PreCreateHookError", () => lifecycle.preCreateContainer(unit.pod, container, config));
   const id = await tell("CreateContainerError", () =>
-    cri.createContainer(context.sandboxId, config, context.sandbox),
+    unlessHeld(cri, (signal) => cri.createContainer(context.sandboxId, config, context.sandbox, signal)),
   );
   await tell("PreStartHookError", () => lifecycle.preStartContainer(unit.pod, container, id));
   record(unit.pod, container.name, "Normal", "Created", "Container created");

@@ -10,6 +10,7 @@ import type { Pod, PodSpec } from "./api/pod.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { limitPodCgroup } from "./cgroup.ts";
 import { PodError, type PodErrorReason, rpcWords } from "./errors.ts";
+import { Held, unlessHeld } from "./held.ts";
 import { askForImage, ensureImage } from "./images.ts";
 import { killContainer, killPod } from "./kill.ts";
 import type { ContainerType, PodParts } from "./parts.ts";
@@ -239,8 +240,9 @@ async function createSandbox(
 ) {
   mkdirSync(paths.logs, { recursive: true, mode: 0o755 });
   try {
+    const handler = pod.spec.runtimeClassName ?? "";
     const sandboxId = await awaited(signal, (given) =>
-      cri.runPodSandbox(config, pod.spec.runtimeClassName ?? "", given),
+      unlessHeld(cri, (either) => cri.runPodSandbox(config, handler, either), given),
     );
     failpoint("pod.afterSandbox");
     const [status] = await Promise.all([cri.podSandboxStatus(sandboxId), limit(pod, node)]);
@@ -249,7 +251,8 @@ async function createSandbox(
   } catch (error) {
     signal.throwIfAborted();
     const message = rpcWords(error);
-    record(pod, "", "Warning", "FailedCreatePodSandBox", `Failed to create pod sandbox: ${message}`);
+    if (error instanceof Held) results.retry(Date.now());
+    else record(pod, "", "Warning", "FailedCreatePodSandBox", `Failed to create pod sandbox: ${message}`);
     results.failed("CreatePodSandbox", podText(pod), "CreatePodSandboxError", message);
     return undefined;
   }
@@ -367,7 +370,8 @@ async function startOne(
   } catch (error) {
     context.signal.throwIfAborted();
     if (!(error instanceof PodError)) throw error;
-    if (error.reason !== "CrashLoopBackOff") parts.counters.failed(type, error.reason);
+    if (error.cause instanceof Held) results.retry(Date.now());
+    else if (error.reason !== "CrashLoopBackOff") parts.counters.failed(type, error.reason);
     results.failed("StartContainer", container.name, error.reason, error.message, steps);
     return false;
   }

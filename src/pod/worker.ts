@@ -87,6 +87,11 @@ export class PodWorker {
     this.nudge();
   }
 
+  /** Something may have happened that the runtime does not tell of. */
+  poll(): void {
+    this.#wake.emit("poll");
+  }
+
   /** Goes on with another spec of the same pod. */
   adopt(pod: Pod): void {
     this.unit = { ...this.unit, pod };
@@ -231,32 +236,50 @@ export class PodWorker {
   }
 
   /** Until something may be different. */
-  async #rest({ sync }: PodState): Promise<void> {
-    if (this.#nudged) return;
+  async #rest({ sync, observed }: PodState): Promise<void> {
     const failed = sync?.results.some(
       ({ failure }) => failure !== undefined && failure.reason !== "CrashLoopBackOff",
     );
-    const times = [
-      Date.now() + (failed === true ? RETRY_MS : hasSizeLimits(this.unit.pod) ? SIZES_MS : RELIST_MS),
-      ...(sync?.retryAtMs === undefined ? [] : [sync.retryAtMs]),
-    ];
-    const delayMs = Math.max(0, Math.min(...times) - Date.now());
-    await new Promise<void>((resolve) => {
-      const done = (): void => {
+    const longest = failed === true ? RETRY_MS : hasSizeLimits(this.unit.pod) ? SIZES_MS : RELIST_MS;
+    const untilMs = Math.min(Date.now() + longest, sync?.retryAtMs ?? Number.POSITIVE_INFINITY);
+    const before = standing(observed);
+    while (!this.#nudged && (await this.#sleep(untilMs)) === "poll") {
+      // A nudge that came meanwhile stands: it may be of something that the runtime does not know.
+      const now = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
+      if (standing(now) === before) continue;
+      this.#known = now;
+      return;
+    }
+  }
+
+  #sleep(untilMs: number): Promise<"poll" | "time" | "wake"> {
+    return new Promise((resolve) => {
+      const done = (why: "poll" | "time" | "wake"): void => {
         clearTimeout(timer);
-        this.#wake.off("wake", done);
-        resolve();
+        this.#wake.off("wake", onWake).off("poll", onPoll);
+        resolve(why);
       };
-      const timer = setTimeout(done, delayMs);
-      this.#wake.on("wake", done);
+      const onWake = (): void => done("wake");
+      const onPoll = (): void => done("poll");
+      const timer = setTimeout(() => done("time"), Math.max(0, untilMs - Date.now()));
+      this.#wake.on("wake", onWake).on("poll", onPoll);
     });
   }
 }
 
-/** Wakes a worker for each event of its pod, until the signal aborts; a runtime without events is looked at each second. */
+/** What a pod's sandboxes and containers are at, to be compared. */
+function standing({ sandboxes, containers }: ObservedPod): string {
+  return [...sandboxes, ...containers].map(({ id, state }) => `${id} ${state}`).join();
+}
+
+/**
+ * Wakes a worker for each event of its pod, until the signal aborts; a runtime without events (CRI-O's are an option) is looked at each second.
+ * @param poll of every pod
+ */
 export async function watchPods(
   { cri, logger }: PodParts,
   nudge: (uid: string | undefined) => void,
+  poll: () => void,
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
@@ -266,7 +289,7 @@ export async function watchPods(
       if (signal.aborted) return;
       logger.debug("pod: no container events", { error: messageOf(error) });
     }
-    nudge(undefined);
+    poll();
     await delay(1000, undefined, { signal }).catch(() => undefined);
   }
 }

@@ -6,10 +6,13 @@ import { type Finished, run } from "./processes.ts";
 /** The versions of ctr that must work: Debian 12's and sid's. */
 export const CTR_VERSIONS: readonly Version[] = ["1.6", "2.1"];
 
+/** What is asked of a daemon to be called. */
+type Reached = Pick<Daemon, "socket" | "folder">;
+
 /** Its own folders, which it leaves where it is killed, or its task removed by others, are the daemon's. */
 export async function ctrCommand(
   version: Version,
-  daemon: Daemon,
+  daemon: Reached,
   ...args: readonly string[]
 ): Promise<{ readonly command: readonly string[]; readonly env: Record<string, string> }> {
   const hasFifos = (word: string, at: number): boolean =>
@@ -21,7 +24,7 @@ export async function ctrCommand(
   return { command: [program, "--address", daemon.socket, ...words], env: { TMPDIR: daemon.folder } };
 }
 
-export async function ctr(version: Version, daemon: Daemon, ...args: readonly string[]): Promise<Finished> {
+export async function ctr(version: Version, daemon: Reached, ...args: readonly string[]): Promise<Finished> {
   const { command, env } = await ctrCommand(version, daemon, ...args);
   return run(command, { cwd: daemon.folder, env });
 }

@@ -171,7 +171,7 @@ async function importImages(daemon: Daemon, images: readonly CriImage[]): Promis
 }
 
 /** Those that a daemon which has ended before its time could not end, with what they run and their sockets. */
-export function endShims({ socket }: Daemon): void {
+export function endShims({ socket }: Pick<Daemon, "socket">): void {
   for (const { pid, id } of shimsOf("k8s.io").filter(({ address }) => address === socket)) {
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean);
     for (const child of [...children.map(Number), pid]) process.kill(child, "SIGKILL");

@@ -2,22 +2,20 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { ContainerState, PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
+import { criClient } from "../../src/client/cri.ts";
 import { mountPointsBelow, unmountBelow } from "../../src/linux/mountinfo.ts";
 import { ctr } from "./commands.ts";
 import { until } from "./containers.ts";
 import { endShims } from "./cri-reference.ts";
-import {
-  bunkerdCommand,
-  type Daemon,
-  type DaemonKind,
-  type DaemonOptions,
-  daemonKinds,
-  startDaemon,
-} from "./daemons.ts";
+import { CRIO, type Crio, type CrioOptions, endMonitors, startCrio } from "./crio.ts";
+import { bunkerdCommand, type DaemonKind, type DaemonOptions, daemonKinds, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { enterHostNetwork } from "./netns.ts";
+import { freePort } from "./ports.ts";
 import { type Finished, linesOf, output, removeFolder, run, start, temporaryFolder } from "./processes.ts";
-import { buildImage, type TarEntry, tar } from "./tar.ts";
+import { pushImage, startRegistry } from "./registry.ts";
+import { type BuiltImage, buildImage, type TarEntry, tar } from "./tar.ts";
 
 export const BOX = "docker.io/library/box:1";
 const PAUSE = "docker.io/library/pause:1";
@@ -46,21 +44,19 @@ export async function boxLayer(): Promise<Buffer> {
   return tar(entries);
 }
 
-/** Archives of the images that tests run: of one layer, each with its config. */
-async function writeImages(folder: string): Promise<string[]> {
+/** The images that tests run, by name: of one layer, each with its config. */
+async function boxImages(): Promise<ReadonlyMap<string, BuiltImage>> {
   const layer = await boxLayer();
   const pack = (bytes: Buffer) => ({ blob: gzipSync(bytes, { level: 1 }), mediaType: LAYER });
   const images = {
-    [PAUSE]: { Env: ["PATH=/bin"], Entrypoint: ["/bin/sleep", "1000000"] },
+    [PAUSE]: { Env: ["PATH=/bin"], Entrypoint: ["/bin/sleep", "1000000"], StopSignal: "SIGKILL" },
     [BOX]: { Env: ["PATH=/bin", "FROM_IMAGE=yes"], Cmd: ["sh"] },
     "docker.io/library/userbox:1": { Env: ["PATH=/bin"], Cmd: ["sh"], User: "1000" },
     "docker.io/library/named:1": { Env: ["PATH=/bin"], Cmd: ["sh"], User: "web" },
   };
-  return Object.entries(images).map(([name, config], index) => {
-    const path = join(folder, `image-${index}.tar`);
-    writeFileSync(path, buildImage(name, [layer], pack, config).archive);
-    return path;
-  });
+  return new Map(
+    Object.entries(images).map(([name, config]) => [name, buildImage(name, [layer], pack, config)]),
+  );
 }
 
 function writeNetwork(folder: string, portMap: boolean): void {
@@ -77,24 +73,36 @@ function writeNetwork(folder: string, portMap: boolean): void {
   writeFileSync(join(folder, "net.d/10-pods.conflist"), JSON.stringify(list));
 }
 
-function criConfig(folder: string, plugins: string): string {
+function criConfig(folder: string, plugins: string, handlers: Readonly<Record<string, string>>): string {
   const cri = '[plugins."io.containerd.grpc.v1.cri"';
+  const runtimes = Object.entries({ runc: "runc", ...handlers }).flatMap(([name, program]) => [
+    `${cri}.containerd.runtimes.${name}]\nruntime_type = "io.containerd.runc.v2"`,
+    `${cri}.containerd.runtimes.${name}.options]\nBinaryName = ${JSON.stringify(program)}`,
+  ]);
   return [
     `${cri}]\nsandbox_image = "${PAUSE}"\nrestrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true`,
     `${cri}.cni]\nbin_dir = ${JSON.stringify(plugins)}\nconf_dir = ${JSON.stringify(join(folder, "net.d"))}`,
+    ...(Object.keys(handlers).length === 0 ? [] : runtimes),
     '[plugins."io.containerd.nri.v1.nri"]\ndisable = true',
   ].join("\n");
 }
 
-/** Ours always; the reference too in long runs, or where a test asks for both: its own pods are what ours are compared with. */
-export function podDaemons({ both = false } = {}): readonly DaemonKind[] {
+/** CRI-O where `BUNKERD_TEST_CRIO` names its program. */
+export type PodDaemonKind = DaemonKind | "cri-o";
+
+/** Ours always; the reference too in long runs, or where a test asks for both: its own pods are what ours are compared with. CRI-O by itself. */
+export function podDaemons({ both = false } = {}): readonly PodDaemonKind[] {
+  if (CRIO !== undefined) return ["cri-o"];
   const all =
     both || process.env["BUNKERD_TEST_LONG"] === "1" || process.env["BUNKERD_TEST_DAEMONS"] !== undefined;
   return daemonKinds("bunkerd", ...(all ? (["containerd-2.1"] as const) : []));
 }
 
+/** What tests of pods need of a runtime's daemon. */
+type PodDaemon = Crio;
+
 export interface PodNode extends AsyncDisposable {
-  readonly daemon: Daemon;
+  readonly daemon: PodDaemon;
   readonly podsRoot: string;
   readonly logsRoot: string;
   readonly folder: string;
@@ -104,6 +112,8 @@ export interface PodNode extends AsyncDisposable {
   killDaemon(): Promise<void>;
   /** The machine goes off and on: processes, mounts, the bridge and the state folder are gone, the disk stays. */
   reboot(): Promise<void>;
+  /** How many processes the runtime keeps: containers, and those of sandboxes. */
+  tasks(): Promise<number>;
   /** `bunkerd pod WORDS…` on this node; `stdin` is a manifest for `-f -`. */
   pod(words: readonly string[], stdin?: string): Promise<Finished>;
   /** The same as a process that goes on; its pipes are the caller's. */
@@ -113,33 +123,118 @@ export interface PodNode extends AsyncDisposable {
 export interface PodNodeOptions extends Pick<DaemonOptions, "prefix"> {
   /** Pods may have ports of the host. */
   readonly portMap?: boolean;
+  /** Runtimes by the name of their handlers, besides runc. */
+  readonly handlers?: Readonly<Record<string, string>>;
 }
 
-/** To be called once a test process: it stays in its own network until the node is disposed of. @param more lines of config.toml */
-export async function startPodNode(
+/** A runtime on a machine whose network this thread is in. */
+interface Runtime {
+  start(): Promise<PodDaemon>;
+  /** The images are there from then on. */
+  loadImages(daemon: PodDaemon): Promise<void>;
+  tasks(daemon: PodDaemon): Promise<number>;
+  /** What runs without the daemon, which has been killed. */
+  endProcesses(daemon: PodDaemon): void;
+  /** In its folder, what a machine that starts again has not any longer. */
+  readonly volatile: readonly string[];
+  stop(): Promise<void>;
+}
+
+function containerdRuntime(
   kind: DaemonKind,
+  options: DaemonOptions & { readonly folder: string },
+  images: ReadonlyMap<string, BuiltImage>,
+): Runtime {
+  const call = (socket: string, ...words: readonly string[]): Promise<Finished> =>
+    ctr("2.1", { socket, folder: options.folder }, "-n", "k8s.io", ...words);
+  return {
+    start: () => startDaemon(kind, options),
+    async loadImages({ socket }) {
+      for (const { archive } of images.values()) {
+        const path = join(options.folder, "image.tar");
+        writeFileSync(path, archive);
+        const imported = await call(socket, "images", "import", "--local", path);
+        if (imported.code !== 0) throw new Error(`import: ${imported.stderr}`);
+      }
+    },
+    async tasks({ socket }) {
+      return (await call(socket, "tasks", "ls", "-q")).stdout.trim().split("\n").length;
+    },
+    endProcesses: endShims,
+    volatile: ["state"],
+    stop: async () => undefined,
+  };
+}
+
+/** Its images are pulled from a registry, which takes them in before the network is entered: fetch's threads are outside of it. */
+async function crioRuntime(
+  options: Omit<CrioOptions, "registry" | "pauseImage">,
+  images: ReadonlyMap<string, BuiltImage>,
+): Promise<() => Promise<Runtime>> {
+  const store = join(options.folder, "registry");
+  const port = await freePort();
+  const open = await startRegistry(store, port);
+  for (const [name, image] of images) {
+    const [, repository = "", tag = ""] = /^docker\.io\/(.*):(.*)$/.exec(name) ?? [];
+    await pushImage(open, repository, tag, image);
+  }
+  await open.stop();
+  return async () => {
+    const registry = await startRegistry(store, port);
+    return {
+      start: () => startCrio({ ...options, pauseImage: PAUSE, registry: registry.host }),
+      async loadImages({ socket }) {
+        const cri = criClient(socket);
+        for (const image of images.keys()) await cri.pullImage({ image }, undefined, undefined);
+        cri.close();
+      },
+      async tasks({ socket }) {
+        const cri = criClient(socket);
+        const [sandboxes, containers] = await Promise.all([
+          cri.listPodSandbox({ state: { state: PodSandboxState.SANDBOX_READY } }),
+          cri.listContainers({ state: { state: ContainerState.CONTAINER_RUNNING } }),
+        ]);
+        cri.close();
+        return sandboxes.length + containers.length;
+      },
+      endProcesses: () => endMonitors(options.folder),
+      volatile: ["run", "runc", "namespaces", "exits", "attach", "version"],
+      stop: () => registry.stop(),
+    };
+  };
+}
+
+/** To be called once a test process: it stays in its own network until the node is disposed of. @param more lines of config.toml, but for CRI-O */
+export async function startPodNode(
+  kind: PodDaemonKind,
   more: (node: { folder: string; podsRoot: string; logsRoot: string }) => string = () => "",
-  { portMap = false, prefix = [] }: PodNodeOptions = {},
+  { portMap = false, prefix = [], handlers = {} }: PodNodeOptions = {},
 ): Promise<PodNode> {
   const folder = temporaryFolder();
   const plugins = join(await debianPackage("sid", "containernetworking-plugins"), "usr/lib/cni");
   await debianPackage("sid", "containerd");
-  const images = await writeImages(folder);
+  const images = await boxImages();
   const podsRoot = join(folder, "pods");
   const logsRoot = join(folder, "logs");
+  const own = join(folder, "d");
+  mkdirSync(own);
+  const config = `${criConfig(folder, plugins, handlers)}\n${more({ folder, podsRoot, logsRoot })}`;
+  const containerdOptions = {
+    ...{ folder: own, config, prefix },
+    disabledPlugins: ["io.containerd.internal.v1.opt"],
+  };
+  const crioOptions = { folder: own, plugins, networks: join(folder, "net.d"), handlers, prefix };
+  const prepared =
+    kind === "cri-o"
+      ? await crioRuntime(crioOptions, images)
+      : async () => containerdRuntime(kind, containerdOptions, images);
   const network = enterHostNetwork();
   writeNetwork(folder, portMap);
-  const options = {
-    folder: join(folder, "d"),
-    config: `${criConfig(folder, plugins)}\n${more({ folder, podsRoot, logsRoot })}`,
-    disabledPlugins: ["io.containerd.internal.v1.opt"],
-    prefix,
-  };
-  let daemon = await startDaemon(kind, options);
-  for (const archive of images) {
-    const imported = await ctr("2.1", daemon, "-n", "k8s.io", "images", "import", "--local", archive);
-    if (imported.code !== 0) throw new Error(`import: ${imported.stderr}`);
-  }
+  const runtime = await prepared();
+  let daemon = await runtime.start();
+  await runtime.loadImages(daemon);
+  const boxArchive = join(folder, "box.tar");
+  writeFileSync(boxArchive, images.get(BOX)?.archive ?? "");
   const command = (words: readonly string[]): string[] => [
     ...bunkerdCommand(),
     "pod",
@@ -153,23 +248,24 @@ export async function startPodNode(
     },
     async killDaemon() {
       await daemon.kill();
-      daemon = await startDaemon(kind, options);
+      daemon = await runtime.start();
     },
     async reboot() {
       await daemon.kill();
-      endShims(daemon);
+      runtime.endProcesses(daemon);
       await until("what ran has gone", () => {
         unmountBelow(folder);
         return mountPointsBelow(folder).length === 0;
       });
       await output(["ip", "link", "del", "pods0"]);
-      rmSync(join(options.folder, "state"), { recursive: true });
-      daemon = await startDaemon(kind, options);
+      for (const name of runtime.volatile) rmSync(join(own, name), { recursive: true, force: true });
+      daemon = await runtime.start();
     },
+    tasks: () => runtime.tasks(daemon),
     podsRoot,
     logsRoot,
     folder,
-    boxArchive: images[1] ?? "",
+    boxArchive,
     pod: (words, stdin) => run(command(words), stdin === undefined ? {} : { stdin }),
     startPod(words, stdin) {
       const child = start(command(words), { stdin: "pipe", stdout: "pipe", stderr: "pipe" });
@@ -181,6 +277,7 @@ export async function startPodNode(
     },
     async [Symbol.asyncDispose]() {
       await daemon.stop();
+      await runtime.stop();
       network[Symbol.dispose]();
       removeFolder(folder);
     },

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { podNature } from "../../support/pod-natures.ts";
 import { box, podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 import { linesOf, run } from "../../support/processes.ts";
@@ -11,6 +12,7 @@ const VOLUMES = { volumes: [{ name: "data", emptyDir: {} }] };
 const FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
 
 describe.each(podDaemons())("%s", (kind) => {
+  const { runtimeName } = podNature(kind);
   let node: PodNode;
   beforeAll(async () => {
     node = await startPodNode(kind);
@@ -65,7 +67,7 @@ describe.each(podDaemons())("%s", (kind) => {
     );
     expect((await node.pod(["logs", "again", "-p"])).stdout).toBe("try 2\n");
     expect((await node.pod(["logs", "again"])).stdout).toBe("try 3\n");
-    const containerID = expect.stringMatching(/^containerd:\/\/[0-9a-f]{64}$/) as string;
+    const containerID = expect.stringMatching(new RegExp(`^${runtimeName}://[0-9a-f]{64}$`)) as string;
     expect((await statusOf("again")).containerStatuses[0]).toMatchObject({
       restartCount: 2,
       containerID,

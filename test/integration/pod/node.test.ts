@@ -3,7 +3,6 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { ctr } from "../../support/commands.ts";
 import { until } from "../../support/containers.ts";
 import { type Daemon, startDaemon } from "../../support/daemons.ts";
 import { podText } from "../../support/pod-text.ts";
@@ -66,12 +65,6 @@ describe.each(podDaemons())("%s", (kind) => {
     );
   const idOf = (all: readonly Listed[], name: string) =>
     all.find(({ metadata }) => metadata.name === name)?.status.containerStatuses[0]?.containerID;
-  /** Each pod is a sandbox and a container. */
-  const tasks = async (): Promise<number> => {
-    const { stdout } = await ctr("2.1", node.daemon, "-n", "k8s.io", "tasks", "ls", "-q");
-    return stdout.trim().split("\n").length;
-  };
-
   test(`${PODS} manifests at once, the daemon killed meanwhile: each runs once; removed, nothing is left`, async () => {
     for (let n = 0; n < PODS; n++)
       drop(
@@ -90,7 +83,8 @@ describe.each(podDaemons())("%s", (kind) => {
     expect(again.map(({ metadata }) => idOf(again, metadata.name))).toEqual(
       first.map(({ metadata }) => idOf(first, metadata.name)),
     );
-    expect(await tasks()).toBe(2 * PODS);
+    // Each pod is a sandbox and a container.
+    expect(await node.tasks()).toBe(2 * PODS);
     for (let n = 0; n < PODS; n++) rmSync(join(manifests, `many${n}.yaml`));
     await running(0);
     const left = (): string[] =>
