@@ -9,6 +9,7 @@ import { OK_TRAILERS, RESPONSE_HEADERS } from "../src/transport/grpc/answers.ts"
 import type { GrpcStream } from "../src/transport/grpc/stream.ts";
 import { Http2Server } from "../src/transport/http2/engine.ts";
 import { DEFAULT_LIMITS } from "../src/transport/limits.ts";
+import { frame, u32 } from "../test/conformance/http2/raw-client.ts";
 import { removeFolder, start, temporaryFolder } from "../test/support/processes.ts";
 import { h2load } from "./h2load.ts";
 
@@ -48,21 +49,6 @@ function serve(path: string): void {
   server.listen({ path }, () => process.stdout.write("listening\n"));
 }
 
-function frame(type: number, flags: number, id: number, payload: Buffer): Buffer {
-  const head = Buffer.alloc(9);
-  head.writeUIntBE(payload.length, 0, 3);
-  head[3] = type;
-  head[4] = flags;
-  head.writeUInt32BE(id, 5);
-  return Buffer.concat([head, payload]);
-}
-
-function number32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
-}
-
 function literal(name: string, value: string): Buffer {
   return Buffer.concat([
     Buffer.of(0, name.length),
@@ -82,8 +68,8 @@ function open(socketPath: string, path: string, endStream: boolean): Promise<Soc
   return new Promise((resolve, reject) => {
     const socket = connect(socketPath, () => {
       socket.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-      socket.write(frame(4, 0, 0, Buffer.concat([Buffer.of(0, 4), number32(WINDOW)])));
-      socket.write(frame(8, 0, 0, number32(WINDOW - 65_535)));
+      socket.write(frame(4, 0, 0, Buffer.concat([Buffer.of(0, 4), u32(WINDOW)])));
+      socket.write(frame(8, 0, 0, u32(WINDOW - 65_535)));
       socket.write(frame(1, endStream ? 5 : 4, 1, block));
       resolve(socket);
     });

@@ -95,6 +95,25 @@ export const ODD_IDS = [
   "0",
 ];
 
+/** What is no digest, or of an algorithm that nobody has. */
+export const ODD_DIGESTS = [
+  "",
+  ":",
+  "sha256",
+  "sha256:",
+  "sha256:!!",
+  ":abc",
+  "md5:d41d8cd98f00b204e9800998ecf8427e",
+  "SHA256:aa",
+  `sha256:${"A".repeat(64)}`,
+  `sha256:${"a".repeat(63)}`,
+  `sha256:${"ä".repeat(32)}`,
+  `sha256:../../${"a".repeat(58)}`,
+  "sha256:../../../etc/passwd",
+  "sha256:%2e%2e",
+  "a\u0000b:00",
+];
+
 /** Times, the lease id that the daemon makes and its folder are each daemon's own. */
 function describeAnswer(answer: unknown): unknown {
   const text = JSON.stringify(answer, (_key, value: unknown) => {

@@ -1,4 +1,5 @@
 /** What a client might send on an HTTP/2 connection: mostly frames that fit what came before, some that do not, some noise. */
+import { frame, u32 } from "../conformance/http2/raw-client.ts";
 import type { Random } from "./random.ts";
 
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -9,21 +10,6 @@ interface Client {
   nextStream: number;
   /** Streams that were opened and have not ended on our side. */
   readonly open: number[];
-}
-
-function frame(type: number, flags: number, id: number, payload: Buffer): Buffer {
-  const head = Buffer.alloc(9);
-  head.writeUIntBE(payload.length, 0, 3);
-  head[3] = type;
-  head[4] = flags;
-  head.writeUInt32BE(id, 5);
-  return Buffer.concat([head, payload]);
-}
-
-function number32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value >>> 0);
-  return bytes;
 }
 
 function literal(pattern: number, name: string, value: string): Buffer {
@@ -79,7 +65,7 @@ function sendHeaders(client: Client): void {
   const block = requestBlock(random);
   let [payload, flags] = [block, endStream];
   if (random.below(10) === 0) {
-    payload = Buffer.concat([number32(random.pick([0, 0, 1, id])), Buffer.of(7), payload]);
+    payload = Buffer.concat([u32(random.pick([0, 0, 1, id])), Buffer.of(7), payload]);
     flags |= 0x20;
   }
   if (random.below(10) === 0) {
@@ -127,7 +113,7 @@ function sendSettings({ random, frames }: Client): void {
       [99, [1]],
     ] as const);
     const value = random.below(100) === 0 ? 2 ** 31 : random.pick<number>(values);
-    return Buffer.concat([Buffer.of(0, id), number32(value)]);
+    return Buffer.concat([Buffer.of(0, id), u32(value)]);
   });
   frames.push(frame(4, 0, 0, Buffer.concat(entries)));
 }
@@ -138,7 +124,7 @@ function sendOther(client: Client): void {
   if (client.nextStream === 1) sendHeaders(client);
   switch (random.below(60) === 0 ? 5 : random.pick([0, 1, 2, 3, 4, 6, 7])) {
     case 0:
-      frames.push(frame(3, 0, id, number32(random.pick([0, 8, 0xff]))));
+      frames.push(frame(3, 0, id, u32(random.pick([0, 8, 0xff]))));
       ended(client, id);
       break;
     case 1:
@@ -146,12 +132,7 @@ function sendOther(client: Client): void {
       break;
     case 2:
       frames.push(
-        frame(
-          2,
-          0,
-          random.below(3) === 0 ? id : client.nextStream,
-          Buffer.concat([number32(id), Buffer.of(1)]),
-        ),
+        frame(2, 0, random.below(3) === 0 ? id : client.nextStream, Buffer.concat([u32(id), Buffer.of(1)])),
       );
       break;
     case 3:
@@ -179,7 +160,7 @@ function sendOther(client: Client): void {
           8,
           0,
           random.pick([0, id]),
-          number32(random.pick([1, 10, 1000, 50_000, random.below(20) === 0 ? 0 : 5])),
+          u32(random.pick([1, 10, 1000, 50_000, random.below(20) === 0 ? 0 : 5])),
         ),
       );
   }

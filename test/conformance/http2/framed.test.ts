@@ -1,6 +1,6 @@
 /** Messages that are sent from where they lie: the same bytes under the same rules as those that are copied. */
 import { describe, expect, test } from "bun:test";
-import { served } from "./cases.ts";
+import { keepsWindows, served } from "./cases.ts";
 import { bodyOf, F, type Frame, frame, grpcRequest, openWindows, settings, T, u32 } from "./raw-client.ts";
 import { patternOf } from "./server.ts";
 
@@ -58,22 +58,14 @@ describe("a framed message", () => {
     }));
 
   test("windows that end within a stretch are kept to the byte", () =>
-    served(async (client) => {
-      client.frame(T.settings, 0, 0, settings([[4, 0]]));
-      client.frame(T.window, 0, 0, u32(2 ** 30));
-      client.headers(1, grpcRequest(`/framed/2/${MIB}`), F.endStream);
-      await client.settle();
-      const frames: Frame[] = [];
-      for (const window of [1, 16_383, 16_384, 16_385, 40_000, 3, 120_000]) {
-        client.frame(T.window, 0, 1, u32(window));
-        const sent = (await client.settle()).filter((got) => got.type === T.data);
-        expect(bodyOf(sent).length).toBe(window);
-        frames.push(...sent);
-      }
-      client.frame(T.window, 0, 1, u32(2 ** 30));
-      frames.push(...(await client.answer(1)));
-      expect(Buffer.compare(bodyOf(frames), expected(2, MIB))).toBe(0);
-    }));
+    served((client) =>
+      keepsWindows(
+        client,
+        `/framed/2/${MIB}`,
+        [1, 16_383, 16_384, 16_385, 40_000, 3, 120_000],
+        expected(2, MIB),
+      ),
+    ));
 
   test("streams take turns, whether their messages are framed or not", () =>
     served(async (client) => {

@@ -1,7 +1,7 @@
 /** An answer that lies in parts is sent as if it were one piece. */
 import { describe, expect, test } from "bun:test";
-import { served } from "./cases.ts";
-import { bodyOf, F, type Frame, grpcRequest, openWindows, settings, T, u32 } from "./raw-client.ts";
+import { keepsWindows, served } from "./cases.ts";
+import { bodyOf, F, type Frame, grpcRequest, openWindows, T } from "./raw-client.ts";
 import { patternOf } from "./server.ts";
 
 /** The body that `/parted/count/size` answers. */
@@ -33,22 +33,9 @@ describe("a message in parts", () => {
   }
 
   test("windows that end within a part are kept to the byte", () =>
-    served(async (client) => {
-      client.frame(T.settings, 0, 0, settings([[4, 0]]));
-      client.frame(T.window, 0, 0, u32(2 ** 30));
-      client.headers(1, grpcRequest("/parted/50/4096"), F.endStream);
-      await client.settle();
-      const frames: Frame[] = [];
-      for (const window of [1, 5, 4095, 4096, 4097, 20_000, 3]) {
-        client.frame(T.window, 0, 1, u32(window));
-        const sent = (await client.settle()).filter((got) => got.type === T.data);
-        expect(bodyOf(sent).length).toBe(window);
-        frames.push(...sent);
-      }
-      client.frame(T.window, 0, 1, u32(2 ** 30));
-      frames.push(...(await client.answer(1)));
-      expect(Buffer.compare(bodyOf(frames), expected(50, 4096))).toBe(0);
-    }));
+    served((client) =>
+      keepsWindows(client, "/parted/50/4096", [1, 5, 4095, 4096, 4097, 20_000, 3], expected(50, 4096)),
+    ));
 
   test("two to a client that stops reading and goes on lose nothing", () =>
     served(async (client) => {
