@@ -142,6 +142,20 @@ describe("tidy", () => {
     expect(wrong).toEqual([]);
   });
 
+  test("files load each other in one direction", () => {
+    const seen = new Set<string>();
+    const wrong: string[] = [];
+    const visit = (file: string, above: readonly string[]): void => {
+      if (above.includes(file)) wrong.push([...above.slice(above.indexOf(file)), file].join(" loads "));
+      if (above.includes(file) || seen.has(file) || !product.includes(file)) return;
+      seen.add(file);
+      for (const name of loadedBy(file))
+        if (name.startsWith(".")) visit(normalize(join(dirname(file), name)), [...above, file]);
+    };
+    for (const file of product) visit(file, []);
+    expect(wrong).toEqual([]);
+  });
+
   test("only linux/ calls libc", () => {
     const wrong = product.filter((file) => roomOf(file) !== "linux" && importsOf(file).includes("bun:ffi"));
     expect(wrong).toEqual([]);

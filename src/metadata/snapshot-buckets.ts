@@ -4,6 +4,7 @@ import type { Tx } from "../bolt/tx.ts";
 import { setOwn } from "../lib/record.ts";
 import { fail, unquoted } from "../model/errors.ts";
 import { type Labels, validateLabel } from "../model/labels.ts";
+import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
 import { readLabels, readTime, timestampOf, writeLabels, writeTime } from "./fields.ts";
 import { createObjectsBucket, EMPTY, KEY, objectsBucket, textOf } from "./schema.ts";
@@ -12,6 +13,16 @@ import { createObjectsBucket, EMPTY, KEY, objectsBucket, textOf } from "./schema
 export interface SnapshotPlace {
   readonly namespace: string;
   readonly snapshotter: string;
+}
+
+/** Where the snapshots of a call are. @throws FailedPrecondition, InvalidArgument on the namespace */
+export function placeOf({ name }: { readonly name: string }, scope: Scope): SnapshotPlace {
+  return { namespace: requireNamespace(scope.namespace), snapshotter: name };
+}
+
+/** Of what one call at a time may change. */
+export function lockKey({ namespace }: SnapshotPlace, key: string): string {
+  return `${namespace}/${key}`;
 }
 
 /** What the database says of one snapshot. */

@@ -12,6 +12,8 @@ import {
   childrenOf,
   existingBucket,
   existingParent,
+  lockKey,
+  placeOf,
   removeFromLease,
   type SnapshotPlace,
   snapshotsBucket,
@@ -20,7 +22,7 @@ import {
 } from "./snapshot-buckets.ts";
 import { backendKeyOf, nextNumber } from "./snapshot-creation.ts";
 import { backendInfoOf } from "./snapshot-recovery.ts";
-import { lockKey, placeOf, type Snapshots } from "./snapshots.ts";
+import type { Snapshots } from "./snapshots.ts";
 
 export interface Commit extends CommitOptions {
   readonly name: string;

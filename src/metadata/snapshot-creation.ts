@@ -14,12 +14,14 @@ import {
   checkLease,
   createSnapshotsBucket,
   existingParent,
+  lockKey,
+  placeOf,
   type SnapshotPlace,
   snapshotsBucket,
   validateLabels,
   writeNew,
 } from "./snapshot-buckets.ts";
-import { lockKey, placeOf, type Snapshots } from "./snapshots.ts";
+import type { Snapshots } from "./snapshots.ts";
 
 /** What a prepare or a view asks for. */
 export interface Creation {

@@ -8,11 +8,12 @@ import { textOf } from "./schema.ts";
 import {
   type LocalSnapshot,
   overlaid,
+  placeOf,
   readLocal,
   type SnapshotPlace,
   snapshotsBucket,
 } from "./snapshot-buckets.ts";
-import { placeOf, type Snapshots } from "./snapshots.ts";
+import type { Snapshots } from "./snapshots.ts";
 
 /** As many go into one message of the answer, as in containerd. */
 const BLOCK = 100;

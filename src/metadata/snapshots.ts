@@ -9,7 +9,6 @@ import type { Logger } from "../lib/log.ts";
 import type { SharedLock } from "../lib/shared-lock.ts";
 import { BunkerdError, fail } from "../model/errors.ts";
 import type { EventPublisher } from "../model/events.ts";
-import { requireNamespace } from "../model/namespaces.ts";
 import type { Scope } from "../model/scope.ts";
 import { changedLabels, inheritedLabels, type SnapshotStore, type Snapshotter } from "../model/snapshots.ts";
 import type { Changes } from "./changes.ts";
@@ -19,10 +18,11 @@ import {
   existingBucket,
   existingParent,
   type LocalSnapshot,
+  lockKey,
   overlaid,
+  placeOf,
   readLocal,
   removeFromLease,
-  type SnapshotPlace,
   snapshotsBucket,
   validateLabels,
 } from "./snapshot-buckets.ts";
@@ -88,15 +88,6 @@ export function openSnapshots(
     sweep: () => garbage.sweep(),
     close: () => garbage.close(),
   };
-}
-
-/** Where the snapshots of a call are. @throws FailedPrecondition, InvalidArgument on the namespace */
-export function placeOf({ name }: Snapshots, scope: Scope): SnapshotPlace {
-  return { namespace: requireNamespace(scope.namespace), snapshotter: name };
-}
-
-export function lockKey({ namespace }: SnapshotPlace, key: string): string {
-  return `${namespace}/${key}`;
 }
 
 function backendKeyOf(snapshots: Snapshots, scope: Scope, key: string): string {

@@ -2,8 +2,8 @@ import { startTimer } from "../lib/timer.ts";
 import { BunkerdError } from "../model/errors.ts";
 import type { BlobSource } from "../model/remotes.ts";
 import { abortError, shownUrl, statusLine, TransportFailure, transportFailure } from "./failures.ts";
-import { isLoopback } from "./hosts.ts";
 import { HEADER_TIMEOUT_MS, MAX_REDIRECTS, STALL_TIMEOUT_MS, UPLOAD_ANSWER_TIMEOUT_MS } from "./limits.ts";
+import { isLoopback } from "./loopback.ts";
 
 /* One request and its answer by Bun's fetch: redirects, deadlines, what it shows of itself. Knows neither registries nor tokens. */
 

@@ -2,7 +2,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type HostsOptions, isLoopback, isMirror, registryHosts } from "./hosts.ts";
+import { type HostsOptions, isMirror, registryHosts } from "./hosts.ts";
+import { isLoopback } from "./loopback.ts";
 import type { Mirrors } from "./mirrors.ts";
 
 const root = mkdtempSync(join(tmpdir(), "bunkerd-hosts-"));

@@ -5,6 +5,7 @@ import { isTable, type Node, type Table, type TomlValue } from "../config/tree.t
 import { parseDuration } from "../lib/duration.ts";
 import { BunkerdError, isError, messageOf, quote } from "../model/errors.ts";
 import { MAX_HOSTS } from "./limits.ts";
+import { isLoopback } from "./loopback.ts";
 import { type Mirrors, mirrorEntries } from "./mirrors.ts";
 
 /*
@@ -308,11 +309,6 @@ function defaultSkipVerify(name: string, defaultScheme: string): true | undefine
 
 function portOf(host: string): string {
   return /:(\d+)$/.exec(host.replace(/^\[[^\]]*\]/, ""))?.[1] ?? "";
-}
-
-export function isLoopback(host: string): boolean {
-  const name = host === "::1" ? host : host.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
-  return name === "localhost" || name === "::1" || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(name);
 }
 
 /** Whether the host answers for a name that is another's: it is told which (`?ns=`). */

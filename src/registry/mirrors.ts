@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import { BunkerdError, quote } from "../model/errors.ts";
-import { type HostEntry, isLoopback } from "./hosts.ts";
+import type { HostEntry } from "./hosts.ts";
+import { isLoopback } from "./loopback.ts";
 
 /** Hosts that are asked before a name's own: by the name's host, or `*` for those that are not named. As CRI's configuration of old has it. */
 export type Mirrors = Readonly<Record<string, { readonly endpoint: readonly string[] }>>;

@@ -2,8 +2,8 @@ import { BunkerdError, quote } from "../model/errors.ts";
 import type { Credentials } from "../model/remotes.ts";
 import { exchange, type HttpAnswer, readBody } from "./exchange.ts";
 import { shownUrl, statusLine } from "./failures.ts";
-import { isLoopback } from "./hosts.ts";
 import { MAX_TOKEN_BODY_BYTES } from "./limits.ts";
+import { isLoopback } from "./loopback.ts";
 
 /* Tokens of the distribution project's two ways: OAuth2 by POST for who has credentials, else GET (containerd `core/remotes/docker/auth`). */
 
