@@ -72,6 +72,7 @@ const FILE = [
   "-f, --file <file>",
   "file of YAML or JSON documents: Pods, ConfigMaps, Secrets; - is stdin",
 ] as const;
+const WHICH = ["-f, --file <file>", "the Pods of a file; - is stdin"] as const;
 const GRACE = [
   "--grace-period <seconds>",
   "instead of the pod's terminationGracePeriodSeconds",
@@ -165,7 +166,9 @@ function addEnds(pod: Command): void {
   pod
     .command("stop")
     .description("end pods with their grace; their logs and states stay")
-    .argument("<POD...>")
+    .argument("[POD...]")
+    .option(...WHICH)
+    .option("--all", "all of the namespace that were started by hand")
     .option(...GRACE)
     .action(
       calling(async ([names]: [string[]], options: EndOptions) =>
@@ -175,7 +178,9 @@ function addEnds(pod: Command): void {
   pod
     .command("rm")
     .description("end pods and remove them with everything that was made for them")
-    .argument("<POD...>")
+    .argument("[POD...]")
+    .option(...WHICH)
+    .option("--all", "all of the namespace that were started by hand")
     .option(...GRACE)
     .action(
       calling(async ([names]: [string[]], options: EndOptions) =>

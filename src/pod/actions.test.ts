@@ -212,6 +212,47 @@ describe("ordinary containers", () => {
     expect(actions({ restartPolicy }, status)).toEqual({ init: [], start: start as number[] });
   });
 
+  const rules = (operator: string, ...values: number[]) => ({
+    restartPolicy: "Never",
+    restartPolicyRules: [{ action: "Restart", exitCodes: { operator, values } }],
+  });
+
+  test.each([
+    [
+      "their own policy before the pod's",
+      { restartPolicy: "Always" },
+      { restartPolicy: "OnFailure" },
+      "Never",
+      [0],
+    ],
+    ["Never of their own", { restartPolicy: "Never" }, {}, "Always", [1]],
+    ["a rule for their code", rules("In", 1, 42), rules("In", 1), "Always", [0]],
+    ["a rule for other codes", rules("NotIn", 1), rules("NotIn", 1), "Always", [1]],
+  ])("that ended, by %s", (_name, a, b, restartPolicy, start) => {
+    const spec = {
+      restartPolicy,
+      containers: [
+        { name: "a", image: "box", ...a },
+        { name: "b", image: "box", ...b },
+      ],
+    };
+    const status = observed(containers("a:exited:1", "b:exited:0"), sandbox());
+    expect(actions(spec, status)).toEqual({ init: [], start });
+    expect(phaseOf(podOf(spec).spec, status)).toBe("Running");
+  });
+
+  test("an init container may have another policy than its pod", () => {
+    const status = observed(containers("i:exited:3"), sandbox());
+    const init = (own: object) => ({ initContainers: [{ name: "i", image: "box", ...own }] });
+    expect(actions({ restartPolicy: "Never", ...init({ restartPolicy: "OnFailure" }) }, status)).toEqual({
+      init: [0],
+      start: [],
+    });
+    const never = init({ restartPolicy: "Never" });
+    expect(actions(never, status)).toEqual({ killPod: true, init: [], start: [] });
+    expect(phaseOf(podOf(never).spec, status)).toBe("Failed");
+  });
+
   test("that ended, with Never: the pod is done", () => {
     const status = observed(containers("a:exited:1", "b:exited"), sandbox());
     expect(actions({ restartPolicy: "Never" }, status)).toEqual({ killPod: true, init: [], start: [] });

@@ -2,6 +2,7 @@
 import { NamespaceMode, PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
 import type { Container } from "./api/container.ts";
 import type { Pod, PodSpec } from "./api/pod.ts";
+import { restartPolicyOf, restartsAfter } from "./restart.ts";
 import { containerHash } from "./spec/hash.ts";
 import { latest, type ObservedContainer, type ObservedPod } from "./status.ts";
 
@@ -88,7 +89,8 @@ function fromTheStart({ spec }: Pod, status: ObservedPod, actions: PodActions): 
   }
   const wanted = spec.containers.flatMap((container, index) => {
     const last = latest(status, container.name);
-    const done = spec.restartPolicy === "OnFailure" && last?.state === "exited" && last.exitCode === 0;
+    const runsOnce = restartPolicyOf(container, spec.restartPolicy) === "OnFailure";
+    const done = runsOnce && last?.state === "exited" && last.exitCode === 0;
     return done ? [] : [index];
   });
   const everRan = spec.containers.some(({ name }) => {
@@ -154,7 +156,12 @@ function initVerdict(
   if (last.state === "created") return { restart: true, done: false };
   const failed = last.state === "unknown" || last.exitCode !== 0 || last.reason === "OOMKilled";
   if (!failed) return { restart: false, done: true };
-  if (policy === "Never") return "fatal";
+  // Of one that nobody knows whether it has ended there is no code for its rules.
+  const restart =
+    last.state === "unknown"
+      ? restartPolicyOf(container, policy) !== "Never"
+      : restartsAfter(container, policy, last.exitCode);
+  if (!restart) return "fatal";
   if (last.state === "unknown") killUnknown(container, last, actions);
   return { restart: true, done: false };
 }
@@ -206,7 +213,7 @@ function ordinaryActions(
     const { name } = container;
     const last = latest(status, name);
     if (last?.state !== "running") {
-      if (!shouldRestart(last, spec.restartPolicy)) return;
+      if (!shouldStart(container, last, spec.restartPolicy)) return;
       actions.containersToStart.push(index);
       if (last?.state === "unknown") {
         const message = 'Container is in "unknown" state, try killing it before restart';
@@ -219,7 +226,7 @@ function ordinaryActions(
       kept += 1;
       return;
     }
-    const restart = wrong.reason === "changed" || spec.restartPolicy !== "Never";
+    const restart = wrong.reason === "changed" || restartPolicyOf(container, spec.restartPolicy) !== "Never";
     if (restart) actions.containersToStart.push(index);
     const message = restart ? `${wrong.message}, will be restarted` : wrong.message;
     actions.containersToKill.push({ id: last.id, name, message, reason: wrong.reason });
@@ -246,8 +253,11 @@ function whyKill(
 }
 
 /** `pkg/kubelet/container/helpers.go`, `ShouldContainerBeRestarted`. */
-function shouldRestart(last: ObservedContainer | undefined, policy: PodSpec["restartPolicy"]): boolean {
+function shouldStart(
+  container: Container,
+  last: ObservedContainer | undefined,
+  policy: PodSpec["restartPolicy"],
+): boolean {
   if (last === undefined || last.state === "unknown" || last.state === "created") return true;
-  if (policy === "Never") return false;
-  return policy === "Always" || last.exitCode !== 0;
+  return restartsAfter(container, policy, last.exitCode);
 }

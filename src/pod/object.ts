@@ -146,7 +146,7 @@ function stateOf(last: ObservedContainer, runtimeName: string): object {
 }
 
 function terminated(last: ObservedContainer, runtimeName: string): object {
-  const message = last.message === "" ? terminationMessage(last) : last.message;
+  const message = [last.message, terminationMessage(last)].filter((each) => each !== "").join(": ");
   return {
     exitCode: last.exitCode,
     reason: wordOf(last),

@@ -1,5 +1,6 @@
 /** A pod's phase: `pkg/kubelet/kubelet_pods.go`, `getPhase`. */
 import type { PodSpec } from "./api/pod.ts";
+import { restartsAfter } from "./restart.ts";
 import { latest, type ObservedPod } from "./status.ts";
 
 export type Phase = "Pending" | "Running" | "Succeeded" | "Failed";
@@ -7,18 +8,22 @@ export type Phase = "Pending" | "Running" | "Succeeded" | "Failed";
 export function phaseOf(spec: PodSpec, status: ObservedPod): Phase {
   const ordinary = spec.containers.map(({ name }) => latest(status, name));
   const begun = ordinary.some((container) => container !== undefined);
-  for (const { name, restartPolicy } of spec.initContainers ?? []) {
-    if (restartPolicy === "Always") continue;
-    const last = latest(status, name);
-    if (last?.state === "exited" && failed(last) && spec.restartPolicy === "Never") return "Failed";
-    if (!begun && (last?.state !== "exited" || failed(last))) return "Pending";
+  for (const container of spec.initContainers ?? []) {
+    if (container.restartPolicy === "Always") continue;
+    const last = latest(status, container.name);
+    const ended = last?.state === "exited";
+    if (ended && failed(last) && !restartsAfter(container, spec.restartPolicy, last.exitCode))
+      return "Failed";
+    if (!begun && (!ended || failed(last))) return "Pending";
   }
   if (ordinary.some((container) => container === undefined || container.state === "created"))
     return "Pending";
   if (ordinary.some((container) => container?.state !== "exited")) return "Running";
-  if (spec.restartPolicy === "Always") return "Running";
-  if (ordinary.every((container) => container?.exitCode === 0)) return "Succeeded";
-  return spec.restartPolicy === "Never" ? "Failed" : "Running";
+  const restarts = spec.containers.some((container, index) =>
+    restartsAfter(container, spec.restartPolicy, ordinary[index]?.exitCode ?? 0),
+  );
+  if (restarts) return "Running";
+  return ordinary.every((container) => container?.exitCode === 0) ? "Succeeded" : "Failed";
 }
 
 function failed({ exitCode, reason }: { exitCode: number; reason: string }): boolean {

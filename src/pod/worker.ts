@@ -98,10 +98,16 @@ export class PodWorker {
     this.nudge();
   }
 
-  /** Ends {@link run} and leaves the pod as it is. */
+  /** Ends {@link run} after what is under way, and leaves the pod as it is. */
   leave(): void {
     this.#left = true;
     this.nudge();
+  }
+
+  /** The same without waiting for pulls and hooks. */
+  giveUp(): void {
+    this.#abort.abort(new Error("the pod is given up"));
+    this.leave();
   }
 
   /**
@@ -144,6 +150,7 @@ export class PodWorker {
   async #look(observed: ObservedPod): Promise<PodState | undefined> {
     this.#evictIfFull();
     if (this.#stop !== undefined) return await this.#end();
+    if (this.#left) return this.#tell(observed);
     const state = await this.#round(observed);
     if (state === undefined) return undefined;
     if (state.phase === "Succeeded" || state.phase === "Failed") return await this.#done(state);

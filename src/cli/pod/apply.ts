@@ -1,4 +1,4 @@
-import { fail, quote } from "../../model/errors.ts";
+import { fail, messageOf, quote } from "../../model/errors.ts";
 import type { Accepted } from "../../pod/accept.ts";
 import type { PodSession } from "../../pod/session.ts";
 import { unitOf } from "../../pod/store.ts";
@@ -20,7 +20,10 @@ export async function applyPods(options: ApplyOptions): Promise<void> {
   const manifest = await readPods(options.file);
   const { session, accepted } = await beginPods(manifest, options);
   try {
-    await Promise.all(accepted.map((each) => started(session, each, options.timeout)));
+    const all = await Promise.allSettled(accepted.map((each) => started(session, each, options.timeout)));
+    const failures = all.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
+    for (const failure of failures.slice(0, -1)) process.stderr.write(`bunkerd: ${messageOf(failure)}\n`);
+    if (failures.length > 0) throw failures.at(-1);
   } finally {
     for (const { claim } of accepted) claim.release();
     await session.close();
@@ -41,8 +44,8 @@ async function started(session: PodSession, { stored, known }: Accepted, timeout
     () => begun.reject(fail("DeadlineExceeded", `pod ${quote(name)}: its containers have not begun in time`)),
     timeoutMs,
   );
+  const ended = worker.run(known);
   try {
-    const ended = worker.run(known);
     const state = await Promise.race([begun.promise, ended]);
     worker.leave();
     await ended;
@@ -50,6 +53,8 @@ async function started(session: PodSession, { stored, known }: Accepted, timeout
     process.stdout.write(`pod/${name} started\n`);
   } finally {
     clearTimeout(timer);
+    worker.giveUp();
+    await ended.catch(() => undefined);
     session.release(unit);
   }
 }

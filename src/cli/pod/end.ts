@@ -1,18 +1,28 @@
 import { criClient } from "../../client/cri.ts";
 import { KeyLocks } from "../../lib/key-locks.ts";
 import { Semaphore } from "../../lib/semaphore.ts";
-import { fail, messageOf, quote } from "../../model/errors.ts";
+import { BunkerdError, fail, messageOf, quote } from "../../model/errors.ts";
 import { type FoundPod, findPod } from "../../pod/found.ts";
 import { killPod } from "../../pod/kill.ts";
 import { removePod } from "../../pod/remove.ts";
 import { PodSession } from "../../pod/session.ts";
 import { observePod } from "../../pod/status.ts";
-import { awaitClaim, requestDeletion, withdrawDeletion } from "../../pod/store.ts";
+import { awaitClaim, requestDeletion, storedPods, withdrawDeletion } from "../../pod/store.ts";
 import { whenReaderGoes } from "../reader.ts";
 import { type PodOptions, rootsOf } from "./options.ts";
+import { readPods } from "./run.ts";
 
 export interface EndOptions extends PodOptions {
   readonly gracePeriod?: number;
+  /** Whose Pods are meant, besides those that are named. */
+  readonly file?: string;
+  /** Every pod of the namespace that was run by hand. */
+  readonly all?: boolean;
+}
+
+interface Target {
+  readonly namespace: string;
+  readonly name: string;
 }
 
 /** What whoever runs the pod may take beyond its grace. */
@@ -47,6 +57,7 @@ type Act = (session: PodSession, found: FoundPod) => Promise<string>;
  */
 async function eachPod(names: readonly string[], options: EndOptions, act: Act): Promise<void> {
   whenReaderGoes(() => undefined);
+  const targets = await targetsOf(names, options);
   const session = await PodSession.open({
     cri: criClient(options.runtimeEndpoint),
     roots: rootsOf(options),
@@ -55,20 +66,20 @@ async function eachPod(names: readonly string[], options: EndOptions, act: Act):
   const failures: unknown[] = [];
   const places = new Semaphore(AT_ONCE);
   const turns = new KeyLocks();
-  const one = async (name: string): Promise<string> => {
+  const one = async ({ namespace, name }: Target): Promise<string> => {
     const release = await places.acquire();
     try {
-      const found = await findPod(session.cri, session.parts.roots, options.namespace, name);
+      const found = await findPod(session.cri, session.parts.roots, namespace, name);
       return await claimed(session, found, options, act);
     } finally {
       release();
     }
   };
-  const ends = names.map((name) =>
+  const ends = targets.map((target) =>
     turns
-      .hold([name], () => one(name))
+      .hold([`${target.namespace}/${target.name}`], () => one(target))
       .then(
-        (done) => () => void process.stdout.write(`pod/${name} ${done}\n`),
+        (done) => () => void process.stdout.write(`pod/${target.name} ${done}\n`),
         (error: unknown) => () => void failures.push(error),
       ),
   );
@@ -79,6 +90,21 @@ async function eachPod(names: readonly string[], options: EndOptions, act: Act):
   }
   for (const failure of failures.slice(0, -1)) process.stderr.write(`bunkerd: ${messageOf(failure)}\n`);
   if (failures.length > 0) throw failures.at(-1);
+}
+
+/** @throws InvalidArgument if none is said */
+async function targetsOf(names: readonly string[], options: EndOptions): Promise<Target[]> {
+  const { namespace, file, all = false } = options;
+  if (names.length === 0 && file === undefined && !all)
+    throw new BunkerdError("InvalidArgument", "which pods? Give names, a file by -f, or --all");
+  const pods = file === undefined ? [] : (await readPods(file)).pods;
+  const own = all ? storedPods(rootsOf(options)).filter(({ source }) => source === "") : [];
+  const found = own.map(({ pod }) => pod.metadata).filter((each) => each.namespace === namespace);
+  return [
+    ...names.map((name) => ({ namespace, name })),
+    ...pods.map(({ metadata }) => ({ namespace: metadata.namespace ?? namespace, name: metadata.name })),
+    ...found.map(({ name }) => ({ namespace, name })).sort((a, b) => a.name.localeCompare(b.name)),
+  ];
 }
 
 async function claimed(

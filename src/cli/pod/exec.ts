@@ -55,9 +55,12 @@ async function inContainer(
   }
 }
 
-/** The named container, else the pod's first. @throws NotFound, FailedPrecondition if it does not run */
+/** Kubectl's: which container is meant where none is named. */
+const DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container";
+
+/** The named container, else the one that the pod's annotation names, else its first. @throws NotFound, FailedPrecondition if it does not run */
 function runningContainer({ pod, observed }: FoundPod, name: string | undefined): ObservedContainer {
-  const wanted = name ?? pod.spec.containers[0]?.name ?? "";
+  const wanted = name ?? pod.metadata.annotations[DEFAULT_CONTAINER] ?? pod.spec.containers[0]?.name ?? "";
   const last = latest(observed, wanted);
   const place = `container ${quote(wanted)} in pod ${quote(pod.metadata.name)}`;
   const names = [...new Set(observed.containers.map((each) => each.name))].reverse();

@@ -1,7 +1,8 @@
-import type * as v from "valibot";
+import * as v from "valibot";
 import {
   boolean,
   defaulted,
+  int32,
   list,
   notCarriedOut,
   object,
@@ -52,6 +53,17 @@ const containerPort = object({
   protocol: defaulted(oneOf("TCP", "UDP", "SCTP"), "TCP"),
 });
 
+const restartRule = object({
+  action: v.pipe(
+    oneOf("Restart", "RestartAllContainers"),
+    v.literal(
+      "Restart",
+      "is not carried out: of a pod's containers only the one that has ended is started again",
+    ),
+  ),
+  exitCodes: object({ operator: oneOf("In", "NotIn"), values: optional(list(int32)) }),
+});
+
 /** Fields that every kind of container has. Defaults: `pkg/apis/core/v1/defaults.go`, `SetDefaults_Container`. */
 const common = {
   name: string,
@@ -79,9 +91,9 @@ export const container = object({
   resizePolicy: optional(
     list(object({ resourceName: string, restartPolicy: oneOf("NotRequired", "RestartContainer") })),
   ),
-  /** `Always` makes an init container a sidecar. */
-  restartPolicy: optional(oneOf("Always")),
-  restartPolicyRules: notCarriedOut("it is an alpha field"),
+  /** Instead of the pod's; `Always` makes an init container a sidecar. */
+  restartPolicy: optional(oneOf("Always", "OnFailure", "Never")),
+  restartPolicyRules: optional(list(restartRule)),
   lifecycle: optional(lifecycle),
   livenessProbe: optional(probe),
   readinessProbe: optional(probe),

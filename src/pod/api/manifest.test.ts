@@ -230,6 +230,22 @@ describe("manifests", () => {
         "x.yaml:8: spec.ephemeralContainers[0].restartPolicy: is not carried out: Kubernetes forbids it in an ephemeral container",
       ],
     ],
+    [
+      "a rule for restarts that is not carried out",
+      pod(
+        "containers:\n- name: a\n  image: b\n  restartPolicyRules:\n  - action: Restart\n    exitCodes: {operator: In, values: [1]}\n- name: c\n  image: b\n  restartPolicy: Never\n  restartPolicyRules:\n  - action: RestartAllContainers\n    exitCodes: {operator: In, values: [1]}",
+      ),
+      [
+        "x.yaml:15: spec.containers[1].restartPolicyRules[0].action: is not carried out: of a pod's containers only the one that has ended is started again",
+      ],
+    ],
+    [
+      "rules without a policy",
+      pod(
+        "containers:\n- name: a\n  image: b\n  restartPolicyRules:\n  - action: Restart\n    exitCodes: {operator: In, values: [1]}",
+      ),
+      ["x.yaml:6: spec.containers[0].restartPolicy: must be specified when restart rules are used"],
+    ],
     ["a key twice", "kind: Pod\nkind: Pod", ["x.yaml:2:1: Map keys must be unique"]],
   ])("%s", (_name, text, problems) => {
     expect(problemsOf(text)).toEqual(problems as string[]);

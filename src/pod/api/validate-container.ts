@@ -50,7 +50,14 @@ export function validateContainer(
   });
   validateResources(container.resources, problems.at("resources"));
   const sidecar = container.restartPolicy === "Always";
-  if (!isInit) problems.at("restartPolicy").check(!sidecar, "may not be set for non-init containers");
+  const { restartPolicy, restartPolicyRules = [] } = container;
+  problems
+    .at("restartPolicy")
+    .check(
+      restartPolicyRules.length === 0 || restartPolicy !== undefined,
+      "must be specified when restart rules are used",
+    );
+  problems.at("restartPolicyRules").check(restartPolicyRules.length <= 20, "must have at most 20 rules");
   for (const field of ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] as const) {
     if (isInit && !sidecar && container[field] !== undefined)
       problems.at(field).add("may not be set for init containers without restartPolicy=Always");
@@ -135,6 +142,7 @@ function validateSecurity(context: SecurityContext, problems: Problems): void {
 export function validateProfile(profile: SecurityProfileField | undefined, problems: Problems): void {
   if (profile === undefined) return;
   const local = profile.type === "Localhost";
+  problems.at("localhostProfile").check(isLocalPath(profile.localhostProfile ?? ""), LOCAL_PATH);
   const named = (profile.localhostProfile ?? "") !== "";
   problems
     .at("localhostProfile")

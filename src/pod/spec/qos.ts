@@ -48,7 +48,10 @@ export function oomScoreAdj(spec: PodSpec, container: AnyContainer, memoryCapaci
   const score = (bytes: bigint): number => 1000 - Number((1000n * bytes) / memoryCapacityBytes);
   const own = container as Partial<Container>;
   let adjust = score(requested(own));
-  if (own.restartPolicy === "Always") {
+  const sidecar = spec.initContainers?.some(
+    ({ name, restartPolicy }) => restartPolicy === "Always" && name === own.name,
+  );
+  if (sidecar === true) {
     const scores = spec.containers.map((each) => score(requested(each)));
     adjust = Math.min(adjust, Math.max(...scores));
   }

@@ -312,6 +312,39 @@ describe.each(podDaemons())("%s", (kind) => {
     expect(removed.stderr).toMatch(/^bunkerd: pod "waits" in namespace "default".*\n$/);
   }, 60_000);
 
+  test("a file's pods, or all of a namespace, are removed; apply gives up in time; a container's own rules for restarts", async () => {
+    const missing = (name: string) =>
+      podText(
+        name,
+        { app: "true" },
+        {},
+        { app: { imagePullPolicy: "Never", image: "none:1" } },
+        { namespace: "team" },
+      );
+    const file = `${missing("one")}\n---\n${missing("two")}`;
+    const applied = await node.pod(["apply", "-q", "--timeout", "300ms", "-f", "-"], file);
+    expect([applied.code, applied.stderr.trim().split("\n")]).toEqual([
+      1,
+      ["one", "two"].map(
+        (name) => `bunkerd: pod "${name}": its containers have not begun in time: deadline exceeded`,
+      ),
+    ]);
+    expect((await node.pod(["rm", "-f", "-"], missing("two"))).stdout).toBe("pod/two removed\n");
+    expect((await node.pod(["rm"])).stderr).toBe("bunkerd: which pods? Give names, a file by -f, or --all\n");
+    expect((await node.pod(["rm", "-n", "team", "--all"])).stdout).toBe("pod/one removed\n");
+
+    const script = "echo x >> /data/n; n=$(wc -l < /data/n); echo try $n; test $n -ge 2 || exit 42; exit 3";
+    const rules = {
+      restartPolicy: "Never",
+      restartPolicyRules: [{ action: "Restart", exitCodes: { operator: "In", values: [42] } }],
+    };
+    const ran = await node.pod(
+      [...RUN.slice(0, -2), "--rm", "-f", "-"],
+      podText("ruled", { app: script }, VOLUMES, { app: { ...DATA, ...rules } }),
+    );
+    expect([ran.code, ran.stdout]).toEqual([3, "[app] try 1\n[app] try 2\n"]);
+  }, 60_000);
+
   test("restarts leave one dead instance; a volume that grows beyond its limit ends its pod", async () => {
     const script =
       "echo x >> /data/n; n=$(wc -l < /data/n); echo try $n; test $n -lt 5 && exit 1; dd if=/dev/zero of=/data/big bs=1M count=2 2>/dev/null; sleep 100";
