@@ -57,6 +57,11 @@ export function liveSaver({ folder }: PodPaths): (live: LiveState) => void {
   };
 }
 
+/** Of a pod that was ended: nothing of it waits, is ready or started. */
+export function endLive(paths: PodPaths): void {
+  liveSaver(paths)({ ...NOTHING, reason: readLive(paths).reason });
+}
+
 export function readLive({ folder }: PodPaths): LiveState {
   const path = join(folder, "state.json");
   return ifThere(() => JSON.parse(readFileSync(path, "utf8")) as LiveState) ?? NOTHING;

@@ -1,10 +1,13 @@
 /** A pod as `kubectl get -o json` shows it: `v1` with its status (`pkg/kubelet/kubelet_pods.go`, `generateAPIPodStatus`). */
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import type { Container } from "./api/container.ts";
+import type { AnyContainer } from "./api/validate-container.ts";
 import type { FoundPod } from "./found.ts";
 import { type LiveState, readLive } from "./live.ts";
 import { readLog } from "./logs.ts";
 import { podPaths, type Roots } from "./paths.ts";
 import { phaseOf } from "./phase.ts";
+import { restartsAfter } from "./restart.ts";
 import { qosClass } from "./spec/qos.ts";
 import { latest, type ObservedContainer } from "./status.ts";
 
@@ -49,8 +52,7 @@ export function podView(found: FoundPod, roots: Roots, runtimeName: string): Pod
   const { pod, observed, stored } = found;
   const { spec, metadata } = pod;
   const live = readLive(podPaths(roots, metadata));
-  const view = ({ name, image }: { name: string; image: string }): ContainerView =>
-    containerView(found, live, { name, image, runtimeName });
+  const view = (container: AnyContainer): ContainerView => containerView(found, live, container, runtimeName);
   // An init container that has done its work is ready, as in the kubelet's own status.
   const init = (spec.initContainers ?? []).map((each) => {
     const shown = view(each);
@@ -98,11 +100,13 @@ function milliseconds(nanoseconds: bigint | undefined): number | undefined {
 function containerView(
   { pod, observed }: FoundPod,
   live: LiveState,
-  { name, image, runtimeName }: { name: string; image: string; runtimeName: string },
+  container: AnyContainer,
+  runtimeName: string,
 ): ContainerView {
+  const { name, image } = container;
   const last = latest(observed, name);
   const begins = pod.spec.initContainers?.length ? "PodInitializing" : "ContainerCreating";
-  const waiting = live.waiting[name];
+  const waiting = isStartedAgain(pod, container, last) ? live.waiting[name] : undefined;
   if (last === undefined || (waiting !== undefined && last.state !== "running")) {
     const { reason, message } = waiting ?? { reason: begins, message: "" };
     return {
@@ -133,6 +137,17 @@ function containerView(
     containerID: `${runtimeName}://${last.id}`,
     word: running ? "Running" : last.state === "exited" ? wordOf(last) : "ContainerCreating",
   };
+}
+
+/** Only what is to be started waits for it. */
+function isStartedAgain(
+  { spec }: FoundPod["pod"],
+  container: AnyContainer,
+  last: ObservedContainer | undefined,
+): boolean {
+  if (last?.state !== "exited") return true;
+  const isEphemeral = spec.ephemeralContainers?.some(({ name }) => name === container.name) ?? false;
+  return !isEphemeral && restartsAfter(container as Container, spec.restartPolicy, last.exitCode);
 }
 
 function wordOf({ reason, exitCode }: ObservedContainer): string {

@@ -218,6 +218,8 @@ export class PodWorker {
     await this.#killAll();
     const observed = await observePod(this.#parts.cri, this.unit.pod.metadata.uid);
     const reason = this.#stop?.reason ?? "";
+    // Nothing waits to be started any longer.
+    this.#sync = undefined;
     const state = this.#tell(observed, reason);
     return reason === "" ? state : { ...state, phase: "Failed" };
   }

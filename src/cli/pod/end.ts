@@ -4,6 +4,8 @@ import { Semaphore } from "../../lib/semaphore.ts";
 import { BunkerdError, fail, messageOf, quote } from "../../model/errors.ts";
 import { type FoundPod, findPod } from "../../pod/found.ts";
 import { killPod } from "../../pod/kill.ts";
+import { endLive } from "../../pod/live.ts";
+import { podPaths } from "../../pod/paths.ts";
 import { removePod } from "../../pod/remove.ts";
 import { PodSession } from "../../pod/session.ts";
 import { observePod } from "../../pod/status.ts";
@@ -37,6 +39,7 @@ export async function stopPods(names: readonly string[], options: EndOptions): P
     const [failure] = await killPod(session.parts, pod, observed, options.gracePeriod);
     if (failure !== undefined)
       throw new Error(`pod ${pod.metadata.name}: ${failure.target}: ${failure.message}`);
+    endLive(podPaths(session.parts.roots, pod.metadata));
     return "stopped";
   });
 }
