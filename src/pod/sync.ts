@@ -6,10 +6,11 @@ import { type ImageSpec, ImageSpecSchema, type PodSandboxConfig } from "#gen/run
 import { failpoint } from "../lib/failpoint.ts";
 import { isError, messageOf } from "../model/errors.ts";
 import { computeActions, type PodActions } from "./actions.ts";
-import type { Pod, PodSpec } from "./api/pod.ts";
+import type { Pod } from "./api/pod.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { limitPodCgroup } from "./cgroup.ts";
 import { PodError, type PodErrorReason, rpcWords } from "./errors.ts";
+import { assertUserNamespaces, supportsRecursiveReadOnly } from "./features.ts";
 import { Held, unlessHeld } from "./held.ts";
 import { askForImage, ensureImage } from "./images.ts";
 import { killContainer, killPod } from "./kill.ts";
@@ -227,7 +228,7 @@ async function prepare(
   writeFileSync(paths.hostsFile, hostsFile(pod, podIps, node));
   const images = await volumeImages(parts, unit, config, results, signal);
   if (images === undefined) return undefined;
-  const recursiveReadOnly = await supportsRecursiveReadOnly(parts, pod.spec);
+  const recursiveReadOnly = await supportsRecursiveReadOnly(parts.cri, pod.spec);
   return { sandboxId, sandbox: config, status: current, podIps, volumes, images, recursiveReadOnly, signal };
 }
 
@@ -240,6 +241,7 @@ async function createSandbox(
 ) {
   mkdirSync(paths.logs, { recursive: true, mode: 0o755 });
   try {
+    await assertUserNamespaces(cri, pod.spec);
     const handler = pod.spec.runtimeClassName ?? "";
     const sandboxId = await awaited(signal, (given) =>
       unlessHeld(cri, (either) => cri.runPodSandbox(config, handler, either), given),
@@ -250,7 +252,7 @@ async function createSandbox(
     return { sandboxId, status, podIps: ipsOf(status) };
   } catch (error) {
     signal.throwIfAborted();
-    const message = rpcWords(error);
+    const message = isError(error) ? rpcWords(error) : messageOf(error);
     if (error instanceof Held) results.retry(Date.now());
     else record(pod, "", "Warning", "FailedCreatePodSandBox", `Failed to create pod sandbox: ${message}`);
     results.failed("CreatePodSandbox", podText(pod), "CreatePodSandboxError", message);
@@ -310,18 +312,6 @@ async function volumeImages(
     }
   }
   return images;
-}
-
-/** The runtime is only asked where a mount wants to know. */
-async function supportsRecursiveReadOnly({ cri }: PodParts, spec: PodSpec): Promise<boolean> {
-  const all = [...spec.containers, ...(spec.initContainers ?? []), ...(spec.ephemeralContainers ?? [])];
-  const asked = all.some(({ volumeMounts = [] }) =>
-    volumeMounts.some(({ recursiveReadOnly = "Disabled" }) => recursiveReadOnly !== "Disabled"),
-  );
-  if (!asked) return false;
-  const { runtimeHandlers } = await cri.status();
-  const handler = spec.runtimeClassName ?? "";
-  return runtimeHandlers.find(({ name }) => name === handler)?.features?.recursiveReadOnlyMounts ?? false;
 }
 
 async function startAll(

@@ -145,6 +145,17 @@ describe("manifests", () => {
       ],
     ],
     [
+      "/proc unmasked with the machine's users, the machine's processes without",
+      [
+        pod("containers:\n- {name: a, image: b, securityContext: {procMount: Unmasked}}"),
+        pod(`${ONE}\nhostUsers: false\nhostPID: true`, "name: other"),
+      ].join("\n---\n"),
+      [
+        "x.yaml:6: spec.containers[0].securityContext.procMount: hostUsers must be false to use Unmasked",
+        "x.yaml:15: spec.hostPID: when hostUsers is false, may not be set",
+      ],
+    ],
+    [
       "a request above its limit",
       pod("containers:\n- {name: a, image: b, resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}}"),
       [

@@ -70,7 +70,7 @@ function validateHost(spec: PodSpec, problems: Problems): void {
     for (const field of ["hostNetwork", "hostPID", "hostIPC"] as const) {
       problems.at(field).check(!spec[field], "when hostUsers is false, may not be set");
     }
-  }
+  } else validateUnmasked(spec, problems);
   const taken = new Set<string>();
   spec.containers.forEach((container, index) => {
     container.ports?.forEach(({ hostPort, containerPort, protocol, hostIP }, portIndex) => {
@@ -88,6 +88,16 @@ function validateHost(spec: PodSpec, problems: Problems): void {
       taken.add(key);
     });
   });
+}
+
+/** `/proc` of the machine's own users stays masked. */
+function validateUnmasked(spec: PodSpec, problems: Problems): void {
+  for (const list of ["initContainers", "containers", "ephemeralContainers"] as const) {
+    spec[list]?.forEach(({ securityContext }, index) => {
+      const at = problems.at(list, index, "securityContext", "procMount");
+      at.check(securityContext?.procMount !== "Unmasked", "hostUsers must be false to use Unmasked");
+    });
+  }
 }
 
 function validateNames(spec: PodSpec, problems: Problems): void {
