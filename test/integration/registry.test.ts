@@ -8,6 +8,7 @@ import { type Logger, silentLogger } from "../../src/lib/log.ts";
 import type { OciDescriptor } from "../../src/model/oci.ts";
 import type { CredentialRequest, Credentials } from "../../src/model/remotes.ts";
 import { createResolver, type ResolverOptions } from "../../src/registry/resolver.ts";
+import { freePort } from "../support/ports.ts";
 import { removeFolder, temporaryFolder } from "../support/processes.ts";
 import { type Registry, startRegistry } from "../support/registry.ts";
 import { makeCertificates, makeTokenKeys, startTokenServer } from "../support/registry-guards.ts";
@@ -33,14 +34,6 @@ const codeOf = async (work: Promise<unknown>): Promise<{ code: string; message: 
     () => ({ code: "OK", message: "" }),
     (error: Error & { code: string }) => ({ code: error.code, message: error.message }),
   );
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 async function launch(name: string, settings?: Parameters<typeof startRegistry>[2]): Promise<Registry> {
   const registry = await startRegistry(join(folder, name), await freePort(), settings);

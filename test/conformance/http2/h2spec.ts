@@ -5,9 +5,9 @@
  *
  * Fails if a case fails, is skipped, or stands in one of the two alone.
  */
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { startDaemon } from "../../support/daemons.ts";
+import { freePort } from "../../support/ports.ts";
 import { run } from "../../support/processes.ts";
 import { h2specTable } from "./h2spec-table.ts";
 
@@ -44,14 +44,6 @@ function outcomesOf(report: string): Outcome[] {
       return { id: `${section}/${count}`, title: attribute("classname"), failure: failed };
     },
   );
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === "object" && address !== null ? address.port : 0;
 }
 
 const [h2spec] = process.argv.slice(2);
