@@ -1,7 +1,18 @@
-import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmdirSync, rmSync, symlinkSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Mount } from "#gen/containerd/types/mount_pb.ts";
+import { bindWithIds } from "../linux/id-mapped.ts";
 import { MAX_MOUNT_DATA_BYTES, UnmountFlag, unmount } from "../linux/mount.ts";
 import { mountNamed } from "../linux/mount-options.ts";
 import { unmountBelow } from "../linux/mountinfo.ts";
@@ -55,7 +66,7 @@ export async function withMounts<T>(
 ): Promise<T> {
   const plain = plainFolder(mounts, access);
   if (plain !== undefined) return work(plain);
-  const folder = mkdtempSync(join(location ?? tmpdir(), "bunkerd-mount-"));
+  const folder = temporaryFolder();
   let mounted = 0;
   try {
     for (const mount of mounts) {
@@ -67,6 +78,50 @@ export async function withMounts<T>(
     for (; mounted > 0; mounted--) unmount(folder, UnmountFlag.detach | UnmountFlag.noFollow);
     rmdirSync(folder);
   }
+}
+
+const MAPPED = /^[ug]idmap=/;
+
+/**
+ * Mounts at a folder what a snapshotter answered whose snapshots are seen with other ids (`uidmap`, `gidmap`), which the kernel does not know as
+ * options: of an overlay each lower layer is bound with them, for as long as it takes to mount (containerd `core/mount/mount_linux.go`).
+ * @param users path of a user namespace of these ids @throws Unknown
+ */
+export function mountWithIds(mount: Mount, folder: string, users: string): void {
+  const options = mount.options.filter((option) => !MAPPED.test(option));
+  if (options.length === mount.options.length) {
+    mountOne(mount, folder);
+    return;
+  }
+  const at: string[] = [];
+  const fd = openSync(users, "r");
+  const mapped = (source: string): string => {
+    const target = temporaryFolder();
+    at.push(target);
+    bindWithIds(source, target, fd);
+    return target;
+  };
+  try {
+    const shown = options.map((option) =>
+      option.startsWith(LOWER)
+        ? `${LOWER}${option.slice(LOWER.length).split(":").map(mapped).join(":")}`
+        : option,
+    );
+    const source = mount.type === "overlay" ? mount.source : mapped(mount.source);
+    mountOne({ ...mount, source, options: shown }, folder);
+  } catch (error) {
+    throw diffFailure(`failed to mount ${folder} with other ids`, error);
+  } finally {
+    closeSync(fd);
+    for (const target of at) {
+      unmountBelow(target);
+      rmdirSync(target);
+    }
+  }
+}
+
+function temporaryFolder(): string {
+  return mkdtempSync(join(location ?? tmpdir(), "bunkerd-mount-"));
 }
 
 function mountOne(mount: Mount, folder: string): void {
@@ -84,7 +139,7 @@ function readOnly(mount: Mount): Mount {
   if (mount.type !== "overlay")
     return { ...mount, options: [...mount.options.filter((option) => option !== "rw"), "ro"] };
   // Whoever reads sees the ids as they are on the disk: to map them takes more than options of the file system.
-  const plain = mount.options.filter((option) => !/^[ug]idmap=/.test(option));
+  const plain = mount.options.filter((option) => !MAPPED.test(option));
   const upper = plain.find((option) => option.startsWith(UPPER))?.slice(UPPER.length);
   const options = plain.filter((option) => !option.startsWith(UPPER) && !option.startsWith(WORK));
   if (upper === undefined) return { ...mount, options };

@@ -12,6 +12,8 @@ export interface PodNature {
   readonly stopSignal: boolean;
   /** `/` of a container may be written to by root without capabilities; CRI-O's storage makes it read-only to its owner, mode 555. */
   readonly rootOwnsSlash: boolean;
+  /** Volumes of images in pods with users of their own: containerd 2.1 and CRI-O want runc to shift an overlay, which it cannot. */
+  readonly imagesForUsers: boolean;
   /** What is said of a sandbox whose handler the runtime does not know, and of a program that is not in the image. */
   readonly noHandler: string;
   readonly noProgram: string;
@@ -25,6 +27,7 @@ const CONTAINERD: PodNature = {
   cgroupPrefix: "",
   stopSignal: true,
   rootOwnsSlash: true,
+  imagesForUsers: true,
   noHandler: "unable to get OCI runtime for sandbox",
   noProgram: "failed to create containerd task",
   noRegistry: "ErrImagePull",
@@ -36,6 +39,7 @@ const CRIO: PodNature = {
   cgroupPrefix: "crio-",
   stopSignal: true,
   rootOwnsSlash: false,
+  imagesForUsers: false,
   noHandler: "failed to find runtime handler",
   noProgram: "container create failed: ",
   noRegistry: "RegistryUnavailable",
@@ -43,5 +47,5 @@ const CRIO: PodNature = {
 
 export function podNature(kind: PodDaemonKind): PodNature {
   if (kind === "cri-o") return CRIO;
-  return kind === "bunkerd" ? CONTAINERD : { ...CONTAINERD, stopSignal: false };
+  return kind === "bunkerd" ? CONTAINERD : { ...CONTAINERD, stopSignal: false, imagesForUsers: false };
 }

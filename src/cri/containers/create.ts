@@ -221,7 +221,13 @@ async function plan(draft: Draft, image: LocalImage, root: string): Promise<Plan
   if (handler === undefined)
     throw new BunkerdError("Unknown", `failed to find runtime handler ${quote(runtimeHandler)}`);
   const snapshotter = runtime.snapshotter || cri.config.images.snapshotter;
-  const config = await mountImages(cri, draft.config, snapshotter, sandbox.id, operation.signal);
+  const config = await mountImages(
+    cri,
+    draft.config,
+    snapshotter,
+    { id: sandbox.id, pid: draft.sandboxPid },
+    operation.signal,
+  );
   const volumes = cri.config.runtime.ignore_image_defined_volumes
     ? []
     : imageVolumes(config, image.config, root, newId);

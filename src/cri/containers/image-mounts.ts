@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { clone } from "@bufbuild/protobuf";
 import type { Mount as SnapshotMount } from "#gen/containerd/types/mount_pb.ts";
 import { type ContainerConfig, ContainerConfigSchema, type Mount } from "#gen/runtime/v1/api_pb.ts";
-import { mountNamed } from "../../linux/mount-options.ts";
+import { mountWithIds } from "../../diff/mounts.ts";
 import { mountPointsBelow, unmountBelow } from "../../linux/mountinfo.ts";
 import { BunkerdError, isError, messageOf, quote, within } from "../../model/errors.ts";
 import type { Labels } from "../../model/labels.ts";
@@ -24,17 +24,17 @@ export async function mountImages(
   cri: Cri,
   config: ContainerConfig,
   snapshotter: string,
-  sandboxId: string,
+  sandbox: { readonly id: string; readonly pid: number },
   signal: AbortSignal,
 ): Promise<ContainerConfig> {
   if (!config.mounts.some(({ image }) => (image?.image ?? "") !== "" || image !== undefined)) return config;
   const mounted = clone(ContainerConfigSchema, config);
-  await ensureLease(cri, sandboxId);
-  const scope: Scope = { ...scopeOf(signal), lease: sandboxId };
+  await ensureLease(cri, sandbox.id);
+  const scope: Scope = { ...scopeOf(signal), lease: sandbox.id };
   for (const mount of mounted.mounts) {
     if (mount.image === undefined) continue;
     try {
-      mount.hostPath = await mountImage(cri, mount, snapshotter, sandboxId, scope);
+      mount.hostPath = await mountImage(cri, mount, snapshotter, sandbox, scope);
     } catch (error) {
       throw within(FAILURE, error);
     }
@@ -58,7 +58,7 @@ async function mountImage(
   cri: Cri,
   mount: Mount,
   snapshotter: string,
-  sandboxId: string,
+  sandbox: { readonly id: string; readonly pid: number },
   scope: Scope,
 ): Promise<string> {
   const name = mount.image?.image ?? "";
@@ -73,11 +73,12 @@ async function mountImage(
     throw within(`failed to resolve image ${quote(name)}`, error);
   }
   const digest = image.target.digest;
-  const target = join(imageVolumesPath(cri.folders, sandboxId), digest.slice(digest.indexOf(":") + 1));
+  const target = join(imageVolumesPath(cri.folders, sandbox.id), digest.slice(digest.indexOf(":") + 1));
   // A second mount of the same upper folder fails, and what is done about that would take away the first.
   await cri.imageMounts.hold([target], async () => {
-    if (!mountPointsBelow(target).includes(target))
-      await mountSnapshot(snapshotterOf(cri.stores, snapshotter), scope, image, target, mappingOf(mount));
+    if (mountPointsBelow(target).includes(target)) return;
+    const shown = { labels: mappingOf(mount), users: `/proc/${sandbox.pid}/ns/user` };
+    await mountSnapshot(snapshotterOf(cri.stores, snapshotter), scope, image, target, shown);
   });
   return mount.imageSubPath === "" ? target : subPath(target, mount.imageSubPath);
 }
@@ -95,7 +96,7 @@ async function mountSnapshot(
   scope: Scope,
   image: LocalImage,
   target: string,
-  labels: Labels,
+  { labels, users }: { readonly labels: Labels; readonly users: string },
 ): Promise<void> {
   let mounts: readonly SnapshotMount[];
   try {
@@ -107,7 +108,7 @@ async function mountSnapshot(
   }
   try {
     mkdirSync(target, { recursive: true, mode: 0o755 });
-    for (const mount of mounts) mountNamed(volatile(mount), target);
+    for (const mount of mounts) mountWithIds(volatile(mount), target, users);
   } catch (cause) {
     unmountBelow(target);
     await snapshots.remove(scope, target);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { criClient } from "../../../src/client/cri.ts";
 import { mountPointsBelow } from "../../../src/linux/mountinfo.ts";
 import { newerRunc } from "../../support/newer-runc.ts";
+import { podNature } from "../../support/pod-natures.ts";
 import { box, podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
 import { linesOf } from "../../support/processes.ts";
@@ -74,12 +75,14 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
 
   test("files of containers and volumes are root's inside, processes are nobody's outside; each pod has its own range", async () => {
     const before = mountPointsBelow(node.folder);
-    const volumes = [
+    const volumes: { name: string; [source: string]: unknown }[] = [
       { name: "disk", emptyDir: {} },
       { name: "memory", emptyDir: { medium: "Memory" } },
       { name: "conf", configMap: { name: "conf" } },
       { name: "host", hostPath: { path: host } },
     ];
+    if (podNature(kind).imagesForUsers)
+      volumes.push({ name: "image", image: { reference: "box:1", pullPolicy: "Never" } });
     const volumeMounts = volumes.map(({ name }) => ({ name, mountPath: `/v/${name}` }));
     const part = { name: "disk", mountPath: "/part", subPath: "part" };
     const files = [
@@ -95,6 +98,7 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
         "/v/host/new",
       ],
     ];
+    if (podNature(kind).imagesForUsers) files.push("/v/image", "/v/image/www/ok");
     const look = "echo $(readlink /proc/self/ns/user) $(cat /proc/self/uid_map /proc/self/gid_map)";
     const init = `${look}; id -u; mkdir /v/disk/part; touch /v/disk/init /v/disk/part/in`;
     const scripts = {
