@@ -68,11 +68,17 @@ function whole(text: string): number {
   return Number(text);
 }
 
+/** A file may be named again and again. */
+function andOthers(file: string, others: readonly string[] = []): string[] {
+  return [...others, file];
+}
+
 const FILE = [
   "-f, --file <file>",
-  "file of YAML or JSON documents: Pods, ConfigMaps, Secrets; - is stdin",
+  "file of YAML or JSON documents: Pods, ConfigMaps, Secrets; - is stdin; several by several -f",
+  andOthers,
 ] as const;
-const WHICH = ["-f, --file <file>", "the Pods of a file; - is stdin"] as const;
+const WHICH = ["-f, --file <file>", "the Pods of a file; - is stdin", andOthers] as const;
 const GRACE = [
   "--grace-period <seconds>",
   "instead of the pod's terminationGracePeriodSeconds",

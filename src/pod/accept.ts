@@ -19,6 +19,9 @@ export interface Accepted {
   readonly known: ObservedPod | undefined;
 }
 
+/** With the uid a name of the folder of its logs, as kubelets call it. */
+const MAX_NAME_BYTES = 217;
+
 const NOTHING_THERE: ObservedPod = { sandboxes: [], containers: [], ips: [] };
 
 /** A pod of a file that nobody else runs, and what there is of its name. */
@@ -42,6 +45,11 @@ export async function claimFree(
 ): Promise<FreePod> {
   const { name } = file.metadata;
   const namespace = file.metadata.namespace ?? fallback;
+  if (Buffer.byteLength(`${namespace}${name}`) > MAX_NAME_BYTES)
+    throw fail(
+      "InvalidArgument",
+      `pod ${quote(name)}: its name and namespace are longer than ${MAX_NAME_BYTES} characters, too long for its folders`,
+    );
   const claim = claimPod(roots, namespace, name);
   const place = `pod ${quote(name)} in namespace ${quote(namespace)}`;
   if (claim === undefined) throw fail("FailedPrecondition", `${place} is run by another process`);

@@ -8,7 +8,7 @@ import type { PodOptions } from "./options.ts";
 import { beginPods, readPods } from "./run.ts";
 
 export interface ApplyOptions extends PodOptions {
-  readonly file: string;
+  readonly file: readonly string[];
   readonly quiet?: boolean;
   /** Milliseconds. */
   readonly timeout: number;

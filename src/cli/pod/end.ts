@@ -17,7 +17,7 @@ import { readPods } from "./run.ts";
 export interface EndOptions extends PodOptions {
   readonly gracePeriod?: number;
   /** Whose Pods are meant, besides those that are named. */
-  readonly file?: string;
+  readonly file?: readonly string[];
   /** Every pod of the namespace that was run by hand. */
   readonly all?: boolean;
 }

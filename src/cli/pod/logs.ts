@@ -4,7 +4,9 @@ import { criClient } from "../../client/cri.ts";
 import { fail, quote } from "../../model/errors.ts";
 import { LogFollower } from "../../pod/follow.ts";
 import { type FoundPod, findPod } from "../../pod/found.ts";
+import { readLive } from "../../pod/live.ts";
 import { beforeFollowing, type LogLine, readLog } from "../../pod/logs.ts";
+import { podPaths, type Roots } from "../../pod/paths.ts";
 import { latest, type ObservedContainer, observePod } from "../../pod/status.ts";
 import { type PodOptions, rootsOf } from "./options.ts";
 
@@ -26,15 +28,16 @@ export async function printLogs(
   const cri = criClient(options.runtimeEndpoint);
   try {
     const found = await findPod(cri, rootsOf(options), options.namespace, name);
-    const containers = chosen(found, container);
+    const containers = chosen(found, container, rootsOf(options));
     const print = printer(containers.length > 1, options.timestamps === true);
     if (options.follow === true && options.previous !== true) {
       await follow(cri, found, containers, print, options);
       return;
     }
-    for (const each of containers) {
-      const path = options.previous === true ? previousOf(each, name) : each.logPath;
-      for (const line of readLog(path, selection(options))) print(each.name, line);
+    for (const [container, path] of options.previous === true
+      ? previousOf(containers, name)
+      : newestOf(containers)) {
+      for (const line of readLog(path, selection(options))) print(container, line);
     }
   } finally {
     cri.close();
@@ -45,13 +48,26 @@ function selection({ since, tail }: LogsOptions) {
   return { sinceMs: since === undefined ? undefined : Date.now() - since, tailLines: tail };
 }
 
-/** The newest instance of the container, or of each. */
-function chosen({ pod, observed }: FoundPod, container: string | undefined): ObservedContainer[] {
+/** The newest instance of the container, or of each that there is. */
+function chosen(
+  { pod, observed }: FoundPod,
+  container: string | undefined,
+  roots: Roots,
+): ObservedContainer[] {
+  const { initContainers = [], containers, ephemeralContainers = [] } = pod.spec;
+  const all = [...initContainers, ...containers, ...ephemeralContainers].map(({ name }) => name);
   const names = [...new Set(observed.containers.map(({ name }) => name))].reverse();
-  const wanted = container === undefined ? names : [container];
+  const wanted = container !== undefined ? [container] : names.length > 0 ? names : all.slice(0, 1);
   return wanted.map((name) => {
     const last = latest(observed, name);
     if (last !== undefined) return last;
+    if (all.includes(name)) {
+      const { reason = "ContainerCreating" } = readLive(podPaths(roots, pod.metadata)).waiting[name] ?? {};
+      throw fail(
+        "FailedPrecondition",
+        `container ${quote(name)} in pod ${quote(pod.metadata.name)} is waiting to start: ${reason}`,
+      );
+    }
     throw fail(
       "NotFound",
       `container ${quote(name)} in pod ${quote(pod.metadata.name)} (it has ${names.join(", ") || "none yet"})`,
@@ -59,16 +75,24 @@ function chosen({ pod, observed }: FoundPod, container: string | undefined): Obs
   });
 }
 
-/** Logs outlive the containers that wrote them: `<restart count>.log`. */
-function previousOf({ name, logPath, facts }: ObservedContainer, pod: string): string {
-  const folder = dirname(logPath);
-  const numbers = readdirSync(folder).flatMap((file) => {
-    const number = Number(/^(\d+)\.log$/.exec(file)?.[1] ?? Number.NaN);
-    return number < facts.restartCount ? [number] : [];
+function newestOf(containers: readonly ObservedContainer[]): [string, string][] {
+  return containers.map(({ name, logPath }) => [name, logPath]);
+}
+
+/** Of those that were started before. Logs outlive the containers that wrote them: `<restart count>.log`. @throws NotFound if there is none */
+function previousOf(containers: readonly ObservedContainer[], pod: string): [string, string][] {
+  const found = containers.flatMap(({ name, logPath, facts }): [string, string][] => {
+    const folder = dirname(logPath);
+    const numbers = readdirSync(folder).flatMap((file) => {
+      const number = Number(/^(\d+)\.log$/.exec(file)?.[1] ?? Number.NaN);
+      return number < facts.restartCount ? [number] : [];
+    });
+    return numbers.length === 0 ? [] : [[name, join(folder, `${Math.max(...numbers)}.log`)]];
   });
-  if (numbers.length === 0)
-    throw fail("NotFound", `previous terminated container ${quote(name)} in pod ${quote(pod)}`);
-  return join(folder, `${Math.max(...numbers)}.log`);
+  const [first] = containers;
+  if (found.length === 0)
+    throw fail("NotFound", `previous terminated container ${quote(first?.name ?? "")} in pod ${quote(pod)}`);
+  return found;
 }
 
 type Print = (container: string, line: LogLine) => void;

@@ -1,5 +1,5 @@
 import { criClient } from "../../client/cri.ts";
-import { messageOf } from "../../model/errors.ts";
+import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import { type Accepted, claimFree, takeOn } from "../../pod/accept.ts";
 import { type Manifest, parseManifest } from "../../pod/api/manifest.ts";
 import type { Pod } from "../../pod/api/pod.ts";
@@ -13,7 +13,7 @@ import { whenReaderGoes } from "../reader.ts";
 import { type PodOptions, readManifestText, rootsOf } from "./options.ts";
 
 export interface RunOptions extends PodOptions {
-  readonly file: string;
+  readonly file: readonly string[];
   readonly rm?: boolean;
   readonly quiet?: boolean;
   readonly maxRestartPeriod: number;
@@ -72,11 +72,30 @@ class Interrupts implements Disposable {
   }
 }
 
-/** @throws InvalidArgument if there is no pod in it */
-export async function readPods(file: string): Promise<Manifest> {
-  const { text, name } = await readManifestText(file);
-  const manifest = parse(text, name);
-  if (manifest.pods.length === 0) throw new Error(`${name}: there is no Pod in it`);
+/** What the files hold together. @throws InvalidArgument if there is no pod in them, or an object twice */
+export async function readPods(files: readonly string[]): Promise<Manifest> {
+  const manifests: Manifest[] = [];
+  const names: string[] = [];
+  for (const file of files) {
+    const { text, name } = await readManifestText(file);
+    names.push(name);
+    manifests.push(parse(text, name));
+  }
+  const manifest = {
+    pods: manifests.flatMap(({ pods }) => pods),
+    configMaps: manifests.flatMap(({ configMaps }) => configMaps),
+    secrets: manifests.flatMap(({ secrets }) => secrets),
+  };
+  const place = names.join(", ");
+  if (manifest.pods.length === 0)
+    throw new Error(`${place}: there is no Pod in ${names.length === 1 ? "it" : "them"}`);
+  const seen = new Set<string>();
+  for (const { kind, metadata } of Object.values(manifest).flat()) {
+    const { name, namespace } = metadata;
+    const key = `${kind} ${quote(name)}${namespace === undefined ? "" : ` in namespace ${quote(namespace)}`}`;
+    if (seen.has(key)) throw new BunkerdError("InvalidArgument", `${place}: ${key} stands there twice`);
+    seen.add(key);
+  }
   return manifest;
 }
 

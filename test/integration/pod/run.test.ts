@@ -1,6 +1,6 @@
 /** Pods in the foreground on real runtimes: order, logs, exit codes, Ctrl-C, and what is left. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { until } from "../../support/containers.ts";
 import { podText } from "../../support/pod-text.ts";
@@ -214,7 +214,7 @@ describe.each(podDaemons())("%s", (kind) => {
     60_000,
   );
 
-  test("several pods of a file side by side, with their references", async () => {
+  test("several pods side by side, with their references from another file", async () => {
     const pods = ["one", "two"].map((name) =>
       podText(
         name,
@@ -229,7 +229,9 @@ describe.each(podDaemons())("%s", (kind) => {
       metadata: { name: "words" },
       data: { one: "eins", two: "zwei" },
     });
-    const ran = await node.pod(["run", "--rm", "-f", "-"], [...pods, words].join("\n---\n"));
+    const file = join(node.folder, "words.json");
+    writeFileSync(file, words);
+    const ran = await node.pod(["run", "--rm", "-f", "-", "-f", file], pods.join("\n---\n"));
     expect({ code: ran.code, lines: ran.stdout.trim().split("\n").sort() }).toEqual({
       code: 0,
       lines: ["[one/app] eins", "[two/app] zwei"],
@@ -254,6 +256,12 @@ describe.each(podDaemons())("%s", (kind) => {
       1,
       "bunkerd: stdin:1: spec.hostNetwrk: unknown field, did you mean hostNetwork?",
     ]);
+    writeFileSync(join(node.folder, "one.yaml"), podText("x", { app: "true" }));
+    const twice = await node.pod(
+      ["run", "-f", join(node.folder, "one.yaml"), "-f", "-"],
+      podText("x", { app: "true" }),
+    );
+    expect(twice.stderr).toContain('one.yaml, stdin: Pod "x" stands there twice');
     const missing = await node.pod(["run", "-f", join(node.folder, "none.yaml")]);
     expect(missing.stderr).toContain("none.yaml: no such file or directory");
     const nobody = await node.pod(["status", "nobody"]);
