@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { ctr } from "./commands.ts";
 import type { Daemon, Version } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
-import type { Finished } from "./processes.ts";
+import { type Finished, kill } from "./processes.ts";
 
 const APPLETS = [
   "sh",
@@ -179,14 +179,6 @@ function endNamespace(namespace: string): void {
 function thaw(cgroup: string): void {
   const state = join(cgroup, "freezer.state");
   if (existsSync(state)) writeFileSync(state, "THAWED");
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
-  }
 }
 
 function processesIn(cgroup: string): number[] {

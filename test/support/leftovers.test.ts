@@ -1,8 +1,11 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { leftIn, newPlace, OwnMachine } from "./leftovers.ts";
 import { output, start } from "./processes.ts";
+
+// On a machine with much on it each look takes its time.
+setDefaultTimeout(60_000);
 
 test("what a file leaves in its place is named, and what ends by itself is not", async () => {
   const place = newPlace();
@@ -16,8 +19,8 @@ test("what a file leaves in its place is named, and what ends by itself is not",
     `mount ${point}`,
     expect.stringMatching(new RegExp(`^process ${child.pid} .*sleep 1000$`)),
   ]);
+  await child.exited;
   await output(["umount", point]);
-  child.kill();
   writeFileSync(join(place.folder, "file"), "");
   setTimeout(() => rmdirSync(point), 50);
   expect(await leftIn(place, 300)).toEqual([`file ${join(place.folder, "file")}`]);

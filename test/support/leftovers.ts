@@ -2,6 +2,7 @@
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { kill } from "./processes.ts";
 
 /** What has been told to end may take so long. */
 const GRACE_MS = 5000;
@@ -20,9 +21,13 @@ export function newPlace(): Place {
   return { folder, env: { TMPDIR: folder, BUNKERD_TEST_PLACE: folder } };
 }
 
-/** What is left of it when everything that has been told to end has ended. Its folder is removed, unless something is mounted there. */
+/**
+ * What is left of it when everything that has been told to end has ended. Processes are killed then, lest they disturb the next file, and its
+ * folder is removed, unless something is mounted there.
+ */
 export async function leftIn(place: Place, graceMs = GRACE_MS): Promise<string[]> {
   const left = await whatStays(() => tracesOf(place), graceMs);
+  for (const { pid } of processesOf(place.folder)) kill(pid);
   if (!left.some((each) => each.startsWith("mount"))) rmSync(place.folder, { recursive: true, force: true });
   return left;
 }
@@ -39,14 +44,14 @@ async function whatStays(look: () => string[], graceMs: number): Promise<string[
 
 function tracesOf({ folder }: Place): string[] {
   return [
-    ...processesOf(folder),
+    ...processesOf(folder).map(({ pid, words }) => `process ${pid} ${words}`),
     ...mounts().filter((trace) => trace.startsWith(`mount ${folder}/`)),
     ...entries(folder).map(({ name }) => `file ${join(folder, name)}`),
   ];
 }
 
 /** Processes that name the folder in their environment, or have something from it mounted, as containers do. */
-function processesOf(folder: string): string[] {
+function processesOf(folder: string): { pid: number; words: string }[] {
   const ours = readlinkSync("/proc/self/ns/mnt");
   return readdirSync("/proc").flatMap((pid) => {
     if (!/^\d+$/.test(pid) || Number(pid) === process.pid) return [];
@@ -57,7 +62,7 @@ function processesOf(folder: string): string[] {
         return [];
       const words = file("cmdline").replaceAll("\0", " ").trim();
       // What is dead only waits for its parent, or for an init that is slow.
-      return words === "" ? [] : [`process ${pid} ${words}`];
+      return words === "" ? [] : [{ pid: Number(pid), words }];
     } catch {
       // It has ended.
       return [];

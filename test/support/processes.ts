@@ -49,6 +49,15 @@ export function removeFolder(folder: string): void {
   rmSync(folder, { recursive: true, force: true });
 }
 
+/** SIGKILL to a process that may have ended. */
+export function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
 /** Starts a process that the kernel kills when we die. Output goes to files or pipes as Bun.spawn's options say. */
 export function start<
   const In extends Bun.SpawnOptions.Writable,

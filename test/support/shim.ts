@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { containerdProgram, type Version } from "./daemons.ts";
-import { output, removeFolder, run, temporaryFolder } from "./processes.ts";
+import { kill, output, removeFolder, run, temporaryFolder } from "./processes.ts";
 
 export interface Shim extends AsyncDisposable {
   readonly namespace: string;
@@ -111,13 +111,5 @@ function commandLineOf(pid: string): string {
     return readFileSync(join("/proc", pid, "cmdline"), "utf8");
   } catch {
     return "";
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
 }
