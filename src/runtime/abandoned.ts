@@ -6,8 +6,8 @@ const TRIES = 100;
 const RETRY_MS = 10;
 
 /**
- * Kills the processes of a shim's start that a daemon's death or a caller's cut off, until there is none: nothing tells how to reach that
- * shim, and it has no container yet. Shims are started in their bundle and stay there. Answers how many there were.
+ * Kills the processes of a shim that nobody is to reach any more: one whose start was cut off, one that has gone, with what the runtime was at
+ * for it. Shims are started in their bundle and stay there, as do their runc and its hooks. Answers how many there were.
  */
 export async function killAbandonedStart({ path }: Bundle): Promise<number> {
   const killed = new Set<string>();

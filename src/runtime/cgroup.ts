@@ -3,7 +3,7 @@ import { join, normalize } from "node:path";
 
 const CGROUP_ROOT = "/sys/fs/cgroup";
 /** A killed process leaves its cgroup a moment later. */
-const TRIES = 25;
+const TRIES = 100;
 const RETRY_MS = 20;
 
 /**

@@ -76,11 +76,11 @@ export class Leftovers {
     }
   }
 
-  /** A start that failed or was cut off may have made its shim already, which nobody would ever reach. */
+  /** A start that failed or was cut off may have made its shim already, which nobody would ever reach; one that died may have left hooks. */
   async killShim(bundle: Bundle): Promise<void> {
     const processes = await killAbandonedStart(bundle);
     if (processes === 0) return;
-    this.#loggerOf(bundle).info("killed what a start left that failed or was cut off", { processes });
+    this.#loggerOf(bundle).info("killed what a shim has left behind", { processes });
     await this.#removeSocket(bundle, undefined);
   }
 

@@ -181,8 +181,11 @@ export class Shims {
       if (!isError(error, "NotFound"))
         logger.debug("delete of a discarded task", { error: messageOf(error) });
     }
-    // A create that was given up may come to its end between the two calls: the shim then stays for a container that nobody knows.
-    if (!(await this.#end(shim, logger))) await this.#leftovers.killShim(bundle);
+    const isAlone = !this.#isShared(shim) && !(await this.#isForeign(shim));
+    await this.#end(shim, logger);
+    // A create that was given up may come to its end between the two calls: the shim then stays for a container that nobody knows. Hooks that
+    // the create was at outlive their runc.
+    if (isAlone) await this.#leftovers.killShim(bundle);
     await this.clear(bundle);
   }
 
@@ -238,13 +241,9 @@ export class Shims {
   }
 
   /** Lets go of the shim of a task that is gone: one of another process's sandbox is that one's to end. */
-  async #end(shim: Shim, logger: Logger): Promise<boolean> {
-    if (await this.#isForeign(shim)) {
-      shim.close();
-      return true;
-    }
-    const shared = this.#isShared(shim);
-    return (await this.#shutdown(shim, shared, logger)) || shared;
+  async #end(shim: Shim, logger: Logger): Promise<void> {
+    if (await this.#isForeign(shim)) shim.close();
+    else await this.#shutdown(shim, this.#isShared(shim), logger);
   }
 
   async #isForeign({ bundle: { namespace, path } }: Shim): Promise<boolean> {
@@ -260,8 +259,11 @@ export class Shims {
   }
 
   /** True if its process has other tasks: those of a pod. */
-  #isShared({ bundle, bootstrap }: Shim): boolean {
-    return this.list(bundle.namespace).some((other) => other.bootstrap.address === bootstrap.address);
+  #isShared(shim: Shim): boolean {
+    const { bundle, bootstrap } = shim;
+    return this.list(bundle.namespace).some(
+      (other) => other !== shim && other.bootstrap.address === bootstrap.address,
+    );
   }
 
   /** The shim ended by itself: its container is killed, and the world is told (`cleanupAfterDeadShim`). */
@@ -273,6 +275,7 @@ export class Shims {
     if (!registered) return;
     const logger = this.#loggerOf(bundle);
     logger.info("shim disconnected, cleaning up");
+    if (!this.#isShared(shim)) await this.#leftovers.killShim(bundle);
     const exit = await this.clear(bundle);
     this.#forget(shim);
     shim.bury(exit);
@@ -285,27 +288,21 @@ export class Shims {
 
   /**
    * Asks the shim to end and waits until it has: while its socket is there, a new shim of the same id would answer with its
-   * address. A shim that has other tasks stays. True if it has ended.
+   * address. A shim that has other tasks stays.
    */
-  async #shutdown(shim: Shim, shared: boolean, logger: Logger): Promise<boolean> {
+  async #shutdown(shim: Shim, shared: boolean, logger: Logger): Promise<void> {
     const timeoutMs = this.timeouts.shimShutdownMs;
-    let ended = false;
-    void shim.closed.then(() => {
-      ended = true;
-    });
     try {
       await shim.call((task, call) => task.shutdown({ id: shim.bundle.id }, call), { timeoutMs });
       if (!shared) await waitAtMost(shim.closed, timeoutMs);
     } catch (error) {
-      ended = isLost(error);
-      if (!ended) {
+      if (!isLost(error)) {
         logger.error("failed to shutdown shim task and the shim might be leaked", {
           error: messageOf(error),
         });
       }
     }
     shim.close();
-    return ended;
   }
 
   /** How to reach the shim of the container's sandbox; undefined if it needs one of its own (`shim_manager.go`, `Start`). */

@@ -1,10 +1,12 @@
 /** Containers outlive their daemon: killed and started again, replaced by containerd and back; shims that die and shims that hang. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { Tasks } from "#gen/containerd/services/tasks/v1/tasks_pb.ts";
 import { Status } from "#gen/containerd/v1/types/task_pb.ts";
+import { packSpec } from "../../src/client/spec.ts";
 import { ctrCommand } from "../support/commands.ts";
 import {
   ctrIn,
@@ -87,6 +89,31 @@ async function endExec(daemon: Daemon, namespace: string): Promise<void> {
 async function onTerminal(daemon: Daemon, namespace: string, args: string): Promise<void> {
   const { command } = await ctrCommand("2.1", daemon, "-n", namespace, ...args.split(" "));
   await output(["script", "-qec", command.join(" "), "/dev/null"]);
+}
+
+function specOf(namespace: string): object {
+  return {
+    ociVersion: "1.0.2",
+    process: { user: { uid: 0, gid: 0 }, args: ["/bin/sleep", "1000"], cwd: "/", env: ["PATH=/bin"] },
+    root: { path: rootfs },
+    mounts: [{ destination: "/proc", type: "proc", source: "proc" }],
+    linux: {
+      cgroupsPath: `/${namespace}/web`,
+      namespaces: ["pid", "ipc", "uts", "mount"].map((type) => ({ type })),
+    },
+  };
+}
+
+/** Processes that were started in a bundle of the namespace, whether it is still there or not. */
+function processesAt(namespace: string): string[] {
+  return readdirSync("/proc").filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readlinkSync(join("/proc", pid, "cwd")).includes(`/${namespace}/`);
+    } catch {
+      // It has ended.
+      return false;
+    }
+  });
 }
 
 /** What the next daemon must be able to do with them. */
@@ -182,6 +209,43 @@ describe.each(kinds.map((kind) => [kind] as const))("%s", (kind) => {
     expect((await ctr("tasks", "start", "-d", "a")).code).toBe(0);
     for (const id of ["a", "b"]) await ctr("tasks", "rm", "-f", id);
     expect(leftovers(daemon.folder, namespace)).toEqual([]);
+  });
+
+  test("a task whose making outlasts the daemon is given up whole", async () => {
+    const killed = await startDaemon(kind);
+    const namespace = newNamespace();
+    const begun = join(killed.folder, "begun");
+    // The cgroups are there then, and the container's first process.
+    const hook = { path: "/bin/sh", args: ["sh", "-c", `touch ${begun}; sleep 1000`] };
+    {
+      await using connection = connectGrpc(killed.socket);
+      const options = inNamespace(namespace);
+      const container = {
+        id: "web",
+        runtime: { name: "io.containerd.runc.v2" },
+        spec: packSpec({ ...specOf(namespace), hooks: { createRuntime: [hook] } }),
+      };
+      await connection.client(Containers).create({ container }, options);
+      const made = connection
+        .client(Tasks)
+        .create({ containerId: "web" }, options)
+        .then(
+          () => "made",
+          () => "cut off",
+        );
+      await until("runc is at work", () => existsSync(begun));
+      await killed.kill();
+      expect(await made).toBe("cut off");
+    }
+    await using daemon = await startDaemon(kind, { folder: killed.folder });
+    let left: string[] = [];
+    await until(
+      () => `nothing is left: ${left.join("\n")}`,
+      () => {
+        left = [...leftovers(daemon.folder, namespace), ...processesAt(namespace)];
+        return left.length === 0;
+      },
+    );
   });
 
   test("a daemon with another root leaves alone what it finds in the state", async () => {
