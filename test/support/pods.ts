@@ -53,6 +53,7 @@ async function boxImages(): Promise<ReadonlyMap<string, BuiltImage>> {
     [BOX]: { Env: ["PATH=/bin", "FROM_IMAGE=yes"], Cmd: ["sh"] },
     "docker.io/library/userbox:1": { Env: ["PATH=/bin"], Cmd: ["sh"], User: "1000" },
     "docker.io/library/named:1": { Env: ["PATH=/bin"], Cmd: ["sh"], User: "web" },
+    "docker.io/library/kept:1": { Env: ["PATH=/bin"], Cmd: ["sh"], Volumes: { "/www": {} } },
   };
   return new Map(
     Object.entries(images).map(([name, config]) => [name, buildImage(name, [layer], pack, config)]),
