@@ -16,6 +16,11 @@ export function table(rows: readonly (readonly string[])[]): string {
     .join("");
 }
 
+/** A runtime's words, which may have several lines, as one. */
+export function oneLine(text: string): string {
+  return text.trim().replaceAll(/\s*\n\s*/g, " ");
+}
+
 /** `5s`, `3m10s`, `2h5m`, `4d`: how long ago, in the fewest words. */
 export function age(sinceMs: number, nowMs = Date.now()): string {
   const seconds = Math.max(0, Math.floor((nowMs - sinceMs) / 1000));

@@ -9,6 +9,7 @@ import { removePod } from "../../pod/remove.ts";
 import { ForegroundPod, type RunOutput } from "../../pod/run.ts";
 import { PodSession } from "../../pod/session.ts";
 import { removeLeftovers } from "../../pod/store.ts";
+import { oneLine } from "../../pod/table.ts";
 import { whenReaderGoes } from "../reader.ts";
 import { type PodOptions, readManifestText, rootsOf } from "./options.ts";
 
@@ -165,7 +166,7 @@ async function runAll(
 
 export function printEvent({ type, reason, message, container, pod }: PodEvent): void {
   const place = container === "" ? pod : `${pod}/${container}`;
-  process.stderr.write(`${type} ${reason} ${place}: ${message}\n`);
+  process.stderr.write(`${type} ${reason} ${place}: ${oneLine(message)}\n`);
 }
 
 /** Lines of a container with its name before them, and its pod's if there are several. */

@@ -5,7 +5,7 @@ import { keptEvents } from "../../pod/live.ts";
 import { type ContainerView, type PodView, podView } from "../../pod/object.ts";
 import { podPaths } from "../../pod/paths.ts";
 import { podColumns } from "../../pod/row.ts";
-import { age, table } from "../../pod/table.ts";
+import { age, oneLine, table } from "../../pod/table.ts";
 import { type OutputFormat, type PodOptions, rootsOf } from "./options.ts";
 
 export interface ShowOptions extends PodOptions {
@@ -96,7 +96,7 @@ export async function showPod(name: string, options: ShowOptions): Promise<void>
       last.reason,
       times === 1 ? age(last.timeMs) : `${age(last.timeMs)} (x${times} over ${age(first.timeMs)})`,
       last.container,
-      last.message,
+      oneLine(last.message),
     ]);
     process.stdout.write(
       `Events:\n${indented(table([["TYPE", "REASON", "AGE", "CONTAINER", "MESSAGE"], ...rows]))}`,
@@ -124,7 +124,7 @@ function describe({ word, state }: ContainerView): string {
     terminated?: { exitCode: number; message?: string };
     waiting?: { message?: string };
   };
-  const message = (terminated?.message ?? waiting?.message ?? "").trim().replaceAll("\n", " ");
+  const message = oneLine(terminated?.message ?? waiting?.message ?? "");
   const code = terminated === undefined ? "" : ` (exit code ${terminated.exitCode})`;
   return `${word}${code}${message === "" ? "" : `: ${message}`}`;
 }

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { until } from "../../support/containers.ts";
 import { podNature } from "../../support/pod-natures.ts";
 import { box, podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
@@ -395,6 +396,21 @@ describe.each(podDaemons())("%s", (kind) => {
     await node.pod(["rm", "sums"]);
     expect(existsSync(join("/sys/fs/cgroup", v1 ? "memory" : "", path))).toBe(false);
   }, 60_000);
+
+  test.skipIf(kind !== "cri-o")(
+    "a runtime without events is looked at each second, a pod that fails is tried again in its own time",
+    async () => {
+      const pod = await runUntil(
+        podText("fails", {}, { containers: [box("app", "", { command: ["/none"] })] }),
+        "Failed fails/app",
+      );
+      const since = performance.now();
+      await until("some looks", () => performance.now() - since > 3500);
+      expect(events(await pod.end())).toEqual(["Pulled fails/app", "Failed fails/app"]);
+      await node.pod(["rm", "fails"]);
+    },
+    60_000,
+  );
 
   test("a hook that hangs past its time: the pod ends all the same", async () => {
     const preStop = { lifecycle: { preStop: { exec: { command: ["sleep", "100"] } } } };

@@ -580,6 +580,8 @@ describe.each(podDaemons({ both: true }))("%s", (kind) => {
     messages.push(`Warning Failed pull/app: Error: ${nature.noRegistry}\n`);
     const { stderr, stdout } = await runUntilSaid(node, text, [...messages, "[good/app] untouched"]);
     for (const message of messages) expect(stderr).toContain(message);
+    // Whatever a runtime says, an event is a line.
+    for (const line of stderr.trimEnd().split("\n")) expect(line).toMatch(/^(?:Normal|Warning|bunkerd:) /);
     expect(stdout).toBe("[good/app] untouched\n");
   }, 60_000);
 });
