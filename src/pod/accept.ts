@@ -1,10 +1,12 @@
 /** From a file's pods to pods of this machine: identity, and what becomes of an earlier pod of the same name. */
 import { randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
 import { fail, quote } from "../model/errors.ts";
 import type { Manifest } from "./api/manifest.ts";
 import type { Pod, PodFile } from "./api/pod.ts";
 import { type FoundPod, findNamed } from "./found.ts";
 import type { PodParts } from "./parts.ts";
+import { podPaths } from "./paths.ts";
 import { phaseOf } from "./phase.ts";
 import { removePod } from "./remove.ts";
 import { freeUserNamespace, type UserNamespace } from "./spec/user-namespace.ts";
@@ -55,7 +57,10 @@ export async function claimFree(
   if (claim === undefined) throw fail("FailedPrecondition", `${place} is run by another process`);
   try {
     const earlier = await findNamed(cri, roots, namespace, name);
-    const foreign = earlier.find(({ stored }) => stored === undefined);
+    // One with a folder here is bunkerd's, whatever has become of its record.
+    const foreign = earlier.find(
+      ({ stored, pod }) => stored === undefined && !existsSync(podPaths(roots, pod.metadata).folder),
+    );
     if (foreign !== undefined)
       throw fail(
         "FailedPrecondition",

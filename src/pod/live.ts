@@ -2,6 +2,8 @@
 import { appendFileSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ifThere } from "../lib/if-there.ts";
+import type { Logger } from "../lib/log.ts";
+import { messageOf } from "../model/errors.ts";
 import type { ProbeResults } from "./actions.ts";
 import type { PodEvent } from "./events.ts";
 import type { PodPaths, Roots } from "./paths.ts";
@@ -57,6 +59,20 @@ export function liveSaver({ folder }: PodPaths): (live: LiveState) => void {
   };
 }
 
+/** Writes what is only kept for those who look at pods: a disk that is full does not stop these. Told once, until it goes again. */
+export function keeping(logger: Logger): (write: () => void) => void {
+  let failed = false;
+  return (write) => {
+    try {
+      write();
+      failed = false;
+    } catch (error) {
+      if (!failed) logger.error(`pods: events and states are not kept: ${messageOf(error)}`);
+      failed = true;
+    }
+  };
+}
+
 /** Of a pod that was ended: nothing of it waits, is ready or started. */
 export function endLive(paths: PodPaths): void {
   liveSaver(paths)({ ...NOTHING, reason: readLive(paths).reason });
@@ -64,7 +80,7 @@ export function endLive(paths: PodPaths): void {
 
 export function readLive({ folder }: PodPaths): LiveState {
   const path = join(folder, "state.json");
-  return ifThere(() => JSON.parse(readFileSync(path, "utf8")) as LiveState) ?? NOTHING;
+  return parsed<LiveState>(ifThere(() => readFileSync(path, "utf8")) ?? "") ?? NOTHING;
 }
 
 /** Keeps the event beside the pod's record, as long as that is there. */
@@ -80,9 +96,16 @@ export function keepEvent({ pods }: Roots, event: PodEvent): void {
 export function keptEvents({ folder }: PodPaths): PodEvent[] {
   return [`events.jsonl.1`, "events.jsonl"].flatMap((name) => {
     const text = ifThere(() => readFileSync(join(folder, name), "utf8")) ?? "";
-    return text
-      .split("\n")
-      .filter((line) => line !== "")
-      .map((line) => JSON.parse(line) as PodEvent);
+    return text.split("\n").flatMap((line) => parsed<PodEvent>(line) ?? []);
   });
+}
+
+/** Undefined for what a full disk or a power cut has left of it: nothing depends on it. */
+function parsed<T>(text: string): T | undefined {
+  if (text === "") return undefined;
+  try {
+    return JSON.parse(text) as T;
+  } catch {
+    return undefined;
+  }
 }

@@ -21,6 +21,7 @@ import { CONTAINER_NAME, POD_UID } from "./spec/labels.ts";
 import type { ObservedPod } from "./status.ts";
 import {
   type Claim,
+  damagedRecords,
   removeLeftovers,
   type StoredPod,
   savePod,
@@ -136,6 +137,7 @@ export class NodeMode {
   async #takeOver(): Promise<void> {
     const { cpuManager, manifests, roots } = this.#options;
     removeLeftovers(roots);
+    for (const damaged of damagedRecords(roots)) this.#options.logger.error(`pods: ${damaged.message}`);
     const own = storedPods(roots).filter(({ source }) => source.startsWith(`${manifests}/`));
     cpuManager?.retain(await this.#runningOf(new Set(own.map(({ pod }) => pod.metadata.uid))));
     for (const { pod } of own) this.#slot(`${pod.metadata.namespace}/${pod.metadata.name}`);

@@ -4,7 +4,7 @@ import type { CriClient } from "../client/cri.ts";
 import { type Logger, silentLogger } from "../lib/log.ts";
 import { Backoff } from "./backoff.ts";
 import { type EventSink, recorderTo } from "./events.ts";
-import { keepEvent, liveSaver, liveState } from "./live.ts";
+import { keepEvent, keeping, liveSaver, liveState } from "./live.ts";
 import { observeNode } from "./machine.ts";
 import {
   type InternalContainerLifecycle,
@@ -39,23 +39,26 @@ export class PodSession {
   readonly cri: CriClient;
   readonly parts: PodParts;
   readonly #prober: Prober;
+  readonly #keep: (write: () => void) => void;
   readonly #workers = new Map<string, PodWorker>();
   readonly #ended = new AbortController();
   #watching: Promise<void> | undefined;
 
-  private constructor(cri: CriClient, parts: PodParts, prober: Prober) {
+  private constructor(cri: CriClient, parts: PodParts, prober: Prober, keep: (write: () => void) => void) {
     this.cri = cri;
     this.parts = parts;
     this.#prober = prober;
+    this.#keep = keep;
   }
 
   /** @throws Unavailable if the runtime does not answer */
   static async open(options: SessionOptions): Promise<PodSession> {
-    const { cri, roots, maxRestartMs = DEFAULT_MAX_RESTART_MS } = options;
+    const { cri, roots, maxRestartMs = DEFAULT_MAX_RESTART_MS, logger = silentLogger } = options;
     try {
       const node = await observeNode(cri);
+      const keep = keeping(logger);
       const record = recorderTo((event) => {
-        keepEvent(roots, event);
+        keep(() => keepEvent(roots, event));
         options.onEvent(event);
       });
       let session: PodSession | undefined;
@@ -72,9 +75,10 @@ export class PodSession {
           pullBackoff: new Backoff(INITIAL_BACKOFF_MS, MAX_PULL_BACKOFF_MS),
           lifecycle: options.lifecycle ?? noLifecycle,
           counters: options.counters ?? noCounters,
-          logger: options.logger ?? silentLogger,
+          logger,
         },
         prober,
+        keep,
       );
       return session;
     } catch (error) {
@@ -92,7 +96,7 @@ export class PodSession {
       ...events,
       onState: (state) => {
         this.#prober.update(state.unit, state.observed);
-        save(liveState(state, this.#prober));
+        this.#keep(() => save(liveState(state, this.#prober)));
         events.onState(state);
       },
     });

@@ -1,13 +1,17 @@
 import { afterEach, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { armFailpoint } from "../lib/failpoint.ts";
 import type { Pod } from "./api/pod.ts";
+import { keptEvents, readLive } from "./live.ts";
+import { podPaths } from "./paths.ts";
 import {
   claimPod,
   createPod,
+  damagedRecords,
   deletePod,
+  deletionRequest,
   removeLeftovers,
   requestDeletion,
   type StoredPod,
@@ -48,6 +52,29 @@ test("a pod whose folder was being made or removed is none, and its folder goes 
   claim?.release();
   removeLeftovers(roots);
   expect(names()).toEqual(["uid-kept"]);
+});
+
+test("a record that is damaged is told of, and the others are read; events and states of which nothing is left are none", () => {
+  createPod(roots, stored("kept"));
+  createPod(roots, stored("damaged"));
+  const paths = podPaths(roots, stored("damaged").pod.metadata);
+  for (const path of [paths.record, join(paths.folder, "state.json")]) writeFileSync(path, "");
+  const event = JSON.stringify({ reason: "Started" });
+  writeFileSync(join(paths.folder, "events.jsonl"), `${event}\n{"reas\n${event}\n`);
+  expect(uids()).toEqual(["uid-kept"]);
+  expect(damagedRecords(roots).map(({ message }) => message)).toEqual([
+    expect.stringContaining(`pod record ${paths.record}: `),
+  ]);
+  expect(readLive(paths).waiting).toEqual({});
+  expect(keptEvents(paths).map(({ reason }) => reason)).toEqual(["Started", "Started"]);
+});
+
+test("a mark that found no room for its grace is one all the same", () => {
+  const { metadata } = stored("marked").pod;
+  createPod(roots, stored("marked"));
+  expect(deletionRequest(roots, metadata)).toBeUndefined();
+  writeFileSync(podPaths(roots, metadata).deletion, "");
+  expect(deletionRequest(roots, metadata)).toEqual({});
 });
 
 test("nothing that is written of a removed pod brings its folder back", () => {

@@ -61,8 +61,20 @@ export function createPod(roots: Roots, stored: StoredPod): void {
   }
   const fresh = join(roots.pods, `${NEW}${metadata.namespace}_${metadata.name}`);
   rmSync(fresh, { recursive: true, force: true });
-  mkdirSync(fresh, { recursive: true, mode: 0o750 });
-  writeFileSync(join(fresh, RECORD), JSON.stringify(stored), { mode: 0o600 });
+  try {
+    mkdirSync(fresh, { recursive: true, mode: 0o750 });
+    writeFileSync(join(fresh, RECORD), JSON.stringify(stored), { mode: 0o600 });
+  } catch (error) {
+    const { code = "Unknown" } = error as NodeJS.ErrnoException;
+    const place = `pod ${quote(metadata.name)}: its record below ${roots.pods}`;
+    throw new BunkerdError(
+      code === "ENOSPC" ? "ResourceExhausted" : "Unknown",
+      `${place}: ${messageOf(error)}`,
+      {
+        cause: error,
+      },
+    );
+  }
   failpoint("pod.beforeRecord");
   renameSync(fresh, folder);
 }
@@ -104,15 +116,24 @@ export function removeLeftovers(roots: Roots): void {
   }
 }
 
-/** Every pod with a record. @throws DataLoss naming a record that cannot be read */
+/** Every pod with a record that can be read; of the others {@link damagedRecords} tells. */
 export function storedPods(roots: Roots): StoredPod[] {
-  return namesIn(roots.pods).flatMap((uid) => {
+  return records(roots).flatMap((record) => (record instanceof BunkerdError ? [] : [record]));
+}
+
+/** What a power cut has left of records, as DataLoss that names the file. */
+export function damagedRecords(roots: Roots): BunkerdError[] {
+  return records(roots).flatMap((record) => (record instanceof BunkerdError ? [record] : []));
+}
+
+function records(roots: Roots): (StoredPod | BunkerdError)[] {
+  return namesIn(roots.pods).flatMap((uid): (StoredPod | BunkerdError)[] => {
     if (uid.startsWith(".")) return [];
     const path = join(roots.pods, uid, RECORD);
     try {
       return ifThere(() => [JSON.parse(readFileSync(path, "utf8")) as StoredPod]) ?? [];
     } catch (error) {
-      throw new BunkerdError("DataLoss", `pod record ${path}: ${messageOf(error)}`, { cause: error });
+      return [new BunkerdError("DataLoss", `pod record ${path}: ${messageOf(error)}`, { cause: error })];
     }
   });
 }
@@ -135,7 +156,13 @@ export function requestDeletion(
 ): void {
   const { deletion } = podPaths(roots, metadata);
   ifThere(() => {
-    writeFileSync(`${deletion}.tmp`, JSON.stringify({ graceSeconds }));
+    try {
+      writeFileSync(`${deletion}.tmp`, JSON.stringify({ graceSeconds }));
+    } catch (error) {
+      // Where a disk is full, an empty file says enough.
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+      writeFileSync(`${deletion}.tmp`, "");
+    }
     renameSync(`${deletion}.tmp`, deletion);
   });
 }
@@ -145,7 +172,7 @@ export function deletionRequest(
   metadata: Pod["metadata"],
 ): { graceSeconds?: number } | undefined {
   const { deletion } = podPaths(roots, metadata);
-  return ifThere(() => JSON.parse(readFileSync(deletion, "utf8")) as { graceSeconds?: number });
+  return ifThere(() => JSON.parse(readFileSync(deletion, "utf8") || "{}") as { graceSeconds?: number });
 }
 
 export function withdrawDeletion(roots: Roots, metadata: Pod["metadata"]): void {

@@ -225,11 +225,29 @@ async function prepare(
     ({ sandboxId, podIps } = made);
     current = { ...status, sandboxes: [made.status, ...status.sandboxes], ips: podIps };
   }
-  writeFileSync(paths.hostsFile, hostsFile(pod, podIps, node));
+  if (!writeHosts(parts, unit, podIps, results)) return undefined;
   const images = await volumeImages(parts, unit, config, results, signal);
   if (images === undefined) return undefined;
   const recursiveReadOnly = await supportsRecursiveReadOnly(parts.cri, pod.spec);
   return { sandboxId, sandbox: config, status: current, podIps, volumes, images, recursiveReadOnly, signal };
+}
+
+/** False: the pod's hosts file cannot be written. */
+function writeHosts(
+  { node, record }: PodParts,
+  { pod, paths }: PodUnit,
+  podIps: readonly string[],
+  results: Results,
+): boolean {
+  try {
+    writeFileSync(paths.hostsFile, hostsFile(pod, podIps, node));
+    return true;
+  } catch (error) {
+    const message = `error writing the pod's hosts file: ${messageOf(error)}`;
+    record(pod, "", "Warning", "Failed", `Error: ${message}`);
+    results.failed("ConfigPod", pod.metadata.name, "CreateContainerConfigError", message);
+    return false;
+  }
 }
 
 async function createSandbox(
@@ -239,8 +257,8 @@ async function createSandbox(
   results: Results,
   signal: AbortSignal,
 ) {
-  mkdirSync(paths.logs, { recursive: true, mode: 0o755 });
   try {
+    mkdirSync(paths.logs, { recursive: true, mode: 0o755 });
     await assertUserNamespaces(cri, pod.spec);
     const handler = pod.spec.runtimeClassName ?? "";
     const sandboxId = await awaited(signal, (given) =>

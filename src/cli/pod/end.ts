@@ -5,11 +5,18 @@ import { BunkerdError, fail, messageOf, quote } from "../../model/errors.ts";
 import { type FoundPod, findPod } from "../../pod/found.ts";
 import { killPod } from "../../pod/kill.ts";
 import { endLive } from "../../pod/live.ts";
-import { podPaths } from "../../pod/paths.ts";
+import { podPaths, type Roots } from "../../pod/paths.ts";
 import { removePod } from "../../pod/remove.ts";
 import { PodSession } from "../../pod/session.ts";
 import { observePod } from "../../pod/status.ts";
-import { awaitClaim, requestDeletion, storedPods, withdrawDeletion } from "../../pod/store.ts";
+import {
+  awaitClaim,
+  type Claim,
+  claimPod,
+  requestDeletion,
+  storedPods,
+  withdrawDeletion,
+} from "../../pod/store.ts";
 import { whenReaderGoes } from "../reader.ts";
 import { type PodOptions, rootsOf } from "./options.ts";
 import { readPods } from "./run.ts";
@@ -95,6 +102,17 @@ async function eachPod(names: readonly string[], options: EndOptions, act: Act):
   if (failures.length > 0) throw failures.at(-1);
 }
 
+/** Whoever runs the pod is asked to end it, and waited for. @throws DeadlineExceeded */
+async function claimFromOther(
+  roots: Roots,
+  { pod, stored }: FoundPod,
+  gracePeriod: number | undefined,
+): Promise<Claim> {
+  if (stored !== undefined) requestDeletion(roots, pod.metadata, gracePeriod);
+  const graceSeconds = gracePeriod ?? pod.spec.terminationGracePeriodSeconds;
+  return awaitClaim(roots, pod.metadata, graceSeconds * 1000 + EXTRA_MS);
+}
+
 /** @throws InvalidArgument if none is said */
 async function targetsOf(names: readonly string[], options: EndOptions): Promise<Target[]> {
   const { namespace, file, all = false } = options;
@@ -123,9 +141,8 @@ async function claimed(
       "FailedPrecondition",
       `pod ${quote(pod.metadata.name)} is kept running by ${stored.source}: remove that file`,
     );
-  if (stored !== undefined) requestDeletion(roots, pod.metadata, gracePeriod);
-  const graceSeconds = gracePeriod ?? pod.spec.terminationGracePeriodSeconds;
-  const claim = await awaitClaim(roots, pod.metadata, graceSeconds * 1000 + EXTRA_MS);
+  const { namespace, name } = pod.metadata;
+  const claim = claimPod(roots, namespace, name) ?? (await claimFromOther(roots, found, gracePeriod));
   try {
     const done = await act(session, found);
     withdrawDeletion(roots, pod.metadata);

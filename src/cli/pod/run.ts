@@ -1,4 +1,5 @@
 import { criClient } from "../../client/cri.ts";
+import { type Logger, silentLogger } from "../../lib/log.ts";
 import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import { type Accepted, claimFree, takeOn } from "../../pod/accept.ts";
 import { type Manifest, parseManifest } from "../../pod/api/manifest.ts";
@@ -127,6 +128,7 @@ export async function beginPods(
       roots,
       ...(maxRestartMs === undefined ? {} : { maxRestartMs }),
       onEvent: options.quiet === true ? () => undefined : printEvent,
+      logger: tellingErrors,
     }),
     ...manifest.pods.map((file) => claimFree({ cri, roots }, manifest, file, options.namespace)),
   ]);
@@ -163,6 +165,12 @@ async function runAll(
     process.stderr.write(`bunkerd: pod ${state.unit.pod.metadata.name} has failed\n`);
   return failed[0]?.exitCode ?? (interrupts.signals > 0 ? INTERRUPTED : 0);
 }
+
+/** Of what is logged elsewhere only what has failed. */
+const tellingErrors: Logger = {
+  ...silentLogger,
+  error: (message) => void process.stderr.write(`bunkerd: ${message}\n`),
+};
 
 export function printEvent({ type, reason, message, container, pod }: PodEvent): void {
   const place = container === "" ? pod : `${pod}/${container}`;

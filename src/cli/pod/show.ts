@@ -5,6 +5,7 @@ import { keptEvents } from "../../pod/live.ts";
 import { type ContainerView, type PodView, podView } from "../../pod/object.ts";
 import { podPaths } from "../../pod/paths.ts";
 import { podColumns } from "../../pod/row.ts";
+import { damagedRecords } from "../../pod/store.ts";
 import { age, oneLine, table } from "../../pod/table.ts";
 import { type OutputFormat, type PodOptions, rootsOf } from "./options.ts";
 
@@ -21,6 +22,8 @@ export async function listPods(options: ShowOptions): Promise<void> {
       findPods(cri, rootsOf(options), namespace),
       cri.version(),
     ]);
+    for (const damaged of damagedRecords(rootsOf(options)))
+      process.stderr.write(`bunkerd: ${damaged.message}\n`);
     const views = found.map((each) => podView(each, rootsOf(options), runtimeName));
     if (options.output === "json" || options.output === "yaml") {
       await write({ apiVersion: "v1", kind: "List", items: views.map(plain) }, options.output);
