@@ -147,7 +147,7 @@ function registriesOf(registry: string): string {
 /** Starts CRI-O, on what an earlier one left in the folder, and waits until its socket accepts. @throws with its log if it ends before */
 export async function startCrio(options: CrioOptions): Promise<Crio> {
   const { folder, prefix = [] } = options;
-  for (const name of ["namespaces", "policies", "exits", "attach"])
+  for (const name of ["namespaces", "policies", "exits", "attach", "tmp"])
     mkdirSync(join(folder, name), { recursive: true });
   writeFileSync(join(folder, "crio.conf"), await configOf(options));
   writeFileSync(
@@ -168,6 +168,7 @@ export async function startCrio(options: CrioOptions): Promise<Crio> {
     cwd: folder,
     env: {
       ...process.env,
+      TMPDIR: join(folder, "tmp"),
       CONTAINERS_STORAGE_CONF: join(folder, "storage.conf"),
     },
   });
@@ -190,6 +191,7 @@ export async function startCrio(options: CrioOptions): Promise<Crio> {
     kill,
     async stop() {
       await kill();
+      endMonitors(folder);
       // Its storage is a mount of its own.
       unmountBelow(folder);
       removeFolder(folder);
