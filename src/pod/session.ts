@@ -94,6 +94,7 @@ export class PodSession {
     const save = liveSaver(unit.paths);
     const worker = new PodWorker(this.parts, unit, {
       ...events,
+      onEnding: () => this.#prober.endLiveness(uid),
       onState: (state) => {
         this.#prober.update(state.unit, state.observed);
         this.#keep(() => save(liveState(state, this.#prober)));

@@ -42,6 +42,8 @@ const EVICTION_GRACE_SECONDS = 1;
 export interface WorkerEvents {
   onState(state: PodState): void;
   readonly onStarting?: OnStarting;
+  /** The pod is to end. */
+  readonly onEnding?: () => void;
 }
 
 interface Stop {
@@ -83,6 +85,7 @@ export class PodWorker {
     if (this.#stop !== undefined && !shorter) return;
     this.#stop = { reason: this.#stop?.reason || reason, graceSeconds };
     if (shorter) this.#superseded?.abort(new Error("the pod is to end with less grace"));
+    this.#events.onEnding?.();
     this.#abort.abort(new Error("the pod is to end"));
     this.nudge();
   }

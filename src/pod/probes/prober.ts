@@ -48,6 +48,8 @@ export class Prober implements ProbeResults {
   /** By kind and container id. */
   readonly #watches = new Map<string, Watch>();
   readonly #results = new Map<string, ProbeResult>();
+  /** Pods that are to end, each with the results that stand until then: nobody wants to know any longer whether their containers live. */
+  readonly #ending = new Map<string, string[]>();
 
   constructor(parts: ProberParts) {
     this.#parts = parts;
@@ -77,7 +79,7 @@ export class Prober implements ProbeResults {
       if (last?.state !== "running") continue;
       for (const kind of KINDS) {
         const probe = container[FIELDS[kind]];
-        if (probe === undefined) continue;
+        if (probe === undefined || (kind !== "Readiness" && this.#ending.has(uid))) continue;
         const key = `${kind} ${last.id}`;
         wanted.add(key);
         const watch = this.#watches.get(key);
@@ -90,8 +92,22 @@ export class Prober implements ProbeResults {
     }
   }
 
+  /** The pod is to end: from now on only its readiness is probed, as by kubelets. */
+  endLiveness(uid: string): void {
+    const quiet = this.#ending.get(uid) ?? [];
+    this.#ending.set(uid, quiet);
+    for (const [key, watch] of this.#watches) {
+      if (watch.unit.pod.metadata.uid !== uid || watch.kind === "Readiness") continue;
+      this.#stop(key, watch);
+      this.#results.set(key, "success");
+      quiet.push(key);
+    }
+  }
+
   /** Ends all probes of a pod; their results stand no longer. */
   forget(uid: string): void {
+    for (const key of this.#ending.get(uid) ?? []) this.#results.delete(key);
+    this.#ending.delete(uid);
     for (const [key, watch] of this.#watches) {
       if (watch.unit.pod.metadata.uid === uid) this.#stop(key, watch);
     }

@@ -413,19 +413,21 @@ describe.each(podDaemons())("%s", (kind) => {
   );
 
   test("a hook that hangs past its time: the pod ends all the same", async () => {
-    const preStop = { lifecycle: { preStop: { exec: { command: ["sleep", "100"] } } } };
+    const probe = { exec: { command: ["test", "-e", "/tmp/ok"] }, periodSeconds: 1, failureThreshold: 1 };
+    const hangs = {
+      lifecycle: { preStop: { exec: { command: ["sh", "-c", "rm /tmp/ok; sleep 100"] } } },
+      ...{ livenessProbe: probe, readinessProbe: probe },
+    };
+    const grace = { terminationGracePeriodSeconds: 2 };
     const pod = await runUntil(
-      podText(
-        "hangs",
-        { app: `echo up; ${FOREVER}` },
-        { terminationGracePeriodSeconds: 1 },
-        { app: preStop },
-      ),
+      podText("hangs", { app: `touch /tmp/ok; echo up; ${FOREVER}` }, grace, { app: hangs }),
       "[app] up",
     );
-    expect(await pod.end()).toContain(
-      "Warning FailedPreStopHook hangs/app: PreStopHook not completed in grace period",
-    );
+    const told = (await pod.end()).join("\n");
+    expect(told).toContain("Warning FailedPreStopHook hangs/app: PreStopHook not completed in grace period");
+    // A pod that ends is probed for its readiness alone.
+    expect(told.slice(told.indexOf("Killing"))).toContain("Readiness probe failed");
+    expect(told.slice(told.indexOf("Killing"))).not.toContain("Liveness");
     expect((await node.pod(["rm", "hangs"])).code).toBe(0);
     const file = join(node.folder, "hook.yaml");
     await Bun.write(
