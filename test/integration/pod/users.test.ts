@@ -52,18 +52,16 @@ describe.skipIf(problem !== undefined).each(podDaemons({ both: true }))("%s", (k
   const idsOf = (pid: number, key: "Uid" | "Gid"): number =>
     Number(new RegExp(`^${key}:\\s+(\\d+)`, "m").exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
 
-  /** Runs pods until each of the containers has said something, and one of them its last line; what each has said. */
-  async function runUntilAll(text: string, names: readonly string[], last: string) {
+  /** Runs pods until each of the containers has said that it is done; what each has said. */
+  async function runUntilAll(text: string, names: readonly string[]) {
     const child = node.startPod(["run", "-q", "--rm", "-f", "-"], text);
     const said = new Map<string, string[]>();
     const all = Promise.withResolvers<void>();
-    let over = false;
     const reading = (async () => {
       for await (const line of linesOf(child.stdout)) {
         const [, name = "", rest = ""] = /^\[([^\]]+)\] (.*)$/.exec(line) ?? [];
         said.set(name, [...(said.get(name) ?? []), rest]);
-        over ||= line === last;
-        if (over && names.every((each) => said.has(each))) all.resolve();
+        if (names.every((each) => said.get(each)?.at(-1) === "done")) all.resolve();
       }
       all.reject(new Error(`never said all: ${await new Response(child.stderr).text()}`));
     })();
@@ -103,13 +101,13 @@ describe.skipIf(problem !== undefined).each(podDaemons({ both: true }))("%s", (k
     ];
     if (podNature(kind).imagesForUsers) files.push("/v/image", "/v/image/www/ok");
     const look = "echo $(readlink /proc/self/ns/user) $(cat /proc/self/uid_map /proc/self/gid_map)";
-    const init = `${look}; id -u; mkdir /v/disk/part; touch /v/disk/init /v/disk/part/in`;
+    const init = `${look}; id -u; mkdir /v/disk/part; touch /v/disk/init /v/disk/part/in; echo done`;
     const scripts = {
       app: `${look}; touch /x /v/host/new; stat -L -c '%u:%g %n' ${files.join(" ")}; echo done; ${FOREVER}`,
-      other: `echo $(id -u) $(id -g) $(id -G); touch /v/disk/mine; stat -c %u:%g /v/disk/mine; ${FOREVER}`,
-      free: `mount -t tmpfs none /tmp; grep -c ' /tmp ' /proc/self/mounts; ${FOREVER}`,
-      kept: `touch /www/new; stat -c %u:%g /www /www/ok /www/new; ${FOREVER}`,
-      bare: `grep -c ' /proc/' /proc/self/mountinfo; ${FOREVER}`,
+      other: `echo $(id -u) $(id -g) $(id -G); touch /v/disk/mine; stat -c %u:%g /v/disk/mine; echo done; ${FOREVER}`,
+      free: `mount -t tmpfs none /tmp; grep -c ' /tmp ' /proc/self/mounts; echo done; ${FOREVER}`,
+      kept: `touch /www/new; stat -c %u:%g /www /www/ok /www/new; echo done; ${FOREVER}`,
+      bare: `grep -c ' /proc/' /proc/self/mountinfo; echo done; ${FOREVER}`,
     };
     const spec = { hostUsers: false, terminationGracePeriodSeconds: 1 };
     const text = podText(
@@ -129,12 +127,16 @@ describe.skipIf(problem !== undefined).each(podDaemons({ both: true }))("%s", (k
         bare: { securityContext: { procMount: "Unmasked" } },
       },
     );
-    const second = podText("second", { app: `${look}; ${FOREVER}` }, spec);
-    await using running = await runUntilAll(
-      [text, second, JSON.stringify(CONFIG)].join("\n---\n"),
-      ["first/init", "first/app", "first/other", "first/free", "first/kept", "first/bare", "second/app"],
-      "[first/app] done",
-    );
+    const second = podText("second", { app: `${look}; echo done; ${FOREVER}` }, spec);
+    await using running = await runUntilAll([text, second, JSON.stringify(CONFIG)].join("\n---\n"), [
+      "first/init",
+      "first/app",
+      "first/other",
+      "first/free",
+      "first/kept",
+      "first/bare",
+      "second/app",
+    ]);
     const { said } = running;
     const [own = "", ...looked] = said.get("first/app") ?? [];
     const [, hostId = 0] = /^user:\[\d+\] 0 (\d+) 65536 0 \d+ 65536$/.exec(own)?.map(Number) ?? [];
@@ -144,10 +146,13 @@ describe.skipIf(problem !== undefined).each(podDaemons({ both: true }))("%s", (k
     expect(own.split(" ")[0]).not.toBe(readlinkSync("/proc/self/ns/user"));
     const shared = /^\/(?:v\/disk|v\/memory|v\/conf|part)/;
     expect(looked).toEqual([...files.map((file) => `0:${shared.test(file) ? 3000 : 0} ${file}`), "done"]);
-    expect(said.get("first/init")).toEqual([own, "0"]);
-    expect(said.get("first/other")).toEqual(["1000 2000 2000 3000 5000", "1000:3000"]);
-    expect([said.get("first/free"), said.get("first/bare")]).toEqual([["1"], ["0"]]);
-    expect(said.get("first/kept")).toEqual(["0:0", "0:0", "0:0"]);
+    expect(said.get("first/init")).toEqual([own, "0", "done"]);
+    expect(said.get("first/other")).toEqual(["1000 2000 2000 3000 5000", "1000:3000", "done"]);
+    expect([said.get("first/free"), said.get("first/bare")]).toEqual([
+      ["1", "done"],
+      ["0", "done"],
+    ]);
+    expect(said.get("first/kept")).toEqual(["0:0", "0:0", "0:0", "done"]);
     const [theirs = ""] = said.get("second/app") ?? [];
     expect(Math.abs(Number(theirs.split(" ")[2]) - hostId)).toBeGreaterThanOrEqual(LENGTH);
 
