@@ -106,8 +106,9 @@ function normalise(result: Finished, { daemon, namespace, names }: Walker): stri
   );
 }
 
+/** `saved` is the last of it, which ctr may not have shown when it is told that the transfer is over. */
 const PROGRESS =
-  /^.*(?:\|[-+]+\||already exists|(?:fetching image|pushing|pushed) content|elapsed|image\.index\.v1\+json).*\n/gm;
+  /^.*(?:\|[-+]+\||already exists|(?:fetching image|pushing|pushed) content|elapsed|image\.index\.v1\+json| saved\b).*\n/gm;
 
 /** Of progress what stays is compared; how a transfer fails is told by the daemon, in words of its own; rows of labels have a Go map's order. */
 function comparable(line: string, text: string): string {
