@@ -1,7 +1,8 @@
 import { afterEach, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { $ } from "bun";
 import { armFailpoint } from "../lib/failpoint.ts";
 import type { Pod } from "./api/pod.ts";
 import { keptEvents, readLive } from "./live.ts";
@@ -28,6 +29,8 @@ function stored(name: string): StoredPod {
   return { pod, configMaps: [], secrets: [], source: "", acceptedMs: 0 };
 }
 
+const attributes = async (path: string): Promise<string> =>
+  (await $`lsattr -d ${path}`.text()).split(" ")[0] ?? "";
 const names = (): string[] => readdirSync(roots.pods).filter((name) => name !== ".locks");
 const uids = (): string[] => storedPods(roots).map(({ pod }) => pod.metadata.uid);
 
@@ -85,4 +88,15 @@ test("nothing that is written of a removed pod brings its folder back", () => {
   expect(() => savePod(roots, pod)).toThrow('pod "gone" in namespace "ns": its record is gone: not found');
   deletePod(roots, pod.pod.metadata);
   expect(names()).toEqual([]);
+});
+
+test("roots of pods and logs that are made are spread over the disk; one that was there stays as it is", async () => {
+  const isExt4 = (await $`stat -f -c %T ${tmpdir()}`.text()).trim() === "ext2/ext3";
+  mkdirSync(roots.logs, { recursive: true });
+  claimPod(roots, "ns", "first")?.release();
+  if (isExt4) expect(await attributes(roots.pods)).toContain("T");
+  expect(await $`lsattr -d ${roots.logs}`.nothrow().text()).not.toMatch(/^\S*T/);
+  rmSync(roots.logs, { recursive: true });
+  claimPod(roots, "ns", "first")?.release();
+  if (isExt4) expect(await attributes(roots.logs)).toContain("T");
 });

@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { failpoint } from "../lib/failpoint.ts";
 import { ifThere } from "../lib/if-there.ts";
 import { tryFlock } from "../linux/flock.ts";
+import { markTopFolder } from "../linux/top-folder.ts";
 import { BunkerdError, fail, messageOf, quote } from "../model/errors.ts";
 import type { ConfigMap, Secret } from "./api/meta.ts";
 import type { Pod } from "./api/pod.ts";
@@ -184,8 +185,19 @@ export interface Claim {
   release(): void;
 }
 
+/** Who makes them marks them as well; for those that are there, a command would take longer to look than the mark saves it. */
+function makeRoots({ pods, logs }: Roots): void {
+  for (const [path, mode] of [
+    [pods, 0o750],
+    [logs, 0o755],
+  ] as const) {
+    if (mkdirSync(path, { recursive: true, mode }) !== undefined) markTopFolder(path);
+  }
+}
+
 /** Undefined: another process runs the pod. */
 export function claimPod(roots: Roots, namespace: string, name: string): Claim | undefined {
+  makeRoots(roots);
   const folder = join(roots.pods, ".locks");
   mkdirSync(folder, { recursive: true, mode: 0o750 });
   const fd = openSync(join(folder, `${namespace}_${name}`), "a", 0o640);
