@@ -1,6 +1,6 @@
 /** `bunkerd pod`: the kubelet's half of the road, on any CRI socket. Each command loads what it needs when it is called. */
 import { Command, InvalidArgumentError, Option } from "commander";
-import { DEFAULT_ADDRESS } from "../config/config.ts";
+import { DEFAULT_ADDRESS } from "../config/address.ts";
 import { parseDuration } from "../lib/duration.ts";
 import { DEFAULT_LOGS_ROOT, DEFAULT_PODS_ROOT } from "../pod/paths.ts";
 import type { ApplyOptions } from "./pod/apply.ts";
@@ -104,7 +104,10 @@ function addRun(pod: Command): void {
         .default(300_000, "5m"),
     )
     .action(
-      calling(async (_args: [], options: RunOptions) => (await import("./pod/run.ts")).runPods(options)),
+      calling(async (_args: [], options: RunOptions) => {
+        const asked = await (await import("./pod/ask.ts")).askFor(options);
+        await (await import("./pod/run.ts")).runPods(options, asked);
+      }),
     );
 }
 
@@ -122,9 +125,10 @@ function addApply(pod: Command): void {
         .default(300_000, "5m"),
     )
     .action(
-      calling(async (_args: [], options: ApplyOptions) =>
-        (await import("./pod/apply.ts")).applyPods(options),
-      ),
+      calling(async (_args: [], options: ApplyOptions) => {
+        const asked = await (await import("./pod/ask.ts")).askFor(options);
+        await (await import("./pod/apply.ts")).applyPods(options, asked);
+      }),
     );
 }
 

@@ -4,7 +4,7 @@ import { Events } from "#gen/containerd/services/events/v1/events_pb.ts";
 import { Client } from "../client/client.ts";
 import { callOptions } from "../client/remote.ts";
 import { fromConnectError } from "../client/status.ts";
-import { DEFAULT_ADDRESS } from "../config/config.ts";
+import { DEFAULT_ADDRESS } from "../config/address.ts";
 import { BunkerdError, messageOf } from "../model/errors.ts";
 
 export interface PublishOptions {

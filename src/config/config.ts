@@ -35,7 +35,7 @@ import {
 import { isTable, nodeAt, type Origin, originOf, placeOf, type Table } from "./tree.ts";
 
 export type { Problem, ProblemKind } from "./decode.ts";
-export { DEFAULT_ADDRESS, DEFAULT_CONFIG_PATH, LOG_LEVELS } from "./server.ts";
+export { DEFAULT_CONFIG_PATH, LOG_LEVELS } from "./server.ts";
 
 /** The daemon's settings: flags over files over defaults. Sizes are bytes. */
 export interface Config {

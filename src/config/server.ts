@@ -1,4 +1,5 @@
 /** Keys of the root table and of the plugins that listen: containerd's `cmd/containerd/server/config/config.go`, `plugins/server`. */
+import { DEFAULT_ADDRESS } from "./address.ts";
 import {
   boolean,
   duration,
@@ -16,7 +17,6 @@ import {
 } from "./schema.ts";
 
 export const DEFAULT_CONFIG_PATH = "/etc/bunkerd/config.toml";
-export const DEFAULT_ADDRESS = "/run/bunkerd/bunkerd.sock";
 const DEFAULT_ROOT = "/var/lib/bunkerd";
 const DEFAULT_STATE = "/run/bunkerd";
 const DEFAULT_MESSAGE_BYTES = 16 << 20;

@@ -1,6 +1,7 @@
 /** From a file's pods to pods of this machine: identity, and what becomes of an earlier pod of the same name. */
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
+import type { PodSandbox } from "#gen/runtime/v1/api_pb.ts";
 import { fail, quote } from "../model/errors.ts";
 import type { Manifest } from "./api/manifest.ts";
 import type { Pod, PodFile } from "./api/pod.ts";
@@ -36,7 +37,7 @@ export interface FreePod {
 }
 
 /**
- * Claims a pod and looks at what there is of its name; changes nothing.
+ * Claims a pod and looks at what there is of its name; changes nothing. @param sandboxes those that the runtime has, if it has been asked already
  * @throws FailedPrecondition if another process runs it, or it is not bunkerd's
  */
 export async function claimFree(
@@ -44,6 +45,7 @@ export async function claimFree(
   manifest: Manifest,
   file: PodFile,
   fallback: string,
+  sandboxes?: Promise<readonly PodSandbox[]>,
 ): Promise<FreePod> {
   const { name } = file.metadata;
   const namespace = file.metadata.namespace ?? fallback;
@@ -56,7 +58,7 @@ export async function claimFree(
   const place = `pod ${quote(name)} in namespace ${quote(namespace)}`;
   if (claim === undefined) throw fail("FailedPrecondition", `${place} is run by another process`);
   try {
-    const earlier = await findNamed(cri, roots, namespace, name);
+    const earlier = await findNamed(cri, roots, namespace, name, sandboxes);
     // One with a folder here is bunkerd's, whatever has become of its record.
     const foreign = earlier.find(
       ({ stored, pod }) => stored === undefined && !existsSync(podPaths(roots, pod.metadata).folder),

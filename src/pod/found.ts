@@ -25,30 +25,36 @@ export async function findPods(
   const stored = storedPods(roots).filter(
     ({ pod }) => namespace === undefined || pod.metadata.namespace === namespace,
   );
-  return lookAll(cri, stored, namespace === undefined ? {} : { [POD_NAMESPACE]: namespace });
+  const labelSelector = namespace === undefined ? undefined : { [POD_NAMESPACE]: namespace };
+  return lookAll(cri, stored, await cri.listPodSandbox(labelSelector && { labelSelector }));
 }
 
-/** Those of one name: one, but for what somebody else has made. */
+/** Those of one name: one, but for what somebody else has made. @param sandboxes those that the runtime has, if it has been asked already */
 export async function findNamed(
   cri: CriClient,
   roots: Roots,
   namespace: string,
   name: string,
+  sandboxes?: Promise<readonly PodSandbox[]>,
 ): Promise<FoundPod[]> {
+  const named = { [POD_NAMESPACE]: namespace, [POD_NAME]: name };
+  const listed = (await (sandboxes ?? cri.listPodSandbox({ labelSelector: named }))).filter(
+    ({ labels }) => labels[POD_NAMESPACE] === namespace && labels[POD_NAME] === name,
+  );
   const stored = storedPods(roots).filter(
     ({ pod: { metadata } }) => metadata.namespace === namespace && metadata.name === name,
   );
-  return lookAll(cri, stored, { [POD_NAMESPACE]: namespace, [POD_NAME]: name });
+  return lookAll(cri, stored, listed);
 }
 
 async function lookAll(
   cri: CriClient,
   stored: readonly StoredPod[],
-  labelSelector: Record<string, string>,
+  sandboxes: readonly PodSandbox[],
 ): Promise<FoundPod[]> {
   const records = new Map(stored.map((each) => [each.pod.metadata.uid, each]));
   const uids = new Set(records.keys());
-  for (const sandbox of await cri.listPodSandbox({ labelSelector })) {
+  for (const sandbox of sandboxes) {
     const uid = uidOf(sandbox);
     if (uid !== "") uids.add(uid);
   }

@@ -4,8 +4,9 @@ import type { PodSession } from "../../pod/session.ts";
 import { unitOf } from "../../pod/store.ts";
 import type { PodState } from "../../pod/worker.ts";
 import { whenReaderGoes } from "../reader.ts";
+import type { Asked } from "./ask.ts";
 import type { PodOptions } from "./options.ts";
-import { beginPods, readPods } from "./run.ts";
+import { beginPods } from "./run.ts";
 
 export interface ApplyOptions extends PodOptions {
   readonly file: readonly string[];
@@ -15,10 +16,9 @@ export interface ApplyOptions extends PodOptions {
 }
 
 /** Starts the pods of a file and leaves them when all of their containers have begun. @throws DeadlineExceeded */
-export async function applyPods(options: ApplyOptions): Promise<void> {
+export async function applyPods(options: ApplyOptions, asked: Asked): Promise<void> {
   whenReaderGoes(() => undefined);
-  const manifest = await readPods(options.file);
-  const { session, accepted } = await beginPods(manifest, options);
+  const { session, accepted } = await beginPods(options, asked);
   try {
     const all = await Promise.allSettled(accepted.map((each) => started(session, each, options.timeout)));
     const failures = all.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));

@@ -18,8 +18,8 @@ import {
   withdrawDeletion,
 } from "../../pod/store.ts";
 import { whenReaderGoes } from "../reader.ts";
-import { type PodOptions, rootsOf } from "./options.ts";
-import { readPods } from "./run.ts";
+import { readPods } from "./manifest.ts";
+import { type PodOptions, readManifestTexts, rootsOf } from "./options.ts";
 
 export interface EndOptions extends PodOptions {
   readonly gracePeriod?: number;
@@ -118,7 +118,7 @@ async function targetsOf(names: readonly string[], options: EndOptions): Promise
   const { namespace, file, all = false } = options;
   if (names.length === 0 && file === undefined && !all)
     throw new BunkerdError("InvalidArgument", "which pods? Give names, a file by -f, or --all");
-  const pods = file === undefined ? [] : (await readPods(file)).pods;
+  const pods = file === undefined ? [] : readPods(await readManifestTexts(file)).pods;
   const own = all ? storedPods(rootsOf(options)).filter(({ source }) => source === "") : [];
   const found = own.map(({ pod }) => pod.metadata).filter((each) => each.namespace === namespace);
   return [

@@ -18,8 +18,20 @@ export function rootsOf({ podsRoot, logsRoot }: PodOptions): Roots {
   return { pods: podsRoot, logs: logsRoot };
 }
 
-/** The text of a file, `-` for stdin. @throws NotFound, InvalidArgument */
-export async function readManifestText(file: string): Promise<{ text: string; name: string }> {
+export interface ManifestText {
+  readonly text: string;
+  /** What messages call it. */
+  readonly name: string;
+}
+
+/** One after another; a file `-` is stdin. @throws NotFound, InvalidArgument */
+export async function readManifestTexts(files: readonly string[]): Promise<ManifestText[]> {
+  const texts: ManifestText[] = [];
+  for (const file of files) texts.push(await readManifestText(file));
+  return texts;
+}
+
+async function readManifestText(file: string): Promise<ManifestText> {
   if (file === "-") return { text: await Bun.stdin.text(), name: "stdin" };
   try {
     return { text: readFileSync(file, "utf8"), name: file };

@@ -1,8 +1,6 @@
-import { criClient } from "../../client/cri.ts";
 import { type Logger, silentLogger } from "../../lib/log.ts";
-import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
+import { messageOf } from "../../model/errors.ts";
 import { type Accepted, claimFree, takeOn } from "../../pod/accept.ts";
-import { type Manifest, parseManifest } from "../../pod/api/manifest.ts";
 import type { Pod } from "../../pod/api/pod.ts";
 import type { PodEvent } from "../../pod/events.ts";
 import type { LogLine } from "../../pod/logs.ts";
@@ -12,7 +10,8 @@ import { PodSession } from "../../pod/session.ts";
 import { removeLeftovers } from "../../pod/store.ts";
 import { oneLine } from "../../pod/table.ts";
 import { whenReaderGoes } from "../reader.ts";
-import { type PodOptions, readManifestText, rootsOf } from "./options.ts";
+import type { Asked } from "./ask.ts";
+import { type PodOptions, rootsOf } from "./options.ts";
 
 export interface RunOptions extends PodOptions {
   readonly file: readonly string[];
@@ -26,10 +25,9 @@ const HASTY_GRACE_SECONDS = 0;
 const INTERRUPTED = 130;
 
 /** Runs the pods of a file to their end; the process's exit code is that of the container that failed first. */
-export async function runPods(options: RunOptions): Promise<void> {
-  const manifest = await readPods(options.file);
+export async function runPods(options: RunOptions, asked: Asked): Promise<void> {
   using interrupts = new Interrupts();
-  const { session, accepted } = await beginPods(manifest, options, options.maxRestartPeriod);
+  const { session, accepted } = await beginPods(options, asked, options.maxRestartPeriod);
   try {
     process.exitCode = await runAll(session, accepted, interrupts, options);
   } finally {
@@ -74,53 +72,13 @@ class Interrupts implements Disposable {
   }
 }
 
-/** What the files hold together. @throws InvalidArgument if there is no pod in them, or an object twice */
-export async function readPods(files: readonly string[]): Promise<Manifest> {
-  const manifests: Manifest[] = [];
-  const names: string[] = [];
-  for (const file of files) {
-    const { text, name } = await readManifestText(file);
-    names.push(name);
-    manifests.push(parse(text, name));
-  }
-  const manifest = {
-    pods: manifests.flatMap(({ pods }) => pods),
-    configMaps: manifests.flatMap(({ configMaps }) => configMaps),
-    secrets: manifests.flatMap(({ secrets }) => secrets),
-  };
-  const place = names.join(", ");
-  if (manifest.pods.length === 0)
-    throw new Error(`${place}: there is no Pod in ${names.length === 1 ? "it" : "them"}`);
-  const seen = new Set<string>();
-  for (const { kind, metadata } of Object.values(manifest).flat()) {
-    const { name, namespace } = metadata;
-    const key = `${kind} ${quote(name)}${namespace === undefined ? "" : ` in namespace ${quote(namespace)}`}`;
-    if (seen.has(key)) throw new BunkerdError("InvalidArgument", `${place}: ${key} stands there twice`);
-    seen.add(key);
-  }
-  return manifest;
-}
-
-/** Of several problems each has a line of its own. */
-function parse(text: string, name: string): Manifest {
-  try {
-    return parseManifest(text, name);
-  } catch (error) {
-    const problems = messageOf(error).split("\n");
-    if (problems.length === 1) throw error;
-    process.stderr.write(problems.map((problem) => `bunkerd: ${problem}\n`).join(""));
-    throw new Error(`${name}: nothing was done`, { cause: error });
-  }
-}
-
-/** A session with the pods of the file taken on: all or none. What there is of them is asked for while the session is opened. */
+/** A session with the pods of the file taken on: all or none. */
 export async function beginPods(
-  manifest: Manifest,
   options: PodOptions & { readonly quiet?: boolean },
+  { manifest, cri, sandboxes }: Asked,
   maxRestartMs?: number,
 ): Promise<{ session: PodSession; accepted: Accepted[] }> {
   const roots = rootsOf(options);
-  const cri = criClient(options.runtimeEndpoint);
   removeLeftovers(roots);
   const [opened, ...claimed] = await Promise.allSettled([
     PodSession.open({
@@ -130,7 +88,7 @@ export async function beginPods(
       onEvent: options.quiet === true ? () => undefined : printEvent,
       logger: tellingErrors,
     }),
-    ...manifest.pods.map((file) => claimFree({ cri, roots }, manifest, file, options.namespace)),
+    ...manifest.pods.map((file) => claimFree({ cri, roots }, manifest, file, options.namespace, sandboxes)),
   ]);
   const free = claimed.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
   try {
