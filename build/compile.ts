@@ -23,8 +23,11 @@ const HYDRATORS: Readonly<Record<string, { name: string; parameters: string; han
 /** Parts of the library for which others stand in, by file: the text, and the text instead. */
 const REPLACED: Readonly<Record<string, readonly [string, string]>> = {
   "codegenv2/file.js": [
-    "fromBinary(FileDescriptorProtoSchema, base64Decode(b64))",
-    "readFileDescriptor(b64) ?? fromBinary(FileDescriptorProtoSchema, base64Decode(b64))",
+    `const root = fromBinary(FileDescriptorProtoSchema, base64Decode(b64));
+    root.messageType.forEach(restoreJsonNames);`,
+    `const read = readFileDescriptor(b64);
+    const root = read ?? fromBinary(FileDescriptorProtoSchema, base64Decode(b64));
+    if (read === undefined) root.messageType.forEach(restoreJsonNames);`,
   ],
   "protobuf/dist/esm/registry.js": [
     "function addFields(message, reg, mapEntries) {",

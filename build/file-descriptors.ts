@@ -3,8 +3,18 @@
  * code that runs once, takes longer than the rest of a command's start. The messages are as the library makes them.
  */
 
-/** A message's field: a scalar or enum, one message, or a list of them. */
-type Kind = "string" | "number" | "boolean" | { readonly one: () => Shape } | { readonly list: () => Shape };
+import { fromBinary } from "@bufbuild/protobuf";
+import { protoCamelCase } from "@bufbuild/protobuf/reflect";
+import { FieldDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
+
+/** A message's field: a scalar or enum, one message, or a list of them, which may be read when it is looked at. */
+type Kind =
+  | "string"
+  | "number"
+  | "boolean"
+  | { readonly one: () => Shape }
+  | { readonly list: () => Shape }
+  | { readonly lazyList: () => Shape };
 
 interface Shape {
   readonly typeName: string;
@@ -105,14 +115,18 @@ const messageOptions: Shape = {
 
 const message: Shape = {
   typeName: "google.protobuf.DescriptorProto",
-  defaults: { name: "", visibility: 0 },
+  defaults: Object.defineProperty({ name: "", visibility: 0 }, "field", {
+    get(this: Fields) {
+      return readFields(this);
+    },
+  }),
   lists: [
-    ...["field", "extension", "nestedType", "enumType", "extensionRange", "oneofDecl"],
+    ...["extension", "nestedType", "enumType", "extensionRange", "oneofDecl"],
     ...["reservedRange", "reservedName"],
   ],
   fields: {
     1: ["name", "string"],
-    2: ["field", { list: () => field }],
+    2: ["field", { lazyList: () => field }],
     3: ["nestedType", { list: () => message }],
     4: ["enumType", { list: () => enumeration }],
     7: ["options", { one: () => messageOptions }],
@@ -194,7 +208,31 @@ const file: Shape = {
   },
 };
 
-/** Undefined if it has a field that is not known here: the library reads such a file. */
+/** Where the fields of messages lie that nobody has looked at; of a file's messages a program uses few. */
+const unread = new WeakMap<object, { readonly bytes: Buffer; readonly places: readonly number[] }>();
+
+/** The fields of a message, from the first look on its own, with their JSON names; one with something that is not known here is read by the library. */
+function readFields(message: Fields): object[] {
+  const { bytes, places } = unread.get(message) ?? { bytes: Buffer.alloc(0), places: [] };
+  const fields: object[] = [];
+  for (let index = 0; index < places.length; index += 2) {
+    const [from = 0, end = 0] = places.slice(index, index + 2);
+    const read =
+      new Reader(bytes, from).message(field, end) ??
+      (fromBinary(FieldDescriptorProtoSchema, bytes.subarray(from, end)) as Fields);
+    if (!Object.hasOwn(read, "jsonName")) read["jsonName"] = protoCamelCase(String(read["name"]));
+    fields.push(read);
+  }
+  Object.defineProperty(message, "field", {
+    configurable: true,
+    enumerable: true,
+    writable: true,
+    value: fields,
+  });
+  return fields;
+}
+
+/** Undefined if it has something that is not known here, but for its messages' fields: the library reads such a file. */
 export function readFileDescriptor(encoded: string): object | undefined {
   const bytes = Buffer.from(encoded, "base64");
   return new Reader(bytes).message(file, bytes.length);
@@ -206,14 +244,16 @@ class Reader {
   readonly #bytes: Buffer;
   #at = 0;
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, at = 0) {
     this.#bytes = bytes;
+    this.#at = at;
   }
 
   message({ typeName, defaults, lists, fields }: Shape, end: number): Fields | undefined {
     const made = Object.create(defaults) as Fields;
     made["$typeName"] = typeName;
     for (const list of lists) made[list] = [];
+    let places: number[] | undefined;
     while (this.#at < end) {
       const tag = this.#varint();
       const known = fields[tag >>> 3];
@@ -225,13 +265,18 @@ class Reader {
       if (kind === "number") made[name] = number;
       else if (kind === "boolean") made[name] = number !== 0;
       else if (kind === "string") made[name] = this.#text(number);
-      else {
+      else if ("lazyList" in kind) {
+        places ??= [];
+        places.push(this.#at, this.#at + number);
+        this.#at += number;
+      } else {
         const inner = this.message(("one" in kind ? kind.one : kind.list)(), this.#at + number);
         if (inner === undefined) return undefined;
         if ("one" in kind) made[name] = inner;
         else (made[name] as object[]).push(inner);
       }
     }
+    if (places !== undefined) unread.set(made, { bytes: this.#bytes, places });
     return made;
   }
 

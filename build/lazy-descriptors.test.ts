@@ -2,7 +2,9 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { protoCamelCase } from "@bufbuild/protobuf/reflect";
 import {
+  type DescriptorProto,
   type FileDescriptorProto,
   FileDescriptorProtoSchema,
   file_google_protobuf_any,
@@ -97,7 +99,7 @@ describe("descriptors by handle", () => {
   test("parts of the library are replaced, and one that is not there is told", async () => {
     const folder = join(GEN, "../node_modules/@bufbuild/protobuf/dist/esm");
     for (const [file, called] of [
-      ["codegenv2/file.js", "readFileDescriptor(b64) ??"],
+      ["codegenv2/file.js", "const read = readFileDescriptor(b64);"],
       ["registry.js", "{ lazyMembers(message,"],
     ] as const) {
       const path = join(folder, file);
@@ -117,6 +119,14 @@ describe("files by hand", () => {
     return { own: Object.fromEntries(own), defaults: { ...Object.getPrototypeOf(value) } };
   }
 
+  /** The library restores JSON names once it has read a file; here fields have them from the first look on. */
+  function withFields(messages: readonly DescriptorProto[]): void {
+    for (const { field, nestedType } of messages) {
+      for (const each of field) if (each.jsonName === "") each.jsonName = protoCamelCase(each.name);
+      withFields(nestedType);
+    }
+  }
+
   test("every generated file is read as the library reads it, and written the same", async () => {
     let files = 0;
     for (const name of generated) {
@@ -124,6 +134,7 @@ describe("files by hand", () => {
       const bytes = Buffer.from(encoded, "base64");
       const wanted = fromBinary(FileDescriptorProtoSchema, bytes);
       const read = readFileDescriptor(encoded) as FileDescriptorProto;
+      for (const { messageType } of [wanted, read]) withFields(messageType);
       expect(withDefaults(read)).toEqual(withDefaults(wanted));
       expect(toBinary(FileDescriptorProtoSchema, read)).toEqual(toBinary(FileDescriptorProtoSchema, wanted));
       files += 1;
@@ -132,11 +143,28 @@ describe("files by hand", () => {
   });
 
   test.each([
-    ["a field that is not known", { publicDependency: [1] }],
-    ["one further in", { messageType: [{ name: "M", field: [{ name: "f", defaultValue: "1" }] }] }],
+    ["something that is not known", { publicDependency: [1] }],
+    ["something further in", { enumType: [{ name: "E", reservedName: ["e"] }] }],
   ])("%s is the library's", (_name, init) => {
     const bytes = toBinary(FileDescriptorProtoSchema, create(FileDescriptorProtoSchema, init));
     expect(readFileDescriptor(Buffer.from(bytes).toString("base64"))).toBeUndefined();
+  });
+
+  test("a message's fields are read at the first look; what is not known of one is the library's", () => {
+    const field = [{ name: "first_one", defaultValue: "1" }, { name: "second" }];
+    const bytes = toBinary(
+      FileDescriptorProtoSchema,
+      create(FileDescriptorProtoSchema, { messageType: [{ name: "M", field }, { name: "Empty" }] }),
+    );
+    const read = readFileDescriptor(Buffer.from(bytes).toString("base64")) as FileDescriptorProto;
+    const [message, empty] = read.messageType;
+    expect(Object.hasOwn(message ?? {}, "field")).toBe(false);
+    expect(message?.field.map(({ defaultValue, jsonName }) => [defaultValue, jsonName])).toEqual([
+      ["1", "firstOne"],
+      ["", "second"],
+    ]);
+    expect(message?.field).toBe(message?.field);
+    expect(empty?.field).toEqual([]);
   });
 });
 
