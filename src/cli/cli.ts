@@ -2,12 +2,15 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { nearest } from "../lib/nearest.ts";
 import { messageOf } from "../model/errors.ts";
 import type { GlobalOptions } from "./options.ts";
-import { readerGone } from "./reader.ts";
+import { tell, watchOutput } from "./output.ts";
 import { formatVersion } from "./version.ts";
 
 /** What a command line may come to: 0 done, 1 it failed, 2 it was no valid command line. */
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
+
+/** The daemon logs, and what runs pods asks the runtime first. */
+const WATCH_THEMSELVES: ReadonlySet<string> = new Set(["serve", "run", "apply"]);
 
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "panic"];
 
@@ -23,25 +26,6 @@ export async function runCli(args: readonly string[]): Promise<number> {
     tell(messageOf(error));
     return EXIT_FAILURE;
   }
-}
-
-/** One line whatever the text holds. */
-function tell(message: string): void {
-  process.stderr.write(`bunkerd: ${message.trim().replace(/\s*\n\s*/g, " ")}\n`);
-}
-
-function tellOfOutput(): void {
-  for (const stream of [process.stdout, process.stderr]) stream.on("error", endOutput);
-}
-
-/** What was printed cannot be written. A reader such as `head` that has enough is no failure. */
-function endOutput(error: NodeJS.ErrnoException): void {
-  if (error.code === "EPIPE") {
-    readerGone();
-    return;
-  }
-  tell(error.message);
-  process.exit(EXIT_FAILURE);
 }
 
 const HELP_FOOTER = `
@@ -67,14 +51,14 @@ function createProgram(): Command {
     .configureOutput({
       outputError: (text) => tell(text.replace(/^error: /, "")),
       writeOut: (text) => {
-        tellOfOutput();
+        watchOutput();
         process.stdout.write(text);
       },
     })
     .showHelpAfterError(false)
     .addHelpText("after", HELP_FOOTER)
     .hook("preAction", (_program, command) => {
-      if (command.name() !== "serve") tellOfOutput();
+      if (!WATCH_THEMSELVES.has(command.name())) watchOutput();
     });
   addServe(program);
   addConfig(program);

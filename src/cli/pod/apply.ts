@@ -3,7 +3,7 @@ import type { Accepted } from "../../pod/accept.ts";
 import type { PodSession } from "../../pod/session.ts";
 import { unitOf } from "../../pod/store.ts";
 import type { PodState } from "../../pod/worker.ts";
-import { whenReaderGoes } from "../reader.ts";
+import { whenReaderGoes } from "../output.ts";
 import type { Asked } from "./ask.ts";
 import type { PodOptions } from "./options.ts";
 import { beginPods } from "./run.ts";

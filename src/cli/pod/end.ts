@@ -17,7 +17,7 @@ import {
   storedPods,
   withdrawDeletion,
 } from "../../pod/store.ts";
-import { whenReaderGoes } from "../reader.ts";
+import { whenReaderGoes } from "../output.ts";
 import { readPods } from "./manifest.ts";
 import { type PodOptions, readManifestTexts, rootsOf } from "./options.ts";
 

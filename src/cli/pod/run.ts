@@ -9,7 +9,7 @@ import { ForegroundPod, type RunOutput } from "../../pod/run.ts";
 import { PodSession } from "../../pod/session.ts";
 import { removeLeftovers } from "../../pod/store.ts";
 import { oneLine } from "../../pod/table.ts";
-import { whenReaderGoes } from "../reader.ts";
+import { watchOutput, whenReaderGoes } from "../output.ts";
 import type { Asked } from "./ask.ts";
 import { type PodOptions, rootsOf } from "./options.ts";
 
@@ -97,6 +97,8 @@ export async function beginPods(
     const session = opened.value;
     const accepted: Accepted[] = [];
     for (const each of free) accepted.push(await takeOn(session.parts, each, ""));
+    // Behind the first calls for the pods, which take the runtime longer.
+    setTimeout(watchOutput, 0);
     return { session, accepted };
   } catch (error) {
     for (const { claim } of free) claim.release();
