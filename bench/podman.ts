@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { debianPackage } from "../test/support/debian.ts";
-import { removeFolder, start, temporaryFolder } from "../test/support/processes.ts";
+import { removeFolder, temporaryFolder } from "../test/support/processes.ts";
 
 export interface Podman extends AsyncDisposable {
   /** @throws Error with what podman says */
@@ -49,7 +49,7 @@ export async function startPodman(archive: string): Promise<Podman> {
       "file",
       ...words,
     ];
-    const child = start(command, { env, stdin: "pipe", stdout: "pipe", stderr: "pipe" });
+    const child = Bun.spawn(command, { env, stdin: "pipe", stdout: "pipe", stderr: "pipe" });
     if (stdin !== undefined) void child.stdin.write(stdin);
     void child.stdin.end();
     return child;

@@ -117,6 +117,8 @@ export interface PodNode extends AsyncDisposable {
   tasks(): Promise<number>;
   /** `bunkerd pod WORDS…` on this node; `stdin` is a manifest for `-f -`. */
   pod(words: readonly string[], stdin?: string): Promise<Finished>;
+  /** Its words, for a process of the caller's own. */
+  podCommand(words: readonly string[]): readonly string[];
   /** The same as a process that goes on; its pipes are the caller's. */
   startPod(words: readonly string[], stdin?: string): Bun.Subprocess<"pipe", "pipe", "pipe">;
 }
@@ -268,6 +270,7 @@ export async function startPodNode(
     folder,
     boxArchive,
     pod: (words, stdin) => run(command(words), stdin === undefined ? {} : { stdin }),
+    podCommand: command,
     startPod(words, stdin) {
       const child = start(command(words), { stdin: "pipe", stdout: "pipe", stderr: "pipe" });
       if (stdin !== undefined) {
