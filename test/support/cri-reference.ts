@@ -12,10 +12,11 @@ import {
   RuntimeService,
 } from "#gen/runtime/v1/api_pb.ts";
 import { ctr } from "./commands.ts";
-import { shimsOf, socketOf } from "./containers.ts";
+import { shimsOf, socketOf, until } from "./containers.ts";
 import { type Daemon, type DaemonKind, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
 import { type Connection, connectGrpc } from "./grpc.ts";
+import { run } from "./processes.ts";
 import { buildImage, type TarEntry, tar } from "./tar.ts";
 
 export const PAUSE_IMAGE = "docker.io/library/pause:1";
@@ -177,6 +178,19 @@ export function endShims({ socket }: Pick<Daemon, "socket">): void {
     for (const child of [...children.map(Number), pid]) process.kill(child, "SIGKILL");
     rmSync(socketOf(socket, "k8s.io", id), { force: true });
   }
+}
+
+/** Takes away the control groups of containers whose processes have been killed, and what runc knows of them: on a machine that starts again there is neither. */
+export async function dropContainers(ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return;
+  const named = ids.flatMap((id) => ["-o", "-name", id]).slice(1);
+  const find = ["find", "/sys/fs/cgroup", "-depth", "-type", "d", "(", ...named, ")"];
+  // What was killed takes its time to go.
+  await until(
+    "cgroups are empty",
+    async () => (await run([...find, "-exec", "rmdir", "{}", "+"])).code === 0,
+  );
+  for (const id of ids) rmSync(join("/run/containerd/runc/k8s.io", id), { recursive: true, force: true });
 }
 
 async function reference(daemon: Daemon): Promise<CriReference> {

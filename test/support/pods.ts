@@ -1,5 +1,5 @@
 /** A machine for pods: a network namespace that stands for the host's, a bridge, a daemon with CRI and images of busybox, and `bunkerd pod` beside it. */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { ContainerState, PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
@@ -7,7 +7,7 @@ import { criClient } from "../../src/client/cri.ts";
 import { mountPointsBelow, unmountBelow } from "../../src/linux/mountinfo.ts";
 import { ctr } from "./commands.ts";
 import { until } from "./containers.ts";
-import { endShims } from "./cri-reference.ts";
+import { dropContainers, endShims } from "./cri-reference.ts";
 import { CRIO, type Crio, type CrioOptions, endMonitors, startCrio } from "./crio.ts";
 import { bunkerdCommand, type DaemonKind, type DaemonOptions, daemonKinds, startDaemon } from "./daemons.ts";
 import { debianPackage } from "./debian.ts";
@@ -137,7 +137,7 @@ interface Runtime {
   loadImages(daemon: PodDaemon): Promise<void>;
   tasks(daemon: PodDaemon): Promise<number>;
   /** What runs without the daemon, which has been killed. */
-  endProcesses(daemon: PodDaemon): void;
+  endProcesses(daemon: PodDaemon): Promise<void>;
   /** In its folder, what a machine that starts again has not any longer. */
   readonly volatile: readonly string[];
   stop(): Promise<void>;
@@ -163,7 +163,11 @@ function containerdRuntime(
     async tasks({ socket }) {
       return (await call(socket, "tasks", "ls", "-q")).stdout.trim().split("\n").length;
     },
-    endProcesses: endShims,
+    async endProcesses(daemon) {
+      const bundles = join(options.folder, "state/io.containerd.runtime.v2.task/k8s.io");
+      endShims(daemon);
+      await dropContainers(readdirSync(bundles));
+    },
     volatile: ["state"],
     stop: async () => undefined,
   };
@@ -200,7 +204,7 @@ async function crioRuntime(
         cri.close();
         return sandboxes.length + containers.length;
       },
-      endProcesses: () => endMonitors(options.folder),
+      endProcesses: async () => endMonitors(options.folder),
       volatile: ["run", "runc", "namespaces", "exits", "attach", "version"],
       stop: () => registry.stop(),
     };
@@ -255,7 +259,7 @@ export async function startPodNode(
     },
     async reboot() {
       await daemon.kill();
-      runtime.endProcesses(daemon);
+      await runtime.endProcesses(daemon);
       await until("what ran has gone", () => {
         unmountBelow(folder);
         return mountPointsBelow(folder).length === 0;

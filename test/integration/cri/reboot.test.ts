@@ -6,7 +6,6 @@ import { Snapshots } from "#gen/containerd/services/snapshots/v1/snapshots_pb.ts
 import { ContainerState, NamespaceMode, PodSandboxState } from "#gen/runtime/v1/api_pb.ts";
 import { unmountBelow } from "../../../src/linux/mountinfo.ts";
 import { removeNetworkNamespace } from "../../../src/linux/netns.ts";
-import { until } from "../../support/containers.ts";
 import {
   type CriDaemon,
   exited,
@@ -17,11 +16,11 @@ import {
   script,
   startCri,
 } from "../../support/cri.ts";
-import { endShims } from "../../support/cri-reference.ts";
+import { dropContainers, endShims } from "../../support/cri-reference.ts";
 import { useHostNetwork } from "../../support/cri-tests.ts";
 import { daemonKinds } from "../../support/daemons.ts";
 import { inNamespace } from "../../support/grpc.ts";
-import { output, removeFolder, run } from "../../support/processes.ts";
+import { output, removeFolder } from "../../support/processes.ts";
 
 useHostNetwork();
 
@@ -38,15 +37,8 @@ async function turnOff(cri: CriDaemon, namespaces: readonly string[], ids: reado
   cri.close();
   await cri.daemon.kill();
   endShims(cri.daemon);
-  const cgroups = ids.flatMap((id) => ["-o", "-name", id]).slice(1);
-  const find = ["find", "/sys/fs/cgroup", "-depth", "-type", "d", "(", ...cgroups, ")"];
-  // What was killed takes its time to go.
-  await until(
-    "cgroups are empty",
-    async () => (await run([...find, "-exec", "rmdir", "{}", "+"])).code === 0,
-  );
+  await dropContainers(ids);
   unmountBelow(folder);
-  for (const id of ids) rmSync(join("/run/containerd/runc/k8s.io", id), { recursive: true, force: true });
   for (const path of namespaces) removeNetworkNamespace(path);
   await output(["ip", "link", "del", `cni-${folder.slice(-6)}`]);
   rmSync(join(folder, "state"), { recursive: true });
