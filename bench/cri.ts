@@ -16,7 +16,6 @@ import {
 import { enterHostNetwork } from "../test/support/netns.ts";
 import { type Figure, figure, printFigures, progress, SIDES, type Side, sidesOf } from "./figures.ts";
 import { h2load } from "./h2load.ts";
-import { SETTLE_MS } from "./measurements.ts";
 
 const CONTAINERS = Number(process.env["CONTAINERS"] ?? 500);
 /** For the lists the containers are spread over so many pods, and so many of them run: what does not run a list shows all the same. */
@@ -172,7 +171,8 @@ async function measureIdle(both: Both): Promise<void> {
     for (let at = 0; at < PODS; at += 10)
       await Promise.all(Array.from({ length: 10 }, () => podWithContainer(cri)));
   });
-  await Bun.sleep(SETTLE_MS);
+  // What a collector gives back, it gives back within seconds.
+  await Bun.sleep(25_000);
   const note = (of: Figure, measured: (pid: number) => number): void => {
     for (const [side] of SIDES) of.samples[side].push(measured(both[side].daemon.pid));
   };

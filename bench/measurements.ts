@@ -19,8 +19,8 @@ import { BenchConnection, methodOf } from "./http2-client.ts";
 const PATH = "/containerd.services.containers.v1.Containers";
 const SPEC_BYTES = 4096;
 export const WORKERS = 32;
-/** What collectors do not need they give back within seconds; ours collects ten after its last work and forgets compiled code some twenty later. */
-export const SETTLE_MS = 45_000;
+/** What collectors do not need they give back within seconds; ours looks every five whether the daemon is idle. */
+export const SETTLE_MS = 20_000;
 
 /** Fills a namespace with `count` containers of `sizeBytes`; one in a hundred carries the label that the filter seeks. */
 export async function fill(

@@ -6,13 +6,11 @@ import { messageOf } from "../model/errors.ts";
 const FIRST_INTERVAL_MS = 1000;
 const BUSY_INTERVAL_MS = 2000;
 const IDLE_INTERVAL_MS = 5000;
-/** Between the steps of a release: the runtime's own collector follows a collection. */
-const STEP_MS = 2000;
-/** At the first step garbage goes, at this one compiled code: the next pods may come before it, and whoever needs code again has to compile it again. */
-const FORGET_STEP = 11;
-const STEPS = 22;
-/** With each of the two, so many steps drop pages; the ones behind them do if that is worth it. */
+/** Of a release; the last ones are done if they are worth it. */
+const STEPS = 12;
 const SURE_STEPS = 3;
+/** Between them: the runtime's own collector follows the first. */
+const STEP_MS = 2000;
 /** Below this share of an interval on the processor the daemon is idle: about a thousand Gets a second are more. */
 const IDLE_SHARE = 0.01;
 /** The same between the steps of a release, whose collections go on for a while. */
@@ -37,8 +35,8 @@ export interface IdleRelease {
 }
 
 /**
- * Gives back memory whenever the daemon has fallen idle after it grew: garbage, pages of the runtime's code that only the start or
- * a burst has touched, and later compiled code. Never while it works, where all three would cost latency.
+ * Gives back memory whenever the daemon has fallen idle after it grew: garbage, and pages of the runtime's code that only the
+ * start or a burst has touched. Never while it works, where both would cost latency.
  */
 export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let busyMs = processorMs();
@@ -46,8 +44,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let hasWorked = true;
   let quietLooks = 0;
   let collectorLooks = 0;
-  let step = STEPS;
-  let isStart = true;
+  let stepsLeft = 0;
   const code = new Code(logger);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = (): void => {
@@ -63,7 +60,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     const now = processorMs();
     const share = (now - busyMs) / intervalMs;
     busyMs = now;
-    if (share < (isSure(step) ? STEP_SHARE : IDLE_SHARE)) return true;
+    if (share < (stepsLeft > STEPS - SURE_STEPS ? STEP_SHARE : IDLE_SHARE)) return true;
     if (share >= COLLECTOR_SHARE) collectorLooks = 0;
     else if (++collectorLooks <= COLLECTOR_LOOKS) return true;
     return false;
@@ -74,26 +71,24 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     if (!idle) {
       hasWorked = true;
       quietLooks = 0;
-      step = STEPS;
+      stepsLeft = 0;
       intervalMs = BUSY_INTERVAL_MS;
-    } else if (step < STEPS) takeStep();
+    } else if (stepsLeft > 0) takeStep();
     else if (hasWorked && ++quietLooks < QUIET_LOOKS) intervalMs = BUSY_INTERVAL_MS;
     else {
-      // Hardly any of the start's own code is needed again.
       if (residentBytes - code.releasedBytes > (hasWorked ? WORTHWHILE_BYTES : CREPT_BYTES))
-        step = isStart ? FORGET_STEP : 0;
+        stepsLeft = STEPS;
       hasWorked = false;
-      isStart = false;
       intervalMs = IDLE_INTERVAL_MS;
-      if (step < STEPS) takeStep();
+      if (stepsLeft > 0) takeStep();
       else code.dropIfReturned(residentBytes);
     }
     // What this has taken is no work.
     busyMs = processorMs();
   };
   const takeStep = (): void => {
-    code.release(step++);
-    intervalMs = step < STEPS ? STEP_MS : IDLE_INTERVAL_MS;
+    code.release(STEPS - stepsLeft--);
+    intervalMs = stepsLeft > 0 ? STEP_MS : IDLE_INTERVAL_MS;
   };
   const wait = (): void => {
     timer = setTimeout(look, intervalMs);
@@ -101,11 +96,6 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   };
   wait();
   return { close: () => clearTimeout(timer) };
-}
-
-/** Soon after a collection. */
-function isSure(step: number): boolean {
-  return step < STEPS && step % FORGET_STEP < SURE_STEPS;
 }
 
 /** Pages of the program's code, of which some come back after they were dropped: those of what runs now and then. */
@@ -124,18 +114,16 @@ class Code {
 
   /** One step: code last, since the rest runs code, and more than once, for the runtime's collector runs in between. */
   release(step: number): void {
-    const sinceCollection = step % FORGET_STEP;
-    if (isSure(step) && sinceCollection === 0) {
+    if (step === 0) {
       this.#droppedKb = 0;
-      if (step === FORGET_STEP) Bun.shrink();
-      Bun.gc(true);
-    } else if (isSure(step)) {
+      releaseHeap();
+    } else if (step < SURE_STEPS) {
       this.#waitMs = FIRST_DROP_AFTER_MS;
       this.#droppedKb += this.#drop();
-      if (step > FORGET_STEP) this.releasedBytes = this.#floorBytes;
+      this.releasedBytes = this.#floorBytes;
     } else {
-      const told = { droppedKb: this.#droppedKb, residentKb: this.#floorBytes >> 10 };
-      if (sinceCollection === SURE_STEPS) this.#logger.debug("released memory", told);
+      const told = { droppedKb: this.#droppedKb, residentKb: this.releasedBytes >> 10 };
+      if (step === SURE_STEPS) this.#logger.debug("released memory", told);
       this.dropIfReturned(process.memoryUsage.rss());
     }
   }
@@ -153,6 +141,12 @@ class Code {
     this.#floorBytes = process.memoryUsage.rss();
     return droppedKb;
   }
+}
+
+/** Garbage, and compiled code: the bytecode that it came from is in the executable. */
+function releaseHeap(): void {
+  Bun.shrink();
+  Bun.gc(true);
 }
 
 /** What all threads have used so far. */

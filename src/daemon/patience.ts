@@ -1,7 +1,7 @@
 import type { CgroupLock } from "../linux/cgroup-lock.ts";
 
 /** How much later than usual (`Bun.unsafe.setJITPolicy`). */
-const LATER = 100;
+const LATER = 10;
 const USUAL = 1;
 
 type Starts = Pick<CgroupLock, "warm">;
