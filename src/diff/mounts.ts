@@ -102,11 +102,7 @@ export function mountWithIds(mount: Mount, folder: string, users: string): void 
     return target;
   };
   try {
-    const shown = options.map((option) =>
-      option.startsWith(LOWER)
-        ? `${LOWER}${option.slice(LOWER.length).split(":").map(mapped).join(":")}`
-        : option,
-    );
+    const shown = withLayers(options, mapped);
     const source = mount.type === "overlay" ? mount.source : mapped(mount.source);
     mountOne({ ...mount, source, options: shown }, folder);
   } catch (error) {
@@ -118,6 +114,18 @@ export function mountWithIds(mount: Mount, folder: string, users: string): void 
       rmdirSync(target);
     }
   }
+}
+
+/** An overlay's options with something else for each of its lower layers. */
+function withLayers(
+  options: readonly string[],
+  instead: (layer: string, index: number) => string,
+): string[] {
+  return options.map((option) =>
+    option.startsWith(LOWER)
+      ? `${LOWER}${option.slice(LOWER.length).split(":").map(instead).join(":")}`
+      : option,
+  );
 }
 
 function temporaryFolder(): string {
@@ -160,12 +168,7 @@ function mountByLinks({ type, source, options }: Mount, folder: string): void {
     return link;
   };
   try {
-    const short = options.map((option) =>
-      option.startsWith(LOWER)
-        ? `${LOWER}${option.slice(LOWER.length).split(":").map(linked).join(":")}`
-        : option,
-    );
-    mountNamed({ type, source, options: short }, folder);
+    mountNamed({ type, source, options: withLayers(options, linked) }, folder);
   } finally {
     rmSync(links, { recursive: true });
   }

@@ -54,6 +54,7 @@ async function started(session: PodSession, { stored, known }: Accepted, timeout
   } finally {
     clearTimeout(timer);
     worker.giveUp();
+    // What it failed with has been thrown above; what comes of giving it up says nothing about the pod.
     await ended.catch(() => undefined);
     session.release(unit);
   }

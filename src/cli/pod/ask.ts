@@ -25,6 +25,7 @@ export async function askFor({
   try {
     const driver = cri.cgroupDriver();
     const sandboxes = cri.listPodSandbox();
+    // Who awaits them hears of their failure, unless the files' comes first.
     for (const answer of [driver, sandboxes]) answer.catch(() => undefined);
     // Loading holds up the event loop: the connection is made and the first is sent before it, the second as soon as the runtime takes more.
     await turns(2);
