@@ -117,10 +117,7 @@ export function mountWithIds(mount: Mount, folder: string, users: string): void 
 }
 
 /** An overlay's options with something else for each of its lower layers. */
-function withLayers(
-  options: readonly string[],
-  instead: (layer: string, index: number) => string,
-): string[] {
+function withLayers(options: readonly string[], instead: (layer: string, index: number) => string): string[] {
   return options.map((option) =>
     option.startsWith(LOWER)
       ? `${LOWER}${option.slice(LOWER.length).split(":").map(instead).join(":")}`
