@@ -276,7 +276,20 @@ describe.each(podDaemons())("%s", (kind) => {
     await node.pod(["rm", "io"]);
   }, 60_000);
 
-  test("apply leaves a pod running; stop keeps its logs; a changed file replaces it", async () => {
+  test("apply leaves a pod running, and others alone; stop keeps its logs; a changed file replaces it", async () => {
+    const other = {
+      containers: [box("app", FOREVER)],
+      restartPolicy: "Never",
+      terminationGracePeriodSeconds: 1,
+    };
+    const elsewhere = podText("left", {}, other, {}, { namespace: "elsewhere" });
+    const others = `${elsewhere}\n---\n${podText("other", {}, other)}`;
+    expect((await node.pod(["apply", "-q", "-f", "-"], others)).code).toBe(0);
+    const stands = async () => [
+      JSON.parse((await node.pod(["status", "left", "-n", "elsewhere", "-o", "json"])).stdout).status,
+      await statusOf("other"),
+    ];
+    const stood = await stands();
     const text = (word: string) => podText("left", { app: `echo ${word}; ${FOREVER}` });
     expect((await node.pod(["apply", "-q", "-f", "-"], text("first"))).stdout).toBe("pod/left started\n");
     const before = (await statusOf("left")).containerStatuses[0].containerID;
@@ -289,6 +302,8 @@ describe.each(podDaemons())("%s", (kind) => {
     expect((await node.pod(["logs", "left"])).stdout).toBe("second\n");
     expect((await node.pod(["ls", "-o", "yaml"])).stdout).toContain("kind: Pod");
     expect((await node.pod(["rm", "left"])).code).toBe(0);
+    expect(await stands()).toEqual(stood);
+    expect((await node.pod(["rm", "-f", "-"], others)).code).toBe(0);
   }, 60_000);
 
   test("stop and rm end several pods side by side, tell of them in order, and of each that fails", async () => {
