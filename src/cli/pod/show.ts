@@ -157,11 +157,7 @@ async function write(value: object, format: "json" | "yaml"): Promise<void> {
     process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
     return;
   }
-  const [{ stringify }, { cautiousTags }] = await Promise.all([
-    import("yaml"),
-    import("../../pod/api/scalars.ts"),
-  ]);
-  // As YAML 1.1, which kubectl and its parsers read: there `yes` is no text.
-  const options = { version: "1.1", customTags: cautiousTags, aliasDuplicateObjects: false } as const;
-  process.stdout.write(stringify(value, options));
+  const { dump } = await import("js-yaml");
+  // Whatever a parser of YAML 1.1, as kubectl's, or 1.2 could read as something else than text stands in quotes.
+  process.stdout.write(dump(value, { lineWidth: -1, noRefs: true }));
 }

@@ -197,7 +197,7 @@ describe("manifests", () => {
       ['x.yaml:2: kind: "Pud" is not carried out, did you mean Pod?'],
     ],
     ["a text", "just words", ["x.yaml:1: a document must be a mapping with apiVersion and kind"]],
-    ["broken YAML", "a: b: c", ["x.yaml:1:4: Nested mappings are not allowed in compact mappings"]],
+    ["broken YAML", "a: b: c", ["x.yaml:1:5: bad indentation of a mapping entry"]],
     [
       "two objects of one name",
       `${pod(ONE)}\n---\n${pod(ONE)}`,
@@ -257,7 +257,7 @@ describe("manifests", () => {
       ),
       ["x.yaml:6: spec.containers[0].restartPolicy: must be specified when restart rules are used"],
     ],
-    ["a key twice", "kind: Pod\nkind: Pod", ["x.yaml:2:1: Map keys must be unique"]],
+    ["a key twice", "kind: Pod\nkind: Pod", ['x.yaml:2:1: key "kind" stands there twice']],
   ])("%s", (_name, text, problems) => {
     expect(problemsOf(text)).toEqual(problems as string[]);
   });
@@ -267,7 +267,62 @@ describe("manifests", () => {
       { length: 8 },
       (_, n) => `l${n + 1}: &l${n + 1} [${Array(10).fill(`*l${n}`).join(", ")}]`,
     );
-    expect(problemsOf(`l0: &l0 [x]\n${levels.join("\n")}`)[0]).toContain("Excessive alias count");
+    expect(problemsOf(`l0: &l0 [x]\n${levels.join("\n")}`)[0]).toContain("excessive aliasing");
+  });
+
+  test.each([
+    ["an alias within what it names", "a: &a [*a]", "x.yaml:1: an alias lies within what it names"],
+    ["an alias of nothing", "a:\n- *b", 'x.yaml:2:4: unidentified alias "b"'],
+    ["what is no number", `${pod(ONE)}\nx:\n- -.INF`, "x.yaml:8:3: -.INF is no number"],
+    ["a tag of somebody's", "a: !own b", "x.yaml:1:4: unknown scalar tag !<!own>"],
+    ["a tab", "a:\n\tb: c", expect.stringContaining("x.yaml:2:")],
+  ])("%s is told with its place", (_name, text, problem) => {
+    expect(problemsOf(text)).toEqual([problem]);
+  });
+
+  test("aliases, merged mappings, tags, and the lines behind them", () => {
+    const text = [
+      ...[
+        "%YAML 1.1",
+        "---",
+        "apiVersion: v1",
+        "kind: Pod",
+        "metadata: {name: web, labels: &l {a: b}, annotations: *l}",
+      ],
+      ...[
+        "spec:",
+        "  containers:",
+        "  - &first",
+        "    name: a",
+        "    image: !!str box",
+        "    env:",
+        "    - <<: {name: A}",
+      ],
+      ...[
+        '      value: "x',
+        "",
+        '        y"',
+        "  - <<: *first",
+        "    name: b",
+        "    args: [|",
+        "      text",
+        "      ]",
+      ],
+    ].join("\n");
+    expect(problemsOf(text)).toEqual([expect.stringContaining("x.yaml:")]);
+    const good = text.slice(0, text.indexOf("\n    args"));
+    expect(parseManifest(good, "x.yaml").pods[0]).toMatchObject({
+      metadata: { labels: { a: "b" }, annotations: { a: "b" } },
+      spec: {
+        containers: [
+          { name: "a", image: "box", env: [{ name: "A", value: "x\ny" }] },
+          { name: "b", image: "box", env: [{ name: "A", value: "x\ny" }] },
+        ],
+      },
+    });
+    expect(problemsOf(`${good}\n    tyt: true`)).toEqual([
+      "x.yaml:18: spec.containers[1].tyt: unknown field, did you mean tty?",
+    ]);
   });
 
   test("all of a file's problems are told, and their number is bounded", () => {

@@ -1,11 +1,10 @@
 /** Files of YAML or JSON documents to objects of `v1`, with errors that name file, line, path and the nearest name. */
 import * as v from "valibot";
-import { type Document, isMap, isScalar, LineCounter, parseAllDocuments } from "yaml";
 import { nearest } from "../../lib/nearest.ts";
-import { BunkerdError } from "../../model/errors.ts";
+import { BunkerdError, messageOf } from "../../model/errors.ts";
+import { type Path, readDocuments, type YamlDocument, YamlError } from "./documents.ts";
 import { type ConfigMap, configMap, type ObjectMeta, type Secret, secret } from "./meta.ts";
 import { type PodFile, podFile } from "./pod.ts";
-import { kubernetesTags } from "./scalars.ts";
 import { type Problem, validatePod } from "./validate.ts";
 import { validateConfigMap, validateSecret } from "./validate-objects.ts";
 
@@ -30,30 +29,24 @@ const KINDS: Readonly<Record<string, v.GenericSchema>> = {
 /** @throws InvalidArgument with a line for each problem */
 export function parseManifest(text: string, file: string): Manifest {
   if (Buffer.byteLength(text) > MAX_BYTES) throw refuse([`${file}: larger than ${MAX_BYTES} bytes`]);
-  const lines = new LineCounter();
-  // Kubernetes reads YAML 1.1: 0644 is octal, `yes` a truth value.
-  const documents = parseAllDocuments(text, {
-    version: "1.1",
-    customTags: kubernetesTags,
-    lineCounter: lines,
-    prettyErrors: false,
-    logLevel: "silent",
-  });
   const found: Found = { pods: [], configMaps: [], secrets: [] };
   const problems: string[] = [];
-  for (const document of Array.isArray(documents) ? documents : []) {
-    const place = (path: Path): string => `${file}:${lineOf(document, path, lines)}`;
-    for (const error of document.errors) {
-      const { line, col } = lines.linePos(error.pos[0]);
-      problems.push(`${file}:${line}:${col}: ${firstLine(error.message)}`);
-    }
-    if (document.errors.length > 0 || document.contents === null) continue;
-    readDocument(document, found, (path, message) => {
-      problems.push(`${place(path)}: ${path.length === 0 ? "" : `${formatPath(path)}: `}${message}`);
+  for (const { value, lineOf } of documentsOf(text, file)) {
+    readDocument(value, text.length, found, (path, message) => {
+      problems.push(`${file}:${lineOf(path)}: ${path.length === 0 ? "" : `${formatPath(path)}: `}${message}`);
     });
   }
   if (problems.length > 0) throw refuse(problems);
   return found;
+}
+
+function documentsOf(text: string, file: string): YamlDocument[] {
+  try {
+    return readDocuments(text);
+  } catch (error) {
+    if (error instanceof YamlError) throw refuse([`${file}:${error.line}:${error.column}: ${error.message}`]);
+    throw error;
+  }
 }
 
 interface Found {
@@ -62,15 +55,14 @@ interface Found {
   readonly secrets: Secret[];
 }
 
-type Path = readonly (string | number)[];
 type Report = (path: Path, message: string) => void;
 
-function readDocument(document: Document, found: Found, report: Report): void {
+function readDocument(written: unknown, length: number, found: Found, report: Report): void {
   let value: unknown;
   try {
-    value = withoutNulls(document.toJS({ maxAliasCount: 100 }));
+    value = new Values(length).withoutNulls(written);
   } catch (error) {
-    report([], firstLine(error instanceof Error ? error.message : String(error)));
+    report([], messageOf(error));
     return;
   }
   if (value === null || value === undefined) return;
@@ -198,43 +190,43 @@ export function formatPath(path: Path): string {
   }, "");
 }
 
-/** The line of the deepest part of the path that the document has. */
-function lineOf(document: Document, path: Path, lines: LineCounter): number {
-  let node: unknown = document.contents;
-  let offset = offsetOf(node);
-  for (const key of path) {
-    if (isMap(node)) {
-      const pair = node.items.find((item) => (isScalar(item.key) ? item.key.value : item.key) === key);
-      if (pair === undefined) break;
-      offset = offsetOf(pair.key) ?? offset;
-      node = pair.value;
-    } else {
-      const item = (node as { items?: readonly unknown[] } | null)?.items?.[Number(key)];
-      if (item === undefined) break;
-      offset = offsetOf(item) ?? offset;
-      node = item;
-    }
-  }
-  return lines.linePos(offset ?? 0).line;
-}
-
-function offsetOf(node: unknown): number | undefined {
-  return (node as { range?: readonly number[] } | null)?.range?.[0];
-}
-
 /** Maps of strings, whose keys are the user's own. */
 const STRING_MAPS = ["data", "stringData", "binaryData", "labels", "annotations"];
 
-/** Kubernetes reads `field:` with nothing behind it as if it were not there; in a map of strings it is an empty one. */
-function withoutNulls(value: unknown, name = ""): unknown {
-  if (Array.isArray(value)) return value.map((inner: unknown) => withoutNulls(inner));
-  if (typeof value !== "object" || value === null) return value;
-  const isMap = STRING_MAPS.includes(name);
-  return Object.fromEntries(
-    Object.entries(value)
-      .filter(([, inner]) => isMap || inner !== null)
-      .map(([key, inner]) => [key, isMap && inner === null ? "" : withoutNulls(inner, key)]),
-  );
+/** Aliases may make many values of a short text; that many are no matter. */
+const MAX_VALUES = 400_000;
+
+/** The values of a document, each by itself: what aliases name is copied. */
+class Values {
+  #left: number;
+  readonly #within = new Set<object>();
+
+  /** @param length of the text: without aliases there are no more values */
+  constructor(length: number) {
+    this.#left = Math.max(length, MAX_VALUES);
+  }
+
+  /** Kubernetes reads `field:` with nothing behind it as if it were not there; in a map of strings it is an empty one. @throws Error */
+  withoutNulls(value: unknown, name = ""): unknown {
+    this.#left -= 1;
+    if (this.#left < 0) throw new Error("excessive aliasing");
+    if (typeof value !== "object" || value === null) return value;
+    if (this.#within.has(value)) throw new Error("an alias lies within what it names");
+    this.#within.add(value);
+    const copied = Array.isArray(value)
+      ? value.map((inner: unknown) => this.withoutNulls(inner))
+      : this.#mapping(value, STRING_MAPS.includes(name));
+    this.#within.delete(value);
+    return copied;
+  }
+
+  #mapping(value: object, isStrings: boolean): object {
+    return Object.fromEntries(
+      Object.entries(value)
+        .filter(([, inner]) => isStrings || inner !== null)
+        .map(([key, inner]) => [key, isStrings && inner === null ? "" : this.withoutNulls(inner, key)]),
+    );
+  }
 }
 
 function show(value: unknown): string {
@@ -242,10 +234,6 @@ function show(value: unknown): string {
   if (typeof value === "object" && value !== null) return "a mapping";
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 60)}…` : text;
-}
-
-function firstLine(text: string): string {
-  return text.split("\n")[0] ?? text;
 }
 
 function refuse(problems: readonly string[]): BunkerdError {
