@@ -1,5 +1,4 @@
 /** gRPC's client as a Connect transport, for `createClient(Service, transport)`, on our own HTTP/2. */
-import { connect, type Socket } from "node:net";
 import {
   create,
   type DescMessage,
@@ -21,6 +20,8 @@ import {
 } from "@connectrpc/connect";
 import { messageOf } from "../../model/errors.ts";
 import { ClientConnection } from "../http2/client-connection.ts";
+import type { Wire } from "../http2/wire.ts";
+import { UnixWire } from "../unix-wire.ts";
 import { type CallSettings, ClientCall } from "./client-call.ts";
 import { RequestQueue } from "./requests.ts";
 
@@ -29,7 +30,7 @@ const RECEIVE_LIMITS = { maxQueuedMessages: 16, maxQueuedBytes: 1 << 20 };
 
 export interface GrpcTransportOptions {
   /** A unix socket's path, or an open socket, or one that connects, for each connection. */
-  readonly connect: string | (() => Socket);
+  readonly connect: string | (() => Wire);
   /** `:authority`; "localhost" if it is left out. */
   readonly authority?: string;
   /** Larger messages are ResourceExhausted, either way. */
@@ -49,7 +50,7 @@ export interface GrpcTransport extends Transport {
  */
 export function grpcTransport(options: GrpcTransportOptions): GrpcTransport {
   const { connect: target, authority = "localhost", maxMessageBytes } = options;
-  const dial = typeof target === "string" ? () => connect({ path: target }) : target;
+  const dial = typeof target === "string" ? () => new UnixWire(target) : target;
   let current: ClientConnection | undefined;
   const session: Session = {
     authority,

@@ -1,4 +1,3 @@
-import type { Socket } from "node:net";
 import { type AnswerReceiver, ClientStream, type ClientStreamOwner } from "./client-stream.ts";
 import { ConnectionError, ErrorCode, errorCodeName, expectSize } from "./errors.ts";
 import {
@@ -23,6 +22,7 @@ import { BANDWIDTH_PING, ReceiveWindow } from "./receive-window.ts";
 import { Sender } from "./sender.ts";
 import { readSettings, Setting, settingsPayload } from "./settings.ts";
 import { windowFrames } from "./window-frames.ts";
+import type { Wire } from "./wire.ts";
 
 const NOTHING = Buffer.alloc(0);
 
@@ -46,7 +46,7 @@ interface Section {
  * What one turn of the event loop makes it send leaves in one write. Without a stream it does not keep the process.
  */
 export class ClientConnection implements FrameSink {
-  readonly #socket: Socket;
+  readonly #socket: Wire;
   readonly #retired: (connection: ClientConnection) => void;
   readonly #output: Output;
   readonly #sender: Sender;
@@ -70,7 +70,7 @@ export class ClientConnection implements FrameSink {
   #lost: Error | undefined;
 
   /** @param retired called once, when nothing more can be opened on it */
-  constructor(socket: Socket, retired: (connection: ClientConnection) => void) {
+  constructor(socket: Wire, retired: (connection: ClientConnection) => void) {
     this.#socket = socket;
     this.#retired = retired;
     this.#output = new Output(socket, () => this.#drained());
@@ -124,7 +124,7 @@ export class ClientConnection implements FrameSink {
       this.#connected = true;
       this.#output.flush();
     };
-    if (socket.connecting) socket.once("connect", connected);
+    if (socket.connecting) socket.on("connect", connected);
     else queueMicrotask(connected);
     socket.on("drain", () => this.#output.drained());
     socket.on("error", (error) => this.#lose(error));

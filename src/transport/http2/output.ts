@@ -1,9 +1,9 @@
-import type { Socket } from "node:net";
 import { sendNow, setSendBuffer } from "../../linux/socket.ts";
 import type { FramedMessage } from "../grpc/framed-message.ts";
 import { sendDescriptorOf } from "./descriptor.ts";
 import { Flag, FRAME_HEADER_BYTES, FrameType, putFrameHeader, putUint32 } from "./frames.ts";
 import { EMPTY_TABLE_UPDATE } from "./hpack/encoder.ts";
+import type { Wire } from "./wire.ts";
 
 /** One write to the socket: enough that its cost does not matter, little enough to stay in the processor's cache. */
 const BUFFER_BYTES = 128 << 10;
@@ -47,7 +47,7 @@ interface Held {
  * socket, whose own write copies what the kernel does not take: the rest waits where it lies.
  */
 export class Output {
-  readonly #socket: Socket;
+  readonly #socket: Wire;
   readonly #drained: () => void;
   #buffer: Uint8Array | undefined;
   #at = 0;
@@ -64,7 +64,7 @@ export class Output {
   tableUpdateDue = false;
 
   /** @param drained called when `blocked` has become false */
-  constructor(socket: Socket, drained: () => void) {
+  constructor(socket: Wire, drained: () => void) {
     this.#socket = socket;
     this.#drained = drained;
   }
