@@ -1,6 +1,6 @@
 /** errno of the libc call just made, as the errors that Node throws. */
 import { CString, dlopen, FFIType, read } from "bun:ffi";
-import { getSystemErrorName } from "node:util";
+import { constants } from "node:os";
 
 function openLibc() {
   return dlopen("libc.so.6", {
@@ -21,7 +21,13 @@ export function lastErrno(): number {
 /** An error with `code`, `errno` and `syscall`, worded as Go words a PathError: `mount /a: no such device`. */
 export function systemFailure(syscall: string, subject: string, errno = lastErrno()): NodeJS.ErrnoException {
   const error = new Error(`${syscall} ${subject}: ${errnoWords(errno)}`);
-  return Object.assign(error, { code: getSystemErrorName(-errno), errno: -errno, syscall });
+  return Object.assign(error, { code: errnoName(errno), errno: -errno, syscall });
+}
+
+/** `ENOENT` of 2. */
+function errnoName(errno: number): string {
+  const [name] = Object.entries(constants.errno).find(([, value]) => value === errno) ?? [];
+  return name ?? `Unknown system error ${errno}`;
 }
 
 /** What the C library says of an errno, in Go's small letters; Node's negative ones too. */

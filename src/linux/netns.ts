@@ -3,7 +3,6 @@
  * and comes back within one synchronous turn, so nothing else that runs in the process ever sees another network.
  */
 import { dlopen, FFIType, ptr } from "bun:ffi";
-import { randomUUID } from "node:crypto";
 import { closeSync, mkdirSync, openSync, rmSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { cString, lastErrno, systemFailure } from "./errno.ts";
@@ -33,7 +32,7 @@ let libc: ReturnType<typeof openLibc> | undefined;
 
 /** `<folder>/cni-<uuid>`: the name the reference gives, so that either daemon finds the other's. */
 export function networkNamespacePath(folder: string): string {
-  return join(folder, `cni-${randomUUID()}`);
+  return join(folder, `cni-${crypto.randomUUID()}`);
 }
 
 /** Makes a network namespace and binds it at a new file; folders above are made (0755). Nothing in it is up. @throws ErrnoException */

@@ -1,5 +1,4 @@
 /** From a file's pods to pods of this machine: identity, and what becomes of an earlier pod of the same name. */
-import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import type { PodSandbox } from "#gen/runtime/v1/api_pb.ts";
 import { fail, quote } from "../model/errors.ts";
@@ -88,7 +87,7 @@ export async function takeOn(
   const others = kept !== undefined && carriesOn(kept, file, manifest) ? rest : earlier;
   for (const { pod } of others) await removePod(parts, pod);
   const given = others === rest && kept !== undefined ? kept.pod.metadata.uid : file.metadata.uid;
-  const uid = given ?? randomUUID();
+  const uid = given ?? crypto.randomUUID();
   const stored = storedOf(parts, manifest, file, { namespace, uid, source }, kept?.stored);
   createPod(parts.roots, stored);
   withdrawDeletion(parts.roots, stored.pod.metadata);

@@ -1,5 +1,5 @@
 /** Rules between the fields of a pod: Kubernetes' `pkg/apis/core/validation`, as far as a node needs them. */
-import { isIP } from "node:net";
+import { isIP } from "../../lib/ip.ts";
 import type { PodFile, PodSpec } from "./pod.ts";
 import { DNS_LABEL, isDnsLabel, type Problem, Problems } from "./problems.ts";
 import {

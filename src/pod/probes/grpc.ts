@@ -4,7 +4,7 @@ import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { Health, HealthCheckResponse_ServingStatus as Serving } from "#gen/grpc/health/v1/health_pb.ts";
 import { grpcTransport } from "../../transport/grpc/client.ts";
 import type { Probe } from "../api/handlers.ts";
-import type { Outcome } from "./handlers.ts";
+import type { Outcome } from "./outcome.ts";
 
 /** A health check answers a number. */
 const MAX_MESSAGE_BYTES = 64 << 10;

@@ -1,17 +1,11 @@
 /** One try of each kind of probe: `pkg/probe/{exec,http,tcp,grpc}`. */
-import { connect } from "node:net";
 import type { CriClient } from "../../client/cri.ts";
-import { startTimer } from "../../lib/timer.ts";
-import { isError, messageOf } from "../../model/errors.ts";
+import { isError } from "../../model/errors.ts";
 import type { Container } from "../api/container.ts";
 import type { Probe } from "../api/handlers.ts";
 import { httpHeaders, httpUrl, portNumber } from "../hooks.ts";
 import { expand } from "../spec/expansion.ts";
-
-export interface Outcome {
-  readonly result: "success" | "warning" | "failure";
-  readonly output: string;
-}
+import { dialWords, failure, type Outcome } from "./outcome.ts";
 
 export interface ProbeTarget {
   readonly cri: CriClient;
@@ -30,7 +24,9 @@ export function tryProbe(target: ProbeTarget, probe: Probe): Promise<Outcome> {
   if (probe.tcpSocket !== undefined) {
     const { host, port } = probe.tcpSocket;
     const address = host === undefined || host === "" ? target.podIp : host;
-    return tcpProbe(address, portNumber(port, target.container), probe.timeoutSeconds * 1000);
+    return import("./tcp.ts").then(({ tcpProbe }) =>
+      tcpProbe(address, portNumber(port, target.container), probe.timeoutSeconds * 1000),
+    );
   }
   if (probe.grpc !== undefined)
     return import("./grpc.ts").then(({ grpcProbe }) =>
@@ -38,8 +34,6 @@ export function tryProbe(target: ProbeTarget, probe: Probe): Promise<Outcome> {
     );
   throw new Error(`missing probe handler for ${target.container.name}`);
 }
-
-const failure = (output: string): Outcome => ({ result: "failure", output });
 
 async function execProbe(
   { cri, container, containerId }: ProbeTarget,
@@ -98,33 +92,4 @@ async function httpProbe(
       : `dial tcp ${url.hostname}:${url.port}: ${dialWords(error)}`;
     return failure(`Get ${JSON.stringify(first)}: ${reason}`);
   }
-}
-
-function tcpProbe(host: string, port: number, timeoutMs: number): Promise<Outcome> {
-  return new Promise((resolve) => {
-    const socket = connect({ host, port });
-    const end = (outcome: Outcome): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      resolve(outcome);
-    };
-    const timer = startTimer(() => end(failure(`dial tcp ${host}:${port}: i/o timeout`)), timeoutMs);
-    socket.once("connect", () => end({ result: "success", output: "" }));
-    socket.once("error", (error) => end(failure(`dial tcp ${host}:${port}: ${dialWords(error)}`)));
-  });
-}
-
-const DIAL_WORDS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: "connect: connection refused",
-  ConnectionRefused: "connect: connection refused",
-  EHOSTUNREACH: "connect: no route to host",
-  ENETUNREACH: "connect: network is unreachable",
-  ECONNRESET: "read: connection reset by peer",
-  ETIMEDOUT: "i/o timeout",
-};
-
-/** As Go's net package words what went wrong. */
-export function dialWords(error: unknown): string {
-  const code = (error as { code?: unknown }).code;
-  return (typeof code === "string" ? DIAL_WORDS[code] : undefined) ?? messageOf(error);
 }

@@ -1,5 +1,4 @@
 /** A container's mounts: `pkg/kubelet/kubelet_pods.go`, `makeMounts`. */
-import { randomUUID } from "node:crypto";
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { create } from "@bufbuild/protobuf";
@@ -99,7 +98,7 @@ function recursive({ recursiveReadOnly }: MountsInput, mount: VolumeMount): bool
 function terminationMount({ name, terminationMessagePath }: AnyContainer, paths: PodPaths): Mount {
   const folder = paths.container(name);
   mkdirSync(folder, { recursive: true, mode: 0o750 });
-  const file = join(folder, randomUUID().slice(0, 8));
+  const file = join(folder, crypto.randomUUID().slice(0, 8));
   writeFileSync(file, "");
   chmodSync(file, 0o666);
   const containerPath = isAbsolute(terminationMessagePath)
