@@ -1,7 +1,7 @@
 /**
  * Compiles the daemon to one executable: `bun build/compile.ts OUTFILE REVISION`. Beside what `bun build --compile` does, protobuf
  * descriptors are decoded when they are first used instead of at the start: see `lazy-descriptors.ts`. It is split at each `import()`, so that a
- * command loads its own code only.
+ * command loads its own code only, and some of what libraries load is left for later.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -20,33 +20,75 @@ const HYDRATORS: Readonly<Record<string, { name: string; parameters: string; han
   service: { name: "serviceDesc", parameters: "file, path, ...paths", handle: "lazyService(file, path, " },
 };
 
-/** Parts of the library for which others stand in, by file: the text, and the text instead. */
-const REPLACED: Readonly<Record<string, readonly [string, string]>> = {
+/** The import of what stands in for parts of protobuf-es. */
+const STAND_INS = [
+  `import { readFileDescriptor } from ${JSON.stringify(join(import.meta.dir, "file-descriptors.ts"))};`,
+  `import { lazyMembers, lazyMessage } from ${LAZY};`,
+].join("\n");
+
+/** A runtime's module that is loaded when it is first called. */
+const later = (module: string, called: string): string =>
+  `(...args) => globalThis.process.getBuiltinModule("node:${module}").${called}(...args)`;
+
+const STRIP = [
+  "import { stripVTControlCharacters } from 'node:util';",
+  `const stripVTControlCharacters = ${later("util", "stripVTControlCharacters")};`,
+] as const;
+
+/** Parts of libraries for which others stand in, by file: the text, and the text instead. */
+const REPLACED: Readonly<Record<string, readonly (readonly [string, string])[]>> = {
   "codegenv2/file.js": [
-    `const root = fromBinary(FileDescriptorProtoSchema, base64Decode(b64));
+    [
+      `const root = fromBinary(FileDescriptorProtoSchema, base64Decode(b64));
     root.messageType.forEach(restoreJsonNames);`,
-    `const read = readFileDescriptor(b64);
+      `const read = readFileDescriptor(b64);
     const root = read ?? fromBinary(FileDescriptorProtoSchema, base64Decode(b64));
     if (read === undefined) root.messageType.forEach(restoreJsonNames);`,
+    ],
+    ["export function fileDesc", `${STAND_INS}\nexport function fileDesc`],
   ],
   "protobuf/dist/esm/registry.js": [
-    "function addFields(message, reg, mapEntries) {",
-    `function addFields(message, reg, mapEntries) { lazyMembers(message, (each) => resolved_addFields(each, reg, mapEntries)); }
+    [
+      "function addFields(message, reg, mapEntries) {",
+      `${STAND_INS}
+function addFields(message, reg, mapEntries) { lazyMembers(message, (each) => resolved_addFields(each, reg, mapEntries)); }
 function resolved_addFields(message, reg, mapEntries) {`,
+    ],
+    [
+      `        fields: [],
+        field: {},
+        oneofs: [],
+        members: [],
+        nestedEnums: [],`,
+      `        __proto__: lazyMessage,
+        nestedEnums: [],`,
+    ],
   ],
+  // Each message that another may hold is asked, which would put in its members.
+  "wkt/wrappers.js": [
+    [
+      "const f = messageDesc.fields[0];",
+      "const f = isWrapperTypeName(messageDesc.typeName) ? messageDesc.fields[0] : undefined;",
+    ],
+  ],
+  // A command hardly ever needs these, and each takes its time.
+  "commander/lib/command.js": [
+    STRIP,
+    [
+      "import childProcess from 'node:child_process';",
+      `const childProcess = { spawn: ${later("child_process", "spawn")} };`,
+    ],
+  ],
+  "commander/lib/help.js": [STRIP],
 };
 
-/** The library's file with its part replaced. @throws Error if it is not there */
+/** The library's file with its parts replaced. @throws Error if one is not there */
 export function withReplaced(source: string, path: string): string {
-  const [, [part, instead] = ["", ""]] =
-    Object.entries(REPLACED).find(([file]) => path.endsWith(`/${file}`)) ?? [];
-  if (part === "") return source;
-  if (!source.includes(part)) throw new Error(`${path} has no "${part}"`);
-  return [
-    `import { readFileDescriptor } from ${JSON.stringify(join(import.meta.dir, "file-descriptors.ts"))};`,
-    `import { lazyMembers } from ${LAZY};`,
-    source.replace(part, () => instead),
-  ].join("\n");
+  const [, parts = []] = Object.entries(REPLACED).find(([file]) => path.endsWith(`/${file}`)) ?? [];
+  return parts.reduce((text, [part, instead]) => {
+    if (!text.includes(part)) throw new Error(`${path} has no "${part}"`);
+    return text.replace(part, () => instead);
+  }, source);
 }
 
 /** The library's file with its function renamed, and one of the old name that answers a handle. @throws Error if it is not there */
@@ -62,16 +104,19 @@ export function withHandles(source: string, file: string): string {
   ].join("\n");
 }
 
-const lazyDescriptors: BunPlugin = {
-  name: "lazy-descriptors",
+const startsLater: BunPlugin = {
+  name: "starts-later",
   setup(build) {
     build.onLoad({ filter: /\/codegenv2\/(?:boot|file|message|enum|extension|service)\.js$/ }, ({ path }) => {
       const file = /([a-z]+)\.js$/.exec(path)?.[1] ?? "";
       return { contents: withHandles(withReplaced(readFileSync(path, "utf8"), path), file), loader: "js" };
     });
-    build.onLoad({ filter: /\/protobuf\/dist\/esm\/registry\.js$/ }, ({ path }) => {
-      return { contents: withReplaced(readFileSync(path, "utf8"), path), loader: "js" };
-    });
+    build.onLoad(
+      { filter: /\/(?:esm\/registry|esm\/wkt\/wrappers|commander\/lib\/(?:command|help))\.js$/ },
+      ({ path }) => {
+        return { contents: withReplaced(readFileSync(path, "utf8"), path), loader: "js" };
+      },
+    );
   },
 };
 
@@ -91,7 +136,7 @@ async function compile(outfile: string, revision: string): Promise<void> {
     bytecode: true,
     minify: { syntax: true, whitespace: true, identifiers: false },
     define: { BUNKERD_REVISION: JSON.stringify(revision) },
-    plugins: [lazyDescriptors],
+    plugins: [startsLater],
     // What lies in the folder where it is started, `bunfig.toml` with its preloads and `.env`, is not the daemon's.
     compile: { outfile, jitPolicy: COMMANDS_JIT_POLICY, autoloadBunfig: false, autoloadDotenv: false },
   });

@@ -10,15 +10,24 @@ const FILE_PACKAGE = 2;
 const FILE_SERVICE = 6;
 const SERVICE_NAME = 1;
 
+const MEMBERS = ["fields", "field", "oneofs", "members"] as const;
+
 /** Handles that nobody has looked at. */
 const resolvers = new WeakMap<object, () => object>();
 /** Base64 of the FileDescriptorProto behind a file's handle. */
 const encodedFiles = new WeakMap<object, string>();
 
+/** What messages' handles are copies of, while their members may have to be asked of them. */
+const originals = new WeakMap<object, object>();
+
 /** Every handle's prototype: it is asked for whatever a handle does not have itself, which at first is everything. */
 const prototype = new Proxy(Object.prototype, {
   get: (target, key, handle: object) => {
-    return become(handle) ? Reflect.get(handle, key) : Reflect.get(target, key, handle);
+    if (become(handle)) return Reflect.get(handle, key);
+    const original = MEMBERS.some((member) => member === key) ? originals.get(handle) : undefined;
+    if (original === undefined) return Reflect.get(target, key, handle);
+    for (const member of MEMBERS) setMember(handle, member, Reflect.get(original, member));
+    return Reflect.get(original, key);
   },
 });
 
@@ -54,45 +63,46 @@ function become(handle: object): boolean {
   const resolve = resolvers.get(handle);
   if (resolve === undefined) return false;
   resolvers.delete(handle);
-  Object.defineProperties(handle, Object.getOwnPropertyDescriptors(resolve()));
+  const resolved = resolve();
+  Object.defineProperties(handle, Object.getOwnPropertyDescriptors(resolved));
+  if (!("fields" in handle) && "fields" in resolved) originals.set(handle, resolved);
   return true;
 }
 
-const MEMBERS = ["fields", "field", "oneofs", "members"] as const;
-
-/** Message descriptors whose members are put in at the first look. */
-const withoutMembers = new WeakSet<object>();
+/** Messages whose members are put in at the first look, and what puts them in. */
+const adding = new WeakMap<object, (message: object) => void>();
 
 interface Message {
   readonly nestedMessages: readonly Message[];
 }
 
 /**
- * Puts off `add`, which fills in the fields of a message and calls this for the messages in it: of a file's messages a program uses few.
- * A copy of the descriptor (every handle becomes one) asks the original.
+ * Puts off `add`, which fills in the fields of a message whose prototype is {@link lazyMessage}, and calls this for the messages in it: of a file's
+ * messages a program uses few.
  */
-export function lazyMembers(message: Message, add: (message: Message) => void): void {
+export function lazyMembers(message: Message, add: (message: object) => void): void {
+  adding.set(message, add);
   for (const nested of message.nestedMessages) lazyMembers(nested, add);
-  if (withoutMembers.has(message)) return;
-  withoutMembers.add(message);
-  const own = Object.fromEntries(MEMBERS.map((key) => [key, Reflect.get(message, key) as unknown]));
-  let filled = false;
-  for (const key of MEMBERS) {
-    Object.defineProperty(message, key, {
-      configurable: true,
-      enumerable: true,
-      get(this: object) {
-        if (!filled) {
-          filled = true;
-          for (const each of MEMBERS) setMember(message, each, own[each]);
-          add(message);
-        }
-        setMember(this, key, own[key]);
-        return own[key];
-      },
-    });
-  }
 }
+
+/** The prototype of message descriptors that have no members yet. */
+export const lazyMessage: object = Object.create(
+  Object.prototype,
+  Object.fromEntries(
+    MEMBERS.map((key) => [
+      key,
+      {
+        get(this: object) {
+          for (const each of MEMBERS) setMember(this, each, each === "field" ? {} : []);
+          const add = adding.get(this);
+          adding.delete(this);
+          add?.(this);
+          return Reflect.get(this, key) as unknown;
+        },
+      },
+    ]),
+  ),
+);
 
 function setMember(descriptor: object, key: string, value: unknown): void {
   Object.defineProperty(descriptor, key, { configurable: true, enumerable: true, writable: true, value });
