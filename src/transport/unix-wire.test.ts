@@ -3,6 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { receiveNow } from "../linux/socket.ts";
+import { descriptorOf } from "./http2/descriptor.ts";
 import { UnixWire } from "./unix-wire.ts";
 
 let folder: string;
@@ -71,6 +73,29 @@ test("what the kernel does not take waits, is told when it has left, and is foll
   socket.end();
 });
 
+test("room is never told within a write, which would let others in between a caller's writes", async () => {
+  const path = join(folder, "s");
+  const peer = serve(path);
+  const wire = new UnixWire(path);
+  await told(wire, "connect");
+  const fd = descriptorOf(await peer) ?? -1;
+  while (wire.write(Buffer.alloc(32 << 10)));
+  const order: string[] = [];
+  const drained = new Promise<void>((resolve) =>
+    wire.on("drain", () => {
+      order.push("drain");
+      resolve();
+    }),
+  );
+  const taken = Buffer.alloc(1 << 20);
+  while (receiveNow(fd, taken) > 0);
+  wire.write(Buffer.from("x"));
+  order.push(`written, ${wire.writableLength} wait`);
+  await drained;
+  expect(order).toEqual(["written, 0 wait", "drain"]);
+  wire.destroy();
+});
+
 test("one that is destroyed before it is connected, or after, is closed once and silent", async () => {
   const path = join(folder, "s");
   const peer = serve(path);
@@ -94,4 +119,69 @@ test("one that is destroyed before it is connected, or after, is closed once and
   );
   await gone;
   expect(closed).toBe(1);
+});
+
+test("what the server sends after our end still comes", async () => {
+  const path = join(folder, "s");
+  const peer = serve(path);
+  const wire = new UnixWire(path);
+  let received = 0;
+  wire.on("data", (chunk: Buffer) => {
+    received += chunk.length;
+  });
+  await told(wire, "connect");
+  const socket = await peer;
+  const ours = new Promise((resolve) => socket.on("end", resolve).resume());
+  wire.end();
+  await ours;
+  socket.end(Buffer.alloc(3 << 20));
+  await told(wire, "close");
+  expect(received).toBe(3 << 20);
+});
+
+test("the server's end is told behind its data, and ours follows", async () => {
+  const path = join(folder, "s");
+  const peer = serve(path);
+  const wire = new UnixWire(path);
+  const events: string[] = [];
+  wire.on("data", (chunk: Buffer) => events.push(String(chunk)));
+  wire.on("end", () => events.push("end"));
+  await told(wire, "connect");
+  wire.pause();
+  const socket = await peer;
+  const ours = new Promise((resolve) => socket.on("end", resolve).resume());
+  await new Promise<void>((resolve) => socket.end("last", resolve));
+  wire.resume();
+  await Promise.all([ours, told(wire, "close")]);
+  expect(events).toEqual(["last", "end"]);
+});
+
+test("a reset is worded as by node:net", async () => {
+  const path = join(folder, "s");
+  const peer = serve(path);
+  const wire = new UnixWire(path);
+  const messages: string[] = [];
+  wire.on("error", (error: Error) => messages.push(error.message));
+  await told(wire, "connect");
+  wire.write(Buffer.from("never read"));
+  (await peer).destroy();
+  await told(wire, "close");
+  expect(messages).toEqual(["read ECONNRESET"]);
+});
+
+test("what a listener throws is told, and closes the connection", async () => {
+  const path = join(folder, "s");
+  const peer = serve(path);
+  const wire = new UnixWire(path);
+  const events: string[] = [];
+  wire.on("data", () => {
+    throw new Error("no");
+  });
+  wire.on("error", (error: Error) => events.push(error.message));
+  const socket = await peer;
+  const gone = new Promise((resolve) => socket.once("close", resolve));
+  socket.on("end", () => socket.end()).resume();
+  socket.write("x");
+  await Promise.all([gone, told(wire, "close")]);
+  expect(events).toEqual(["no"]);
 });

@@ -54,24 +54,34 @@ export class UnixWire implements Wire {
     try {
       await Bun.connect({
         unix: this.#path,
+        // Otherwise ours would end with the server's, and the runtime's `end` would end both.
+        allowHalfOpen: true,
         socket: {
           open: (socket) => this.#opened(socket),
-          data: (_socket, chunk) => this.#tell("data", chunk),
-          drain: () => this.#push(),
-          end: () => this.#tell("end"),
+          data: (_socket, chunk) => {
+            if (!this.#destroyed) this.#tell("data", chunk);
+          },
+          drain: () => {
+            this.#push();
+            this.#tellDrained();
+          },
+          end: () => this.#ended(),
           error: (_socket, error) => this.#lost(error),
           close: (_socket, error) => this.#lost(error),
-          connectError: (_socket, error) => this.#lost(this.#worded(error)),
+          connectError: (_socket, error) => this.#lost(error),
         },
       });
     } catch (error) {
-      this.#lost(this.#worded(error));
+      this.#lost(error);
     }
   }
 
-  #worded(cause: unknown): Error {
-    const { code = String(cause), errno, syscall = "connect" } = cause as NodeJS.ErrnoException;
-    return Object.assign(new Error(`${syscall} ${code} ${this.#path}`, { cause }), { code, errno, syscall });
+  /** A listener's own error is as it was thrown. */
+  #worded(cause: Error): Error {
+    const { code, errno, syscall = "connect" } = cause as NodeJS.ErrnoException;
+    if (code === undefined) return cause;
+    const of = syscall === "connect" ? ` ${this.#path}` : "";
+    return Object.assign(new Error(`${syscall} ${code}${of}`, { cause }), { code, errno, syscall });
   }
 
   #opened(socket: Socket): void {
@@ -84,14 +94,25 @@ export class UnixWire implements Wire {
     if (!this.#referred) socket.unref();
     this.#tell("connect");
     this.#push();
+    this.#tellDrained();
+  }
+
+  /** The server's side has ended: so does this one, as a `net.Socket` does that is not told otherwise. */
+  #ended(): void {
+    if (this.#destroyed) return;
+    this.#tell("end");
+    this.end();
   }
 
   #lost(error: unknown): void {
     if (this.#destroyed) return;
+    const socket = this.#socket;
     this.#forget();
+    // What a listener throws comes here too, and leaves it open.
+    socket?.terminate();
     // The runtime may say so within a call of ours, and run microtasks before it returns.
     setImmediate(() => {
-      if (error instanceof Error) this.#tell("error", error);
+      if (error instanceof Error) this.#tell("error", this.#worded(error));
       this.#tell("close");
     });
   }
@@ -119,6 +140,8 @@ export class UnixWire implements Wire {
     this.#unsentBytes += bytes.length;
     this.#push();
     this.#refused ||= this.#unsentBytes > 0;
+    // Never within this call: who hears of it writes, and that would go before what the caller writes next.
+    if (this.#refused && this.#unsentBytes === 0) queueMicrotask(() => this.#tellDrained());
     return this.#unsentBytes === 0;
   }
 
@@ -127,6 +150,8 @@ export class UnixWire implements Wire {
     for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
       if (this.#socket === undefined) return;
       const sent = Math.max(this.#socket.write(first.bytes), 0);
+      // It may have been lost within that call.
+      if (this.#socket === undefined) return;
       this.#unsentBytes -= sent;
       if (sent < first.bytes.length) {
         this.#unsent[0] = { bytes: first.bytes.subarray(sent), written: first.written };
@@ -135,8 +160,11 @@ export class UnixWire implements Wire {
       this.#unsent.shift();
       if (first.written !== undefined) queueMicrotask(first.written);
     }
-    if (this.#ending) this.#socket?.end();
-    if (!this.#refused) return;
+    if (this.#ending) this.#socket?.shutdown();
+  }
+
+  #tellDrained(): void {
+    if (!this.#refused || this.#destroyed || this.#unsentBytes > 0) return;
     this.#refused = false;
     this.#tell("drain");
   }

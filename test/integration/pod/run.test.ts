@@ -244,10 +244,7 @@ describe.each(podDaemons())("%s", (kind) => {
       const { code, stderr } = await node.pod(["run", "-f", "-"], text);
       return [code, stderr.trim()];
     };
-    expect(await run("a: b: c")).toEqual([
-      1,
-      "bunkerd: stdin:1:4: Nested mappings are not allowed in compact mappings",
-    ]);
+    expect(await run("a: b: c")).toEqual([1, "bunkerd: stdin:1:5: bad indentation of a mapping entry"]);
     expect(await run("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}")).toEqual([
       1,
       "bunkerd: stdin: there is no Pod in it",
