@@ -1,7 +1,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { leftIn, newPlace, OwnMachine } from "./leftovers.ts";
+import { leftIn, newPlace, OwnMachine, wordsOf } from "./leftovers.ts";
 import { output, start } from "./processes.ts";
 
 // On a machine with much on it each look takes its time.
@@ -31,12 +31,14 @@ test("what comes to a machine and stays is named after the file that it came wit
   const point = join("/dev/shm", `bunkerd-test-${process.pid}`);
   const [machine, excused] = [new OwnMachine(), new OwnMachine()];
   mkdirSync(point);
-  machine.after("a.test.ts", false);
-  machine.after("b.test.ts", false);
-  excused.after("a.test.ts", true);
-  const isOurs = (trace: string) => trace.includes(point);
-  expect((await machine.left(0)).filter(isOurs)).toEqual([`file ${point}, first seen after a.test.ts`]);
-  expect((await excused.left(0)).filter(isOurs)).toEqual([]);
+  machine.after(["a.test.ts", "beside.test.ts"], false);
+  machine.after(["b.test.ts"], false);
+  excused.after(["a.test.ts"], true);
+  const told = async (of: OwnMachine) =>
+    (await of.left(0)).map(wordsOf).filter((line) => line.includes(point));
+  expect(await told(machine)).toEqual([`file ${point}, first seen after a.test.ts while beside.test.ts ran`]);
+  expect(await told(excused)).toEqual([]);
+  machine.after(["c.test.ts"], false);
+  expect(await told(machine)).toEqual([]);
   rmdirSync(point);
-  expect((await machine.left(0)).filter(isOurs)).toEqual([]);
 });

@@ -87,37 +87,73 @@ const SHARED = [
   "/var/lib/kubelet",
 ];
 const CGROUPS = "/sys/fs/cgroup";
-/** Made once for all that comes, and left to the machine, by runc, ctr, libcni, dockerd, and kubelets. */
+/** Made once for all that comes, and left to the machine, by containerd, runc, ctr, libcni, dockerd, and kubelets. */
 const KEPT =
-  /^(?:file (?:\/run\/containerd(?:\/(?:fifo|s|runc(?:\/(?:k8s\.io|default|moby))?))?|\/var\/lib\/cni\/results)|control group \/sys\/fs\/cgroup\/[^/]+\/(?:default|k8s\.io|docker(?:\/buildkit)?|kubepods(?:\/(?:besteffort|burstable))?))$/;
+  /^(?:file (?:\/run\/containerd(?:\/(?:fifo|s|runc(?:\/(?:k8s\.io|default|moby))?))?|\/opt\/containerd\/(?:bin|lib)|\/var\/lib\/cni\/results)|control group \/sys\/fs\/cgroup\/[^/]+\/(?:default|k8s\.io|docker(?:\/buildkit)?|kubepods(?:\/(?:besteffort|burstable))?))$/;
 
 /** systemd's, which come and go with sessions and timers. */
 const OTHERS = /^control group \/sys\/fs\/cgroup\/(?:[^/]+\/)?[^/]+\.(?:slice|scope|service)(?:\/|$)/;
 
+/** How the kernel names a process of another PID namespace, where control groups are shared with more than this machine. */
+const OUTSIDER = "0";
+
+/** Something that has come to the machine and stays. */
+export interface Left {
+  readonly trace: string;
+  /** Test files that ran when it was first seen, the one that had just ended first. */
+  readonly files: readonly string[];
+}
+
 /** A machine on which nobody else is at work: whatever comes to it and stays has been left by a test. */
 export class OwnMachine {
   readonly #known = new Set<string>(machineTraces());
-  /** What has come, and the file after which it was first there. */
-  readonly #since = new Map<string, string>();
+  /** What has come, and the files that may have brought it. */
+  readonly #since = new Map<string, readonly string[]>();
 
-  /** @param isExcused it failed: what it has left is no news */
-  after(file: string, isExcused: boolean): void {
+  /** @param files the one that has ended, and those that go on @param isExcused it failed: what it has left is no news */
+  after(files: readonly string[], isExcused: boolean): void {
     for (const trace of machineTraces()) {
       if (this.#known.has(trace) || this.#since.has(trace)) continue;
       if (isExcused) this.#known.add(trace);
-      else this.#since.set(trace, file);
+      else this.#since.set(trace, files);
     }
   }
 
-  /** What is still there. */
-  async left(graceMs = GRACE_MS): Promise<string[]> {
+  /** What has come since it was last asked, and is still there. */
+  async left(graceMs = GRACE_MS): Promise<Left[]> {
     const isThere = () => {
       const traces = new Set(machineTraces());
       return [...this.#since.keys()].filter((trace) => traces.has(trace));
     };
-    return (await whatStays(isThere, graceMs)).map(
-      (trace) => `${trace}, first seen after ${this.#since.get(trace)}`,
-    );
+    const stays = (await whatStays(isThere, graceMs)).filter((trace) => !membersOf(trace).includes(OUTSIDER));
+    const left = stays.map((trace) => ({ trace, files: this.#since.get(trace) ?? [] }));
+    this.#since.clear();
+    for (const trace of stays) this.#known.add(trace);
+    return left;
+  }
+}
+
+/** One line on something that stays: what it is, which processes are in a control group, and whose it may be. */
+export function wordsOf({ trace, files: [file, ...beside] }: Left): string {
+  const others = beside.length === 0 ? "" : ` while ${beside.join(", ")} ran`;
+  const members = membersOf(trace).map(
+    (pid) => ` of process ${pid} ${linesOf(`/proc/${pid}/comm`).join("")}`,
+  );
+  return `${trace}${members.join(",")}, first seen after ${file}${others}`;
+}
+
+/** Ids of the processes in a control group; none of anything else. */
+function membersOf(trace: string): string[] {
+  const [, group] = /^control group (.*)$/.exec(trace) ?? [];
+  return group === undefined ? [] : linesOf(join(group, "cgroup.procs"));
+}
+
+function linesOf(path: string): string[] {
+  try {
+    return readFileSync(path, "utf8").split("\n").filter(Boolean);
+  } catch {
+    // It has gone meanwhile.
+    return [];
   }
 }
 
