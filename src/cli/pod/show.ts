@@ -157,7 +157,6 @@ async function write(value: object, format: "json" | "yaml"): Promise<void> {
     process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
     return;
   }
-  const { dump } = await import("js-yaml");
-  // Whatever a parser of YAML 1.1, as kubectl's, or 1.2 could read as something else than text stands in quotes.
-  process.stdout.write(dump(value, { lineWidth: -1, noRefs: true }));
+  const { writeDocument } = await import("../../pod/api/documents.ts");
+  process.stdout.write(writeDocument(value));
 }

@@ -2,6 +2,7 @@
 import {
   boolYaml11Tag,
   constructFromEvents,
+  dump,
   EVENT_ID,
   type Event,
   FAILSAFE_SCHEMA,
@@ -9,10 +10,11 @@ import {
   mergeTag,
   nullYaml11Tag,
   parseEvents,
+  SCALAR_STYLE,
   YAMLException,
 } from "js-yaml";
 import { quote } from "../../model/errors.ts";
-import { NoNumber, numberTags } from "./scalars.ts";
+import { NoNumber, numberTags, WRITTEN } from "./scalars.ts";
 
 export type Path = readonly (string | number)[];
 
@@ -53,6 +55,11 @@ export function readDocuments(text: string): YamlDocument[] {
   }
 }
 
+/** A document that Kubernetes' parser, and any other, reads as the same. */
+export function writeDocument(value: object): string {
+  return dump(value, { schema: WRITTEN, lineWidth: -1, noRefs: true });
+}
+
 function isDocument(events: readonly Event[], at: number): boolean {
   return events[at]?.type === EVENT_ID.DOCUMENT;
 }
@@ -62,15 +69,33 @@ function asYamlError(error: unknown, text: string, events: readonly Event[]): un
     const { line = 0, column = 0, position = 0 } = error.mark ?? {};
     const at = events.find((event) => startOf(event) === position);
     const isTwice = error.reason === "duplicated mapping key" && at?.type === EVENT_ID.SCALAR;
-    const reason = isTwice ? `key ${quote(getScalarValue(text, at))} stands there twice` : error.reason;
+    const reason = isTwice
+      ? `key ${quote(getScalarValue(text, at))} stands there twice`
+      : meant(error.reason, text[position]);
     return new YamlError(reason, line + 1, column + 1, error);
   }
   if (!(error instanceof NoNumber)) return error;
   const at = events.findIndex(
-    (event) => event.type === EVENT_ID.SCALAR && getScalarValue(text, event) === error.text,
+    (event) =>
+      event.type === EVENT_ID.SCALAR &&
+      event.style === SCALAR_STYLE.PLAIN &&
+      getScalarValue(text, event) === error.text,
   );
   const { line, column } = placeOf(text, startOf(events[at]) ?? 0);
   return new YamlError(error.message, line, column, error);
+}
+
+/** What most likely stands behind a parser's reason. @param at the sign where it gave up */
+function meant(reason: string, at = ""): string {
+  const isEntry = reason === "bad indentation of a mapping entry";
+  if (isEntry && "@`%".includes(at) && at !== "")
+    return `no text begins with ${quote(at)} unless it is in quotes`;
+  if (isEntry && at === ":") return `${reason}, or ": " in a text that is not in quotes`;
+  if (isEntry && at === "-") return `${reason}: a list begins on a line of its own`;
+  if (reason === "deficient indentation") return `${reason}, or a quote or bracket before it has no end`;
+  if (reason === "missed comma between flow collection entries" && at === "-")
+    return `"-" must be in quotes within brackets`;
+  return reason;
 }
 
 function placeOf(text: string, offset: number): { line: number; column: number } {

@@ -197,7 +197,11 @@ describe("manifests", () => {
       ['x.yaml:2: kind: "Pud" is not carried out, did you mean Pod?'],
     ],
     ["a text", "just words", ["x.yaml:1: a document must be a mapping with apiVersion and kind"]],
-    ["broken YAML", "a: b: c", ["x.yaml:1:5: bad indentation of a mapping entry"]],
+    [
+      "broken YAML",
+      "a: b: c",
+      ['x.yaml:1:5: bad indentation of a mapping entry, or ": " in a text that is not in quotes'],
+    ],
     [
       "two objects of one name",
       `${pod(ONE)}\n---\n${pod(ONE)}`,
@@ -275,9 +279,36 @@ describe("manifests", () => {
     ["an alias of nothing", "a:\n- *b", 'x.yaml:2:4: unidentified alias "b"'],
     ["what is no number", `${pod(ONE)}\nx:\n- -.INF`, "x.yaml:8:3: -.INF is no number"],
     ["a tag of somebody's", "a: !own b", "x.yaml:1:4: unknown scalar tag !<!own>"],
+    ["the same behind a text", `a: ".inf"\nb: .inf`, "x.yaml:2:4: .inf is no number"],
+    ["a sign", "a: @b", 'x.yaml:1:4: no text begins with "@" unless it is in quotes'],
+    ["a list behind a key", "a: - b", /^x.yaml:1:4: .*: a list begins on a line of its own$/],
+    ["a dash in brackets", "a: [tar, -]", 'x.yaml:1:10: "-" must be in quotes within brackets'],
+    ["a quote without end", `a: 'b\nc: d`, /^x.yaml:2:1: .* a quote or bracket before it has no end$/],
+    ["a depth that is none", "[".repeat(5000), "x.yaml:1:100: nesting exceeded maxDepth (100)"],
     ["a tab", "a:\n\tb: c", expect.stringContaining("x.yaml:2:")],
   ])("%s is told with its place", (_name, text, problem) => {
-    expect(problemsOf(text)).toEqual([problem]);
+    expect(problemsOf(text)).toEqual([
+      problem instanceof RegExp ? (expect.stringMatching(problem) as string) : problem,
+    ]);
+  });
+
+  test("a byte order mark, lines that end by CRLF, comments behind separators, JSON with tabs, a very long line", () => {
+    const text = `\ufeff${pod(ONE)}\n--- # next\n${pod(`containers:\n- name: a\n  image: box\n  args:\n  - |\n    x\n    y`, "name: two")}\n---\n# nothing\n---\n`;
+    for (const each of [text, text.replaceAll("\n", "\r\n")]) {
+      const { pods } = parseManifest(each, "x.yaml");
+      expect(pods.map(({ metadata }) => metadata.name)).toEqual(["web", "two"]);
+      expect(pods[1]?.spec.containers[0]?.args).toEqual(["x\ny\n"]);
+    }
+    expect(problemsOf(text.replace("image: box\n", "imge: box\n").replaceAll("\n", "\r\n"))).toEqual([
+      "x.yaml:13: spec.containers[0].image: is missing",
+      "x.yaml:14: spec.containers[0].imge: unknown field, did you mean image?",
+    ]);
+    const tabs = JSON.stringify(
+      { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "a" }, data: { long: "x ".repeat(400_000) } },
+      undefined,
+      "\t",
+    );
+    expect(parseManifest(tabs, "x.json").configMaps[0]?.data?.["long"]).toHaveLength(800_000);
   });
 
   test("aliases, merged mappings, tags, and the lines behind them", () => {
