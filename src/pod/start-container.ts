@@ -250,17 +250,17 @@ async function postStart(
   try {
     await runHook({ cri, pod, container, containerId, podIp: podIps[0] ?? "", signal }, handler);
   } catch (error) {
+    // It has not failed: nobody waits for it any longer.
+    signal.throwIfAborted();
     // What the hook said may hold secrets: not for the event.
     record(pod, container.name, "Warning", "FailedPostStartHook", "PostStartHook failed");
     const reason = "postStartHook";
-    if (!signal.aborted) {
-      await killContainer(
-        parts,
-        pod,
-        { ...status },
-        { id: containerId, name: container.name, message: "FailedPostStartHook", reason },
-      );
-    }
+    await killContainer(
+      parts,
+      pod,
+      { ...status },
+      { id: containerId, name: container.name, message: "FailedPostStartHook", reason },
+    );
     throw new PodError("PostStartHookError", messageOf(error), { cause: error });
   }
 }

@@ -1,7 +1,11 @@
-import { fail, messageOf, quote } from "../../model/errors.ts";
+import { formatDuration } from "../../lib/duration.ts";
+import { BunkerdError, messageOf, quote } from "../../model/errors.ts";
 import type { Accepted } from "../../pod/accept.ts";
 import type { PodSession } from "../../pod/session.ts";
+import { observePod } from "../../pod/status.ts";
 import { unitOf } from "../../pod/store.ts";
+import type { PodUnit } from "../../pod/unit.ts";
+import { waitedFor } from "../../pod/waited.ts";
 import type { PodState } from "../../pod/worker.ts";
 import { whenReaderGoes } from "../output.ts";
 import type { Asked } from "./ask.ts";
@@ -34,19 +38,19 @@ export async function applyPods(options: ApplyOptions, asked: Asked): Promise<vo
 async function started(session: PodSession, { stored, known }: Accepted, timeoutMs: number): Promise<void> {
   const { name } = stored.pod.metadata;
   const unit = unitOf(session.parts.roots, stored);
-  const begun = Promise.withResolvers<PodState>();
+  const begun = Promise.withResolvers<PodState | undefined>();
+  let last: PodState | undefined;
   const worker = session.worker(unit, {
     onState: (state) => {
+      last = state;
       if (state.phase !== "Pending") begun.resolve(state);
     },
   });
-  const timer = setTimeout(
-    () => begun.reject(fail("DeadlineExceeded", `pod ${quote(name)}: its containers have not begun in time`)),
-    timeoutMs,
-  );
+  const timer = setTimeout(() => begun.resolve(undefined), timeoutMs);
   const ended = worker.run(known);
   try {
     const state = await Promise.race([begun.promise, ended]);
+    if (state === undefined) throw await outOfTime(session, unit, last, timeoutMs);
     worker.leave();
     await ended;
     if (state.phase === "Failed") throw new Error(`pod ${name} has failed`);
@@ -58,4 +62,18 @@ async function started(session: PodSession, { stored, known }: Accepted, timeout
     await ended.catch(() => undefined);
     session.release(unit);
   }
+}
+
+async function outOfTime(
+  { cri }: PodSession,
+  { pod }: PodUnit,
+  last: PodState | undefined,
+  timeoutMs: number,
+): Promise<BunkerdError> {
+  const { uid, name } = pod.metadata;
+  const reason = await observePod(cri, uid).then((now) => waitedFor(pod, now, last?.sync), messageOf);
+  return new BunkerdError(
+    "DeadlineExceeded",
+    `pod ${quote(name)} has not started within ${formatDuration(timeoutMs)}: ${reason}. It is left as it is: "pod apply" goes on with it, "pod rm" removes it`,
+  );
 }
