@@ -5,8 +5,9 @@ import { removeFolder, temporaryFolder } from "../../test/support/processes.ts";
 import { parseManifest } from "./api/manifest.ts";
 import type { PodSpec } from "./api/pod.ts";
 import { endLive } from "./live.ts";
-import { podView } from "./object.ts";
+import { type PodView, podView } from "./object.ts";
 import { podPaths } from "./paths.ts";
+import { podColumns } from "./row.ts";
 import { containerFacts } from "./spec/labels.ts";
 import type { ObservedContainer } from "./status.ts";
 
@@ -59,4 +60,34 @@ test("only what is started again waits for it; a message comes behind the runtim
     { terminated: { exitCode: 128 } },
     { terminated: { exitCode: 1, reason: "Error", message: "over" } },
   ]);
+});
+
+test("a sidecar that has ended is not ready, and its pod has been initialized all the same", () => {
+  const roots = { pods: join(folder, "pods"), logs: join(folder, "logs") };
+  const text = JSON.stringify({
+    ...{ apiVersion: "v1", kind: "Pod", metadata: { name: "web" } },
+    spec: {
+      initContainers: [
+        { name: "once", image: "box" },
+        { name: "side", image: "box", restartPolicy: "Always" },
+      ],
+      containers: [{ name: "a", image: "box" }],
+    },
+  });
+  const spec = parseManifest(text, "x").pods[0]?.spec as PodSpec;
+  const running = { ...exited("a", 0), state: "running" as const };
+  const columns = (...containers: ObservedContainer[]): unknown => {
+    const observed = { sandboxes: [], containers, ips: [] };
+    const view = podView({ pod: { metadata, spec }, observed, stored: undefined }, roots, "box");
+    return [podColumns(view).ready, podColumns(view).status, ...holding(view)];
+  };
+  const holding = ({ status }: PodView): string[] =>
+    status.conditions.filter(({ status: holds }) => holds === "True").map(({ type }) => type);
+  const all = ["Initialized", "Ready", "ContainersReady", "PodScheduled"];
+  const side = { ...exited("side", 0), state: "running" as const };
+  expect(columns(running, side, exited("once", 0))).toEqual(["2/2", "Running", ...all]);
+  expect(columns(running, exited("side", 0), exited("once", 0))).toEqual([
+    ...["1/2", "Running", "Initialized", "PodScheduled"],
+  ]);
+  expect(columns(exited("side", 0), exited("once", 0))).toEqual(["0/2", "PodInitializing", "PodScheduled"]);
 });

@@ -53,14 +53,19 @@ export function podView(found: FoundPod, roots: Roots, runtimeName: string): Pod
   const { spec, metadata } = pod;
   const live = readLive(podPaths(roots, metadata));
   const view = (container: AnyContainer): ContainerView => containerView(found, live, container, runtimeName);
-  // An init container that has done its work is ready, as in the kubelet's own status.
+  const isSidecar = ({ restartPolicy }: Container): boolean => restartPolicy === "Always";
+  // An init container that has done its work is ready, as in the kubelet's own status; a sidecar only while it runs.
   const init = (spec.initContainers ?? []).map((each) => {
     const shown = view(each);
-    return { ...shown, ready: shown.ready || shown.word === "Completed" };
+    return { ...shown, ready: shown.ready || (!isSidecar(each) && shown.word === "Completed") };
   });
   const ordinary = spec.containers.map(view);
-  const initialized = init.every((each) => each.ready);
-  const ready = ordinary.every((each) => each.ready);
+  const sidecars = init.filter((_, index) => isSidecar(spec.initContainers?.[index] as Container));
+  // `pkg/kubelet/status/generate.go`: what comes of sidecars later does not undo it.
+  const initialized =
+    spec.containers.some(({ name }) => hasBegun(latest(observed, name))) ||
+    init.every((each) => (sidecars.includes(each) ? each.started : each.ready));
+  const ready = [...sidecars, ...ordinary].every((each) => each.ready);
   const condition = (type: string, holds: boolean) => ({ type, status: holds ? "True" : "False" });
   const [ip] = observed.ips;
   const phase = live.reason === "" ? phaseOf(spec, observed) : "Failed";
@@ -91,6 +96,10 @@ export function podView(found: FoundPod, roots: Roots, runtimeName: string): Pod
       ephemeralContainerStatuses: (spec.ephemeralContainers ?? []).map(view),
     },
   };
+}
+
+function hasBegun(container: ObservedContainer | undefined): boolean {
+  return container?.state === "running" || container?.state === "exited";
 }
 
 function milliseconds(nanoseconds: bigint | undefined): number | undefined {

@@ -16,7 +16,7 @@ import {
 import type { Roots } from "./paths.ts";
 import { Prober } from "./probes/prober.ts";
 import type { PodUnit } from "./unit.ts";
-import { PodWorker, type WorkerEvents, watchPods } from "./worker.ts";
+import { type PodState, PodWorker, type WorkerEvents, watchPods } from "./worker.ts";
 
 const INITIAL_BACKOFF_MS = 10_000;
 const DEFAULT_MAX_RESTART_MS = 300_000;
@@ -41,6 +41,8 @@ export class PodSession {
   readonly #prober: Prober;
   readonly #keep: (write: () => void) => void;
   readonly #workers = new Map<string, PodWorker>();
+  /** Writes what is known of a pod, by its uid. */
+  readonly #savers = new Map<string, () => void>();
   readonly #ended = new AbortController();
   #watching: Promise<void> | undefined;
 
@@ -62,7 +64,7 @@ export class PodSession {
         options.onEvent(event);
       });
       let session: PodSession | undefined;
-      const prober = new Prober({ cri, record, onChange: (uid) => session?.nudge(uid) });
+      const prober = new Prober({ cri, record, onChange: (uid) => session?.probed(uid) });
       session = new PodSession(
         cri,
         {
@@ -92,16 +94,24 @@ export class PodSession {
     this.#watching ??= this.#watch();
     const { uid } = unit.pod.metadata;
     const save = liveSaver(unit.paths);
+    let last: PodState | undefined;
+    const keep = (): void => {
+      if (last === undefined) return;
+      const live = liveState(last, this.#prober);
+      this.#keep(() => save(live));
+    };
     const worker = new PodWorker(this.parts, unit, {
       ...events,
       onEnding: () => this.#prober.endLiveness(uid),
       onState: (state) => {
         this.#prober.update(state.unit, state.observed);
-        this.#keep(() => save(liveState(state, this.#prober)));
+        last = state;
+        keep();
         events.onState(state);
       },
     });
     this.#workers.set(uid, worker);
+    this.#savers.set(uid, keep);
     return worker;
   }
 
@@ -121,7 +131,14 @@ export class PodSession {
   /** No more of this pod: its probes end, events wake it no longer. */
   release({ pod }: PodUnit): void {
     this.#workers.delete(pod.metadata.uid);
+    this.#savers.delete(pod.metadata.uid);
     this.#prober.forget(pod.metadata.uid);
+  }
+
+  /** Told at once to those that look: a worker that ends its pod looks at it when that is done. */
+  probed(uid: string): void {
+    this.#savers.get(uid)?.();
+    this.nudge(uid);
   }
 
   #poll(): void {

@@ -10,6 +10,7 @@ import { linesOf, run } from "../../support/processes.ts";
 
 const DATA = { volumeMounts: [{ name: "data", mountPath: "/data" }] };
 const VOLUMES = { volumes: [{ name: "data", emptyDir: {} }] };
+const LEFT = 'It is left as it is: "pod apply" goes on with it, "pod rm" removes it';
 const FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
 
 describe.each(podDaemons())("%s", (kind) => {
@@ -343,9 +344,23 @@ describe.each(podDaemons())("%s", (kind) => {
     expect([applied.code, applied.stderr.trim().split("\n")]).toEqual([
       1,
       ["one", "two"].map(
-        (name) => `bunkerd: pod "${name}": its containers have not begun in time: deadline exceeded`,
+        (name) =>
+          expect.stringMatching(
+            new RegExp(
+              `^bunkerd: pod "${name}" has not started within 300ms: (?:its sandbox has not been made|app: ErrImageNeverPull: .*)\\. ${LEFT}$`,
+            ),
+          ) as string,
       ),
     ]);
+    const hook = { lifecycle: { postStart: { sleep: { seconds: 100 } } } };
+    const hooked = podText("hooked", { app: FOREVER }, {}, { app: hook }, { namespace: "team" });
+    const { code, stderr } = await node.pod(["apply", "--timeout", "3s", "-f", "-"], hooked);
+    expect([code, stderr.trim().split("\n").at(-1)]).toEqual([
+      1,
+      `bunkerd: pod "hooked" has not started within 3s: the post-start hook of container "app" has not ended. ${LEFT}`,
+    ]);
+    expect(stderr).not.toContain("PostStartHook failed");
+    expect((await node.pod(["rm", "-f", "-"], hooked)).code).toBe(0);
     expect((await node.pod(["rm", "-f", "-"], missing("two"))).stdout).toBe("pod/two removed\n");
     expect((await node.pod(["rm"])).stderr).toBe("bunkerd: which pods? Give names, a file by -f, or --all\n");
     expect((await node.pod(["rm", "-n", "team", "--all"])).stdout).toBe("pod/one removed\n");
@@ -439,6 +454,11 @@ describe.each(podDaemons())("%s", (kind) => {
       podText("hangs", { app: `touch /tmp/ok; echo up; ${FOREVER}` }, grace, { app: hangs }),
       "[app] up",
     );
+    await until("it is ready", async () => (await statusOf("hangs")).containerStatuses[0].ready);
+    pod.child.kill("SIGINT");
+    await until("it is not ready", () => pod.lines.some((line) => line.includes("Readiness probe failed")));
+    expect((await statusOf("hangs")).containerStatuses).toMatchObject([{ ready: false }]);
+    await pod.child.exited;
     const told = (await pod.end()).join("\n");
     expect(told).toContain("Warning FailedPreStopHook hangs/app: PreStopHook not completed in grace period");
     // A pod that ends is probed for its readiness alone.
