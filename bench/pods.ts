@@ -1,23 +1,19 @@
 /**
  * Pods from YAML, as root; part of `make bench`, alone `bun bench/pods.ts` (`ROUNDS`, `PARTS` of `first-line,many,probes`, `PROBED` pods, `PROBE_SECONDS`;
- * 300 is what the target is told for). `pod run` until its first log line beside `podman kube play` and beside a client that is connected and makes the same calls; ten pods of
- * one file on our socket beside containerd's; probes: see `pod-probes.ts`.
+ * 300 is what the target is told for). `pod run` until its first log line beside `podman kube play`, beside a program that makes the same calls and nothing else, each from its
+ * start, and beside a client that is connected; ten pods of one file on our socket beside containerd's; probes: see `pod-probes.ts`.
  */
-import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { create } from "@bufbuild/protobuf";
-import { type Mount, MountSchema } from "#gen/runtime/v1/api_pb.ts";
+import { compile } from "../build/compile.ts";
 import { type CriClient, criClient } from "../src/client/cri.ts";
 import { parseManifest } from "../src/pod/api/manifest.ts";
 import type { Pod } from "../src/pod/api/pod.ts";
-import { observeNode } from "../src/pod/machine.ts";
-import { addMounts, containerConfig } from "../src/pod/spec/container-config.ts";
-import { POD_NAME } from "../src/pod/spec/labels.ts";
-import { sandboxConfig } from "../src/pod/spec/sandbox-config.ts";
 import { removeCgroup } from "../test/support/cri-traces.ts";
 import { podText } from "../test/support/pod-text.ts";
 import { type PodNode, startPodNode } from "../test/support/pods.ts";
-import { figure, printFigures, progress, type Side, sidesOf } from "./figures.ts";
+import { type BarePod, bareCalls, bareMounts, firstLine } from "./bare-calls.ts";
+import { type Figure, figure, printFigures, progress, type Side, sidesOf } from "./figures.ts";
 import { measureProbes } from "./pod-probes.ts";
 import { type Podman, startPodman } from "./podman.ts";
 
@@ -56,80 +52,84 @@ async function kubePlay(podman: Podman, folder: string, name: string): Promise<n
   return took;
 }
 
-async function firstLine(log: string): Promise<void> {
-  while (!existsSync(log) || statSync(log).size === 0) await Bun.sleep(1);
-}
-
-/** What `pod run` asks of the runtime for the same pod, by a client that is connected. */
-async function bareClient(node: PodNode, name: string): Promise<number> {
-  const cri = criClient(node.daemon.socket);
-  await cri.version();
+function podOf(name: string): Pod {
   const [file] = parseManifest(podText(name, { app: SCRIPT }), name).pods;
   if (file === undefined) throw new Error("no pod");
-  const metadata = { name, namespace: "default", uid: name, labels: {}, annotations: {} };
-  const logDirectory = join(node.folder, "bare", name);
-  mkdirSync(logDirectory, { recursive: true });
-  const mounts = ["etc-hosts:/etc/hosts", "message:/dev/termination-log"].map((text): Mount => {
-    const [host = "", containerPath = ""] = text.split(":");
-    const hostPath = join(logDirectory, host);
-    writeFileSync(hostPath, "");
-    return create(MountSchema, { hostPath, containerPath });
-  });
+  return {
+    metadata: { name, namespace: "default", uid: name, labels: {}, annotations: {} },
+    spec: file.spec,
+  };
+}
+
+/** A program that makes the same calls, from its start. */
+async function bareProgram(node: PodNode, program: string, name: string): Promise<number> {
+  const file = join(node.folder, `${name}.pod`);
+  writeFileSync(file, JSON.stringify(podOf(name)));
   const startedAt = performance.now();
-  const { id, container, cgroup } = await bareCalls(cri, { metadata, spec: file.spec }, logDirectory, mounts);
-  await firstLine(join(logDirectory, "app/0.log"));
+  const child = Bun.spawn([program, node.daemon.socket, file, join(node.folder, "bare", name)], PIPES);
+  const { value } = await child.stdout.getReader().read();
   const took = performance.now() - startedAt;
+  const cri = criClient(node.daemon.socket);
+  await remove(cri, JSON.parse(new TextDecoder().decode(value)) as BarePod);
+  cri.close();
+  await child.exited;
+  return took;
+}
+
+/** A client that has been connected before, within a process that has made the same calls before. */
+async function connectedClient(node: PodNode, name: string): Promise<number> {
+  const cri = criClient(node.daemon.socket);
+  await cri.version();
+  const pod = podOf(name);
+  const logDirectory = join(node.folder, "bare", name);
+  const mounts = bareMounts(logDirectory);
+  const startedAt = performance.now();
+  const made = await bareCalls(cri, pod, logDirectory, mounts);
+  const took = performance.now() - startedAt;
+  await remove(cri, made);
+  cri.close();
+  return took;
+}
+
+async function remove(cri: CriClient, { id, container, cgroup }: BarePod): Promise<void> {
   await cri.stopContainer(container, 0);
   await cri.removeContainer(container);
   await cri.stopPodSandbox(id);
   await cri.removePodSandbox(id);
   removeCgroup(cgroup);
-  cri.close();
-  return took;
-}
-
-async function bareCalls(
-  cri: CriClient,
-  pod: Pod,
-  logDirectory: string,
-  mounts: readonly Mount[],
-): Promise<{ id: string; container: string; cgroup: string }> {
-  const [app] = pod.spec.containers;
-  if (app === undefined) throw new Error("no container");
-  const node = await observeNode(cri);
-  await cri.listPodSandbox({ labelSelector: { [POD_NAME]: pod.metadata.name } });
-  const sandbox = sandboxConfig({ pod, node, attempt: 0, logDirectory, userNamespace: undefined });
-  const [id, image] = await Promise.all([cri.runPodSandbox(sandbox, ""), cri.imageStatus("box:1")]);
-  await cri.podSandboxStatus(id);
-  mkdirSync(join(logDirectory, "app"));
-  const config = containerConfig({
-    ...{ pod, node, container: app, restartCount: 0, imageRef: image?.id ?? "", env: new Map() },
-    ...{ imageUser: { uid: 0n, username: "" }, userNamespace: undefined, targetId: undefined },
-  });
-  addMounts(config, mounts, undefined);
-  const container = await cri.createContainer(id, config, sandbox);
-  await cri.startContainer(container);
-  return { id, container, cgroup: sandbox.linux?.cgroupParent ?? "" };
 }
 
 async function measureFirstLine(node: PodNode, podman: Podman, rounds: number): Promise<void> {
   progress("pod run until its first log line");
-  const beside = (what: string, atMost: number) =>
-    figure(`pod run until its first log line (right: ${what})`, "ms", { atMost });
-  const play = beside("podman kube play", 0.8);
-  const bare = beside("the same CRI calls alone", 1.2);
+  const program = join(node.folder, "bare-client");
+  await compile(program, "bench", ["bench/bare-client.ts"]);
+  const beside = (what: string, target: Figure["target"]) =>
+    figure(`pod run until its first log line (right: ${what})`, "ms", target);
+  const compared = [
+    {
+      figure: beside("podman kube play", { atMost: 0.8 }),
+      measure: (n: number) => kubePlay(podman, node.folder, `play${n}`),
+    },
+    {
+      figure: beside("a program that makes the same CRI calls", { atMost: 1.2 }),
+      measure: (n: number) => bareProgram(node, program, `bare${n}`),
+    },
+    {
+      figure: beside("the same calls by a client connected and warm before", undefined),
+      measure: (n: number) => connectedClient(node, `connected${n}`),
+    },
+  ];
   for (let round = 0; round <= rounds; round++) {
     await Bun.sleep(SETTLE_MS);
     const run = await podRun(node, `run${round}`);
-    await Bun.sleep(SETTLE_MS);
-    const played = await kubePlay(podman, node.folder, `play${round}`);
-    await Bun.sleep(SETTLE_MS);
-    const called = await bareClient(node, `bare${round}`);
-    // The first of each warms up.
-    if (round === 0) continue;
-    for (const { samples } of [play, bare]) samples.ours.push(run);
-    play.samples.containerd.push(played);
-    bare.samples.containerd.push(called);
+    for (const { figure, measure } of compared) {
+      await Bun.sleep(SETTLE_MS);
+      const took = await measure(round);
+      // The first of each warms up.
+      if (round === 0) continue;
+      figure.samples.ours.push(run);
+      figure.samples.containerd.push(took);
+    }
   }
 }
 

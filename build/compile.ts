@@ -4,7 +4,7 @@
  * command loads its own code only, and some of what libraries load is left for later.
  */
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { BunPlugin } from "bun";
 
 const REPOSITORY = join(import.meta.dir, "..");
@@ -123,13 +123,17 @@ const startsLater: BunPlugin = {
 /** How much later than usual code is compiled to machine code: a command is over before that would pay. `daemon/serve.ts` sets it back. */
 const COMMANDS_JIT_POLICY = 20;
 
-/** @throws AggregateError with what the bundler says */
-async function compile(outfile: string, revision: string): Promise<void> {
+const ENTRYPOINTS = ["src/main.ts", "src/diff/worker.ts", "src/content/ingest-worker.ts"];
+
+/** @param entrypoints in the repository: the program, and threads that it starts. @throws AggregateError with what the bundler says */
+export async function compile(
+  outfile: string,
+  revision: string,
+  entrypoints: readonly string[] = ENTRYPOINTS,
+): Promise<void> {
   await Bun.build({
-    entrypoints: ["src/main.ts", "src/diff/worker.ts", "src/content/ingest-worker.ts"].map((file) =>
-      join(REPOSITORY, file),
-    ),
-    root: join(REPOSITORY, "src"),
+    entrypoints: entrypoints.map((file) => join(REPOSITORY, file)),
+    root: join(REPOSITORY, dirname(entrypoints[0] ?? "")),
     target: "bun",
     format: "esm",
     splitting: true,
