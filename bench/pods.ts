@@ -1,7 +1,7 @@
 /**
  * Pods from YAML, as root; part of `make bench`, alone `bun bench/pods.ts` (`ROUNDS`, `PARTS` of `first-line,many,probes`, `PROBED` pods, `PROBE_SECONDS`;
  * 300 is what the target is told for). `pod run` until its first log line beside `podman kube play`, beside a program that makes the same calls and nothing else, each from its
- * start, and beside a client that is connected; ten pods of one file on our socket beside containerd's; probes: see `pod-probes.ts`.
+ * start (`CRICTL=program`: beside `crictl run` too), and beside a client that is connected; ten pods of one file on our socket beside containerd's; probes: see `pod-probes.ts`.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +13,7 @@ import { removeCgroup } from "../test/support/cri-traces.ts";
 import { podText } from "../test/support/pod-text.ts";
 import { type PodNode, startPodNode } from "../test/support/pods.ts";
 import { type BarePod, bareCalls, bareMounts, firstLine } from "./bare-calls.ts";
+import { crictlRun } from "./crictl-run.ts";
 import { type Figure, figure, printFigures, progress, type Side, sidesOf } from "./figures.ts";
 import { measureProbes } from "./pod-probes.ts";
 import { type Podman, startPodman } from "./podman.ts";
@@ -76,6 +77,15 @@ async function bareProgram(node: PodNode, program: string, name: string): Promis
   return took;
 }
 
+/** crictl, which makes fewer calls. */
+async function goClient(node: PodNode, program: string, name: string): Promise<number> {
+  const cri = criClient(node.daemon.socket);
+  const { took, made } = await crictlRun(program, node, cri, podOf(name));
+  await remove(cri, made);
+  cri.close();
+  return took;
+}
+
 /** A client that has been connected before, within a process that has made the same calls before. */
 async function connectedClient(node: PodNode, name: string): Promise<number> {
   const cri = criClient(node.daemon.socket);
@@ -103,6 +113,7 @@ async function measureFirstLine(node: PodNode, podman: Podman, rounds: number): 
   progress("pod run until its first log line");
   const program = join(node.folder, "bare-client");
   await compile(program, "bench", ["bench/bare-client.ts"]);
+  const crictl = process.env["CRICTL"];
   const beside = (what: string, target: Figure["target"]) =>
     figure(`pod run until its first log line (right: ${what})`, "ms", target);
   const compared = [
@@ -118,6 +129,14 @@ async function measureFirstLine(node: PodNode, podman: Podman, rounds: number): 
       figure: beside("the same calls by a client connected and warm before", undefined),
       measure: (n: number) => connectedClient(node, `connected${n}`),
     },
+    ...(crictl === undefined
+      ? []
+      : [
+          {
+            figure: beside("crictl run, the requests as JSON", { atMost: 1.2 }),
+            measure: (n: number) => goClient(node, crictl, `crictl${n}`),
+          },
+        ]),
   ];
   for (let round = 0; round <= rounds; round++) {
     await Bun.sleep(SETTLE_MS);
