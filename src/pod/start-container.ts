@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { ContainerConfig, Image, ImageSpec, PodSandboxConfig } from "#gen/runtime/v1/api_pb.ts";
 import { failpoint } from "../lib/failpoint.ts";
-import { messageOf } from "../model/errors.ts";
+import { isError, messageOf } from "../model/errors.ts";
 import type { Container, EphemeralContainer } from "./api/container.ts";
 import type { AnyContainer } from "./api/validate-container.ts";
 import { PodError, type PodErrorReason } from "./errors.ts";
@@ -252,6 +252,13 @@ async function postStart(
   } catch (error) {
     // It has not failed: nobody waits for it any longer.
     signal.throwIfAborted();
+    const { cause } = error as Error;
+    if (isError(cause, "Unavailable")) {
+      const message = "PostStartHook is not waited for: the runtime does not answer";
+      record(pod, container.name, "Warning", "FailedPostStartHook", message);
+      // The runtime's shims go on, and so does the hook: what it does nobody knows to have failed.
+      throw cause;
+    }
     // What the hook said may hold secrets: not for the event.
     record(pod, container.name, "Warning", "FailedPostStartHook", "PostStartHook failed");
     const reason = "postStartHook";

@@ -1,6 +1,6 @@
 /** The runtime is killed under its pods: `pod run` goes on with them, and so does the daemon that keeps a directory's pods on its own socket. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { until } from "../../support/containers.ts";
 import { podText } from "../../support/pod-text.ts";
@@ -39,6 +39,42 @@ describe.each(podDaemons())("%s", (kind) => {
     expect({ code: await child.exited, lines }).toEqual({ code: 6, lines: ["[app] begun", "[app] over"] });
     expect((await statusOf("through")).containerStatuses[0].restartCount).toBe(0);
     expect((await node.pod(["rm", "through"])).code).toBe(0);
+  }, 60_000);
+
+  test("amid a post-start hook: the container is not killed, and the hook goes on", async () => {
+    const shared = mkdtempSync(join(node.folder, "shared-"));
+    const wait = (file: string) => `until test -e /data/${file}; do sleep 0.05; done`;
+    const hook = `echo hook > /proc/1/fd/1; ${wait("go")}; touch /data/hooked`;
+    const child = node.startPod(
+      ["run", "-f", "-"],
+      podText(
+        "hooked",
+        { app: `${wait("hooked")}; echo over; exit 6` },
+        { volumes: [{ name: "data", hostPath: { path: shared } }] },
+        {
+          app: {
+            volumeMounts: [{ name: "data", mountPath: "/data" }],
+            lifecycle: { postStart: { exec: { command: ["sh", "-c", hook] } } },
+          },
+        },
+      ),
+    );
+    const lines: string[] = [];
+    const told = new Response(child.stderr).text();
+    for await (const line of linesOf(child.stdout)) {
+      lines.push(line);
+      if (line !== "[app] hook") continue;
+      await node.killDaemon();
+      // The daemon has taken the container over, and its log with it, when it tells of it.
+      await statusOf("hooked");
+      writeFileSync(join(shared, "go"), "");
+    }
+    expect({ code: await child.exited, lines }).toEqual({ code: 6, lines: ["[app] hook", "[app] over"] });
+    expect(await told).toContain(
+      "Warning FailedPostStartHook hooked/app: PostStartHook is not waited for: the runtime does not answer",
+    );
+    expect(await told).not.toContain("Killing");
+    expect((await node.pod(["rm", "hooked"])).code).toBe(0);
   }, 60_000);
 
   test.skipIf(kind !== "bunkerd")(

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { until } from "../../support/containers.ts";
 import { podText } from "../../support/pod-text.ts";
 import { type PodNode, podDaemons, startPodNode } from "../../support/pods.ts";
-import { linesOf } from "../../support/processes.ts";
+import { linesOf, run } from "../../support/processes.ts";
 
 describe.each(podDaemons())("%s", (kind) => {
   let node: PodNode;
@@ -185,6 +185,28 @@ describe.each(podDaemons())("%s", (kind) => {
       .containerStatuses[0].containerID;
     expect(again).toBe(id);
     expect((await node.pod(["rm", "kept", "--grace-period", "0"])).code).toBe(0);
+    await second.exited;
+    await expectNothingLeft();
+  }, 60_000);
+
+  test("kill -9 of pod run amid a hook: the hook ends, a second one carries on, rm takes all of it", async () => {
+    const mark = `sleep ${1_000_000 + process.pid}`;
+    const hooks = { lifecycle: { postStart: { exec: { command: mark.split(" ") } } } };
+    const text = podText(
+      "hooks",
+      { app: "trap 'exit 0' TERM; echo begun; while :; do sleep 0.1; done" },
+      {},
+      { app: hooks },
+    );
+    const runs = async () => (await run(["ps", "-eo", "args"])).stdout.split("\n").includes(mark);
+    const first = node.startPod(["run", "-f", "-"], text);
+    await until("the hook", runs);
+    first.kill("SIGKILL");
+    await first.exited;
+    await until("the hook's end", async () => !(await runs()));
+    const second = node.startPod(["run", "-f", "-"], text);
+    for await (const line of linesOf(second.stdout)) if (line === "[app] begun") break;
+    expect((await node.pod(["rm", "hooks", "--grace-period", "0"])).code).toBe(0);
     await second.exited;
     await expectNothingLeft();
   }, 60_000);
