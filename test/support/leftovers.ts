@@ -89,7 +89,7 @@ const SHARED = [
 const CGROUPS = "/sys/fs/cgroup";
 /** Made once for all that comes, and left to the machine, by containerd, runc, ctr, libcni, dockerd, and kubelets. */
 const KEPT =
-  /^(?:file (?:\/run\/containerd(?:\/(?:fifo|s|runc(?:\/(?:k8s\.io|default|moby))?))?|\/opt\/containerd\/(?:bin|lib)|\/var\/lib\/cni\/results)|control group \/sys\/fs\/cgroup\/[^/]+\/(?:default|k8s\.io|docker(?:\/buildkit)?|kubepods(?:\/(?:besteffort|burstable))?))$/;
+  /^(?:file (?:\/run\/containerd(?:\/(?:fifo|s|runc(?:\/(?:k8s\.io|default|moby))?))?|\/etc\/cni\/net\.d|\/opt\/containerd\/(?:bin|lib)|\/var\/lib\/cni\/results)|control group \/sys\/fs\/cgroup\/[^/]+\/(?:default|k8s\.io|docker(?:\/buildkit)?|kubepods(?:\/(?:besteffort|burstable))?))$/;
 
 /** systemd's, which come and go with sessions and timers. */
 const OTHERS = /^control group \/sys\/fs\/cgroup\/(?:[^/]+\/)?[^/]+\.(?:slice|scope|service)(?:\/|$)/;
