@@ -133,10 +133,19 @@ function runcStates(folder: string): Trace[] {
 
 /** The empty parent of pods, which daemons leave alone. @throws if something is in it */
 export function removeCgroup(cgroup: string): void {
+  const tops = new Set(["/", ...ownCgroups()]);
   for (const controller of ["", ...entries("/sys/fs/cgroup")]) {
-    const path = join("/sys/fs/cgroup", controller, cgroup);
-    if (existsSync(path)) rmdirSync(path);
+    for (const top of tops) {
+      const path = join("/sys/fs/cgroup", controller, top, cgroup);
+      if (existsSync(path)) rmdirSync(path);
+    }
   }
+}
+
+/** Where this process is: runc makes there what has no absolute path. */
+function ownCgroups(): string[] {
+  const lines = readFileSync("/proc/self/cgroup", "utf8").trim().split("\n");
+  return lines.map((line) => line.replace(/^\d+:[^:]*:/, ""));
 }
 
 /** Interfaces of pods on the host's side. */
