@@ -17,13 +17,18 @@ export interface LiveState {
   readonly started: Readonly<Record<string, boolean>>;
   /** Why the pod as a whole has failed. */
   readonly reason: string;
+  /** It was asked to end, and has. */
+  readonly ended?: boolean;
 }
 
 const NOTHING: LiveState = { waiting: {}, ready: {}, started: {}, reason: "" };
 /** An events file that has grown so large begins anew. */
 const MAX_EVENTS_BYTES = 1 << 20;
 
-export function liveState({ unit, observed, sync, reason }: PodState, probes: ProbeResults): LiveState {
+export function liveState(
+  { unit, observed, sync, reason, ended }: PodState,
+  probes: ProbeResults,
+): LiveState {
   const { spec } = unit.pod;
   const waiting: Record<string, { reason: string; message: string }> = {};
   for (const { action, target, failure } of sync?.results ?? []) {
@@ -41,7 +46,7 @@ export function liveState({ unit, observed, sync, reason }: PodState, probes: Pr
     started[id] = begun;
     ready[id] = begun && (own?.readinessProbe === undefined || probes.readiness(id) === "success");
   }
-  return { waiting, ready, started, reason };
+  return { waiting, ready, started, reason, ended };
 }
 
 /** Writes a pod's state whenever it has changed; nothing once the pod is removed. */
@@ -75,7 +80,7 @@ export function keeping(logger: Logger): (write: () => void) => void {
 
 /** Of a pod that was ended: nothing of it waits, is ready or started. */
 export function endLive(paths: PodPaths): void {
-  liveSaver(paths)({ ...NOTHING, reason: readLive(paths).reason });
+  liveSaver(paths)({ ...NOTHING, reason: readLive(paths).reason, ended: true });
 }
 
 export function readLive({ folder }: PodPaths): LiveState {

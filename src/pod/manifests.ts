@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { messageOf } from "../model/errors.ts";
 import { type Manifest, parseManifest } from "./api/manifest.ts";
 import type { PodFile } from "./api/pod.ts";
+import { manifestText } from "./api/text.ts";
 
 export interface WantedPod {
   readonly file: PodFile;
@@ -72,7 +73,7 @@ export class ManifestReader {
       if (settled) version = `${status.dev} ${status.ino} ${status.size} ${status.ctimeNs}`;
       const earlier = this.#files.get(source);
       if (earlier !== undefined && earlier.version === version) return earlier;
-      const text = readFileSync(source, "utf8");
+      const text = manifestText(readFileSync(source), source);
       // Somebody is about to write it.
       if (text.trim() === "") return { version, manifest: undefined, problem: `${source}: is empty` };
       return { version, manifest: parseManifest(text, source), problem: "" };

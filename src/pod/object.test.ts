@@ -45,17 +45,16 @@ test("only what is started again waits for it; a message comes behind the runtim
   });
   const spec = parseManifest(text, "x").pods[0]?.spec as PodSpec;
   const observed = { sandboxes: [], containers: [exited("a", 128, "not started"), exited("b", 1)], ips: [] };
-  const states = (): unknown[] =>
-    podView(
-      { pod: { metadata, spec }, observed, stored: undefined },
-      roots,
-      "box",
-    ).status.containerStatuses.map(({ state }) => state);
+  const status = () => podView({ pod: { metadata, spec }, observed, stored: undefined }, roots, "box").status;
+  const phase = () => status().phase;
+  const states = (): unknown[] => status().containerStatuses.map(({ state }) => state);
   expect(states()).toMatchObject([
     { terminated: { exitCode: 128, message: "not started: over" } },
     { waiting },
   ]);
+  expect(phase()).toBe("Running");
   endLive(paths);
+  expect(phase()).toBe("Failed");
   expect(states()).toMatchObject([
     { terminated: { exitCode: 128 } },
     { terminated: { exitCode: 1, reason: "Error", message: "over" } },

@@ -68,7 +68,7 @@ export function podView(found: FoundPod, roots: Roots, runtimeName: string): Pod
   const ready = [...sidecars, ...ordinary].every((each) => each.ready);
   const condition = (type: string, holds: boolean) => ({ type, status: holds ? "True" : "False" });
   const [ip] = observed.ips;
-  const phase = live.reason === "" ? phaseOf(spec, observed) : "Failed";
+  const phase = live.reason === "" ? phaseOf(spec, observed, live.ended) : "Failed";
   const begun = stored?.acceptedMs ?? milliseconds(observed.sandboxes.at(-1)?.createdAt);
   return {
     apiVersion: "v1",

@@ -5,7 +5,8 @@ import { latest, type ObservedPod } from "./status.ts";
 
 export type Phase = "Pending" | "Running" | "Succeeded" | "Failed";
 
-export function phaseOf(spec: PodSpec, status: ObservedPod): Phase {
+/** @param ended it was asked to end: nothing of it is started again */
+export function phaseOf(spec: PodSpec, status: ObservedPod, ended = false): Phase {
   const ordinary = spec.containers.map(({ name }) => latest(status, name));
   const begun = ordinary.some((container) => container !== undefined);
   for (const container of spec.initContainers ?? []) {
@@ -22,7 +23,7 @@ export function phaseOf(spec: PodSpec, status: ObservedPod): Phase {
   const restarts = spec.containers.some((container, index) =>
     restartsAfter(container, spec.restartPolicy, ordinary[index]?.exitCode ?? 0),
   );
-  if (restarts) return "Running";
+  if (restarts && !ended) return "Running";
   return ordinary.every((container) => container?.exitCode === 0) ? "Succeeded" : "Failed";
 }
 

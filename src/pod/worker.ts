@@ -23,6 +23,8 @@ export interface PodState {
   readonly sync: PodSyncResult | undefined;
   /** Why the pod was ended before its containers were done. */
   readonly reason: string;
+  /** After {@link PodWorker.terminate}, when nothing of it runs any longer. */
+  readonly ended: boolean;
 }
 
 /** After a failure that has no time of its own to try again. */
@@ -179,9 +181,9 @@ export class PodWorker {
     }
   }
 
-  #tell(observed: ObservedPod, reason = ""): PodState {
-    const phase = phaseOf(this.unit.pod.spec, observed);
-    const state: PodState = { unit: this.unit, observed, phase, sync: this.#sync, reason };
+  #tell(observed: ObservedPod, ended = false, reason = ""): PodState {
+    const phase = phaseOf(this.unit.pod.spec, observed, ended);
+    const state: PodState = { unit: this.unit, observed, phase, sync: this.#sync, reason, ended };
     this.#events.onState(state);
     return state;
   }
@@ -223,7 +225,7 @@ export class PodWorker {
     const reason = this.#stop?.reason ?? "";
     // Nothing waits to be started any longer.
     this.#sync = undefined;
-    const state = this.#tell(observed, reason);
+    const state = this.#tell(observed, true, reason);
     return reason === "" ? state : { ...state, phase: "Failed" };
   }
 

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { errnoWords } from "../../linux/errno.ts";
 import { BunkerdError } from "../../model/errors.ts";
+import { manifestText } from "../../pod/api/text.ts";
 import type { Roots } from "../../pod/paths.ts";
 import type { GlobalOptions } from "../options.ts";
 
@@ -32,9 +33,16 @@ export async function readManifestTexts(files: readonly string[]): Promise<Manif
 }
 
 async function readManifestText(file: string): Promise<ManifestText> {
-  if (file === "-") return { text: await Bun.stdin.text(), name: "stdin" };
+  if (file === "-") {
+    const bytes = Buffer.from(await Bun.stdin.arrayBuffer());
+    return { text: manifestText(bytes, "stdin"), name: "stdin" };
+  }
+  return { text: manifestText(readBytes(file), file), name: file };
+}
+
+function readBytes(file: string): Buffer {
   try {
-    return { text: readFileSync(file, "utf8"), name: file };
+    return readFileSync(file);
   } catch (error) {
     const { code, errno = 0 } = error as NodeJS.ErrnoException;
     const kind = code === "ENOENT" ? "NotFound" : "InvalidArgument";

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { messageOf } from "../../model/errors.ts";
 import { parseManifest } from "./manifest.ts";
+import { manifestText } from "./text.ts";
 
 const pod = (spec: string, metadata = "name: web"): string =>
   `apiVersion: v1\nkind: Pod\nmetadata: {${metadata}}\nspec:\n${spec.replace(/^/gm, "  ")}`;
@@ -309,6 +310,13 @@ describe("manifests", () => {
       "\t",
     );
     expect(parseManifest(tabs, "x.json").configMaps[0]?.data?.["long"]).toHaveLength(800_000);
+  });
+
+  test("a file that is no UTF-8 is told with its line", () => {
+    const text = (encoding: BufferEncoding) => Buffer.from("\ufeffa: b\nc: \u00e9\n", encoding);
+    expect(manifestText(text("utf8"), "x.yaml")).toBe("\ufeffa: b\nc: \u00e9\n");
+    expect(() => manifestText(text("utf16le"), "x.yaml")).toThrow("x.yaml:1: is UTF-16: save it as UTF-8");
+    expect(() => manifestText(text("latin1").subarray(1), "x.yaml")).toThrow("x.yaml:2: is not UTF-8");
   });
 
   test("aliases, merged mappings, tags, and the lines behind them", () => {

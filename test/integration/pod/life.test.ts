@@ -292,7 +292,8 @@ describe.each(podDaemons())("%s", (kind) => {
       await statusOf("other"),
     ];
     const stood = await stands();
-    const text = (word: string) => podText("left", { app: `echo ${word}; ${FOREVER}` });
+    const text = (word: string) =>
+      podText("left", { app: `echo ${word}; ${FOREVER}` }, { restartPolicy: "Always" });
     expect((await node.pod(["apply", "-q", "-f", "-"], text("first"))).stdout).toBe("pod/left started\n");
     const before = (await statusOf("left")).containerStatuses[0].containerID;
     expect((await node.pod(["apply", "-q", "-f", "-"], text("first"))).code).toBe(0);
