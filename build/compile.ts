@@ -120,8 +120,8 @@ const startsLater: BunPlugin = {
   },
 };
 
-/** How much later than usual code is compiled to machine code: a command is over before that would pay. `daemon/serve.ts` sets it back. */
-const COMMANDS_JIT_POLICY = 20;
+/** How much later than usual code is compiled to machine code: a command is over before that would pay. `cli/cli.ts` and `daemon/serve.ts` set it back. */
+const COMMANDS_JIT_POLICY = 1000;
 
 const ENTRYPOINTS = ["src/main.ts", "src/diff/worker.ts", "src/content/ingest-worker.ts"];
 

@@ -9,8 +9,13 @@ import { formatVersion } from "./version.ts";
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 
+const SERVE = "serve";
+
+/** A command that is not over by then is worth compiling. */
+const LONG_MS = 1000;
+
 /** The daemon logs, and what runs pods asks the runtime first. */
-const WATCH_THEMSELVES: ReadonlySet<string> = new Set(["serve", "run", "apply"]);
+const WATCH_THEMSELVES: ReadonlySet<string> = new Set([SERVE, "run", "apply"]);
 
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "panic"];
 
@@ -59,6 +64,8 @@ function createProgram(): Command {
     .addHelpText("after", HELP_FOOTER)
     .hook("preAction", (_program, command) => {
       if (!WATCH_THEMSELVES.has(command.name())) watchOutput();
+      // The executable starts as short commands want it (`build/compile.ts`).
+      if (command.name() !== SERVE) setTimeout(() => Bun.unsafe.setJITPolicy(1), LONG_MS).unref();
     });
   addServe(program);
   addConfig(program);
@@ -73,7 +80,7 @@ function createProgram(): Command {
 
 function addServe(program: Command): void {
   program
-    .command("serve", { isDefault: true })
+    .command(SERVE, { isDefault: true })
     .description("run the daemon in the foreground (the default command)")
     .allowExcessArguments(true)
     .usage("[options]")
