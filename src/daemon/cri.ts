@@ -2,7 +2,9 @@ import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import type { CriCalls } from "../cri/calls.ts";
 import { imageService } from "../cri/image-service.ts";
+import { HeldOutput } from "../cri/io/held-output.ts";
 import type { CriDependencies, OpenCri } from "../cri/open.ts";
+import type { CriFolders } from "../cri/paths.ts";
 import { runtimeService } from "../cri/runtime-service.ts";
 import type { Exchange } from "../events/exchange.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -31,11 +33,28 @@ export interface CriParts {
   readonly proxies: Proxies;
   readonly deprecations: UsedDeprecations;
   readonly transfers: LocalTransfers | undefined;
+  readonly output: HeldOutput;
   readonly version: string;
   readonly stack: AsyncDisposableStack;
 }
 
 const NAMESPACE = "k8s.io";
+
+function foldersOf({ root, state }: Config): CriFolders {
+  const folder = `${PluginType.grpc}.cri`;
+  return { root: join(root, folder), state: join(state, folder) };
+}
+
+/** What containers write from now on, and end, is not lost until pods are taken over. Behind the database's lock: they are no other daemon's. */
+export function holdOutput({
+  config,
+  logger,
+  stack,
+}: Pick<CriParts, "config" | "logger" | "stack">): HeldOutput {
+  const held = new HeldOutput(foldersOf(config), logger);
+  stack.defer(() => held.close());
+  return held;
+}
 
 export interface CriServices {
   readonly bindings: readonly ServiceBinding[];
@@ -71,6 +90,7 @@ export async function startCri(given: CriParts): Promise<CriServices> {
     { images, running, exchange, sandboxes },
     (needed) => lazily(() => open(given, needed, sandboxers)),
   );
+  if (cri === undefined) given.output.close();
   stack.defer(async () => await (await cri?.opened)?.close());
   const pods = await parts.start(part(PluginType.grpc, "cri"), { cri }, (needed) => {
     void loadForPods(given, needed.cri.get);
@@ -119,8 +139,6 @@ async function open(
   sandboxers: ReadonlyMap<string, SandboxController>,
 ): Promise<OpenCri> {
   const { openCri } = await import("../cri/open.ts");
-  const folder = `${PluginType.grpc}.cri`;
-  const folders = { root: join(config.root, folder), state: join(config.state, folder) };
   const snapshotterRoots = new Map(
     parts
       .list()
@@ -134,11 +152,20 @@ async function open(
   const nri = withNri ? { config: config.nri, version } : undefined;
   const shimPath =
     config.runtime.shimEnv.findLast((one) => one.startsWith("PATH="))?.slice("PATH=".length) ?? "";
-  const options = { config: config.cri, folders, address: config.grpc.address, shimPath, nri };
+  const options = {
+    config: config.cri,
+    folders: foldersOf(config),
+    address: config.grpc.address,
+    shimPath,
+    nri,
+  };
   return await openCri(options, dependencies);
 }
 
-async function loadForPods({ metadata, logger }: CriParts, load: () => Promise<unknown>): Promise<void> {
+async function loadForPods(
+  { metadata, output, logger }: CriParts,
+  load: () => Promise<unknown>,
+): Promise<void> {
   if (metadata === undefined) return;
   try {
     const scope = { namespace: NAMESPACE };
@@ -147,6 +174,7 @@ async function loadForPods({ metadata, logger }: CriParts, load: () => Promise<u
       metadata.sandboxes.list(scope),
     ]);
     if (pods.length + others.length > 0) await load();
+    output.close();
   } catch (error) {
     logger.error("failed to take over pods", { error: messageOf(error) });
   }

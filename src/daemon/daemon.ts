@@ -11,7 +11,7 @@ import { BunkerdError } from "../model/errors.ts";
 import { HealthStatus } from "../transport/health.ts";
 import { startCollection } from "./collection.ts";
 import { startContent } from "./content.ts";
-import { startCri } from "./cri.ts";
+import { holdOutput, startCri } from "./cri.ts";
 import { openDatabase } from "./database.ts";
 import { UsedDeprecations } from "./deprecations.ts";
 import { startDiff } from "./diff.ts";
@@ -54,7 +54,6 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const parts = new Parts({ disabled: config.disabledPlugins });
   const clock = systemClock();
   const health = new HealthStatus();
-  const { root } = config;
 
   createDirectories(config);
   applyProcessSettings(config, logger);
@@ -71,6 +70,7 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   const deprecations = new UsedDeprecations(clock);
   const base = { parts, config, logger, clock, exchange, proxies, deprecations, stack };
   const opened = await startMetadata({ ...base, metrics });
+  const output = holdOutput(base);
   const { collection, metadata } = await startCollection({ ...base, metadata: opened, metrics });
   const mounts = await startMounts({ ...base, metadata });
   const { differs, service: diff } = await startDiff(parts, config, metadata, proxies);
@@ -79,17 +79,17 @@ export async function startDaemon(config: Config, options: DaemonOptions): Promi
   await startTaskMonitor({ parts, config, exchange, metrics, measure });
   const transfer = await startTransfer({ ...base, metadata, differs });
   const restart = await startRestart({ ...base, metadata, tasks });
-  const cri = await startCri({ ...base, metadata, runtime, transfers: transfer.transfers, version });
+  const cri = await startCri({ ...base, metadata, runtime, output, transfers: transfer.transfers, version });
   const bindings = await startServices({
     ...{ parts, exchange, metadata, collection, mounts, diff, tasks, transfer, health },
-    ...{ cri: cri.bindings, deprecations, root, version, revision },
+    ...{ cri: cri.bindings, deprecations, root: config.root, version, revision },
   });
   metrics?.addServices(bindings);
 
   let ready = false;
   let listeners: readonly { readonly openCalls: number }[] = [];
   const state = () => ({
-    ...{ version, revision, root, state: config.state },
+    ...{ version, revision, root: config.root, state: config.state },
     ...stateOf(parts, exchange),
     openCalls: listeners.reduce((sum, listener) => sum + listener.openCalls, 0),
   });

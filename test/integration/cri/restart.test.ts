@@ -1,10 +1,20 @@
 /** Pods outlive their daemon: killed, stopped, or replaced by the other one on the same folders, and back. */
 import { describe, expect, test } from "bun:test";
-import { existsSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { Code, type ConnectError } from "@connectrpc/connect";
 import { Containers } from "#gen/containerd/services/containers/v1/containers_pb.ts";
 import { ContainerState } from "#gen/runtime/v1/api_pb.ts";
+import { makeNode } from "../../../src/linux/inode.ts";
 import { shimsOf, until } from "../../support/containers.ts";
 import {
   type CriDaemon,
@@ -145,17 +155,98 @@ describe.each(CHAINS.filter(([, kinds]) => daemonKinds(...kinds).length === kind
   },
 );
 
+/** The process id of a pod's shim. */
+function shimOf(podSandboxId: string): number {
+  const shim = shimsOf("k8s.io").find(({ id }) => id === podSandboxId);
+  if (shim === undefined) throw new Error("the pod has no shim");
+  return shim.pid;
+}
+
+/** What a process has open of containers' output. */
+function outputsOf(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    const target = linkOf(`/proc/${pid}/fd/${fd}`);
+    return /-std(out|err)$/.test(target) ? [target] : [];
+  });
+}
+
+/** Whoever reads the FIFO comes to its end. */
+async function letGo(fifo: string): Promise<void> {
+  const { O_WRONLY, O_NONBLOCK } = constants;
+  closeSync(await until("it is read", () => opened(fifo, O_WRONLY | O_NONBLOCK)));
+}
+
+function opened(path: string, flags: number): number | undefined {
+  try {
+    return openSync(path, flags);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENXIO") throw error;
+    return undefined;
+  }
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
+}
+
+test("what a container writes that ends after the daemon's start and before it is taken over is in its log", async () => {
+  const first = await startCri("bunkerd");
+  const { folder } = first.daemon;
+  const data = join(folder, "data");
+  mkdirSync(data);
+  const mounts = [{ containerPath: "/data", hostPath: data }];
+  const hung = await first.runtime.runPodSandbox({ config: podConfig(first.daemon) });
+  const config = podConfig(first.daemon);
+  const { podSandboxId } = await first.runtime.runPodSandbox({ config });
+  const containers = [];
+  for (const [name, tty] of [
+    ["plain", false],
+    ["terminal", true],
+  ] as const) {
+    const go = join(data, name);
+    makeNode(go, 0o010600, 0n);
+    const one = script(name, `read go < /data/${name}; echo out; echo err >&2; exit 6`, { mounts, tty });
+    containers.push({ one, go, id: await runContainer(first, podSandboxId, config, one) });
+  }
+  const [stopped, shim] = [shimOf(hung.podSandboxId), shimOf(podSandboxId)];
+  first.close();
+  await first.daemon.kill();
+  expect(outputsOf(shim)).not.toEqual([]);
+  // Containers are taken over once all pods are known.
+  process.kill(stopped, "SIGSTOP");
+  let next: CriDaemon | undefined;
+  try {
+    next = await startCri("bunkerd", { folder });
+    for (const { go } of containers) await letGo(go);
+    await until("the shim has let go of their output", () => outputsOf(shim).length === 0);
+    process.kill(stopped, "SIGCONT");
+    for (const { id } of containers) expect(await exited(next, id)).toMatchObject({ exitCode: 6 });
+    const [plain, terminal] = containers.map(({ one }) => logOf(config, one).split("\n").sort());
+    expect(plain).toEqual(["", "err", "out"]);
+    expect(terminal).toEqual(["", "err", "out"]);
+    const { pid } = next.daemon;
+    await until("so has the daemon", () => outputsOf(pid).length === 0);
+  } finally {
+    process.kill(stopped, "SIGCONT");
+    await next?.[Symbol.asyncDispose]();
+    removeFolder(folder);
+  }
+});
+
 test("a daemon serves before it has taken over all pods; lists wait for them", async () => {
   const first = await startCri("bunkerd");
   const { folder } = first.daemon;
   const config = podConfig(first.daemon);
   const { podSandboxId } = await first.runtime.runPodSandbox({ config });
   const containerId = await runContainer(first, podSandboxId, config, script("stays", "sleep 1000"));
-  const [shim] = shimsOf("k8s.io").filter(({ id }) => id === podSandboxId);
-  if (shim === undefined) throw new Error("the pod has no shim");
+  const shim = shimOf(podSandboxId);
   first.close();
   await first.daemon.kill();
-  process.kill(shim.pid, "SIGSTOP");
+  process.kill(shim, "SIGSTOP");
   let next: CriDaemon | undefined;
   try {
     next = await startCri("bunkerd", { folder });
@@ -166,13 +257,13 @@ test("a daemon serves before it has taken over all pods; lists wait for them", a
     expect(containers.map(({ id }) => id).sort()).toEqual([podSandboxId, containerId].sort());
     await next.runtime.version({});
     order.push("served");
-    process.kill(shim.pid, "SIGCONT");
+    process.kill(shim, "SIGCONT");
     expect((await listed).containers).toMatchObject([
       { id: containerId, state: ContainerState.CONTAINER_RUNNING },
     ]);
     expect(order).toEqual(["served", "list"]);
   } finally {
-    process.kill(shim.pid, "SIGCONT");
+    process.kill(shim, "SIGCONT");
     await next?.[Symbol.asyncDispose]();
     removeFolder(folder);
   }
