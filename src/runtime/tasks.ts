@@ -38,6 +38,8 @@ export interface TasksDependencies {
     | undefined;
   /** Kept at hand while containers and execs are started. */
   readonly cgroupLock: Pick<CgroupLock, "warm">;
+  /** The runtime leaves the processors to others from its begin to the call of the answer. */
+  readonly patience: { begin(): () => void };
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -50,6 +52,7 @@ export class Tasks implements TaskStore {
   readonly #checkpoints: CheckpointStores | undefined;
   readonly #deletionTold: TasksDependencies["deletionTold"];
   readonly #cgroupLock: Pick<CgroupLock, "warm">;
+  readonly #patience: TasksDependencies["patience"];
   readonly #clock: Clock;
   readonly #logger: Logger;
   /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
@@ -57,19 +60,24 @@ export class Tasks implements TaskStore {
   readonly #stopping = new AbortController();
 
   constructor(given: TasksDependencies) {
-    const { containers, shims, checkpoints, deletionTold, cgroupLock, clock, logger } = given;
+    const { containers, shims, checkpoints, deletionTold, cgroupLock, patience, clock, logger } = given;
     this.#containers = containers;
     this.#shims = shims;
     this.#preparations = new Preparations(shims, logger);
     this.#checkpoints = checkpoints;
     this.#deletionTold = deletionTold;
     this.#cgroupLock = cgroupLock;
+    this.#patience = patience;
     this.#clock = clock;
     this.#logger = logger;
   }
 
   expectStart(): () => void {
     return this.#cgroupLock.warm();
+  }
+
+  expectEnd(): () => void {
+    return this.#patience.begin();
   }
 
   prepare(scope: Scope, task: NewTask): PreparedTask | undefined {
