@@ -38,11 +38,6 @@ export function callsOf(cri: Cri) {
       const done = cri.tasks.expectStart();
       return await call(cri, ...given).finally(done);
     }) as Bound<F>;
-  const ending = <F extends (cri: Cri, ...given: never[]) => Promise<unknown>>(call: F) =>
-    (async (...given: never[]) => {
-      const done = cri.tasks.expectEnd();
-      return await call(cri, ...given).finally(done);
-    }) as Bound<F>;
   return {
     status: bound(runtimeStatus),
     updateRuntimeConfig: bound(updateRuntimeConfig),
@@ -50,15 +45,15 @@ export function callsOf(cri: Cri) {
     checkpointContainer: bound(checkpointContainer),
     cgroupDriver: () => cgroupDriver(cri.config),
     runPodSandbox: starting(runPodSandbox),
-    stopPodSandbox: ending(stopPodSandbox),
-    removePodSandbox: ending(removePodSandbox),
+    stopPodSandbox: bound(stopPodSandbox),
+    removePodSandbox: bound(removePodSandbox),
     podSandboxStatus: bound(podSandboxStatus),
     listPodSandbox: bound(listPodSandbox),
     listPodSandboxEncoded: bound(listPodSandboxEncoded),
     createContainer: starting(createContainer),
     startContainer: starting(startContainer),
-    stopContainer: ending(stopContainerById),
-    removeContainer: ending(removeContainer),
+    stopContainer: bound(stopContainerById),
+    removeContainer: bound(removeContainer),
     containerStatus: bound(containerStatus),
     listContainers: bound(listContainers),
     listContainersEncoded: bound(listContainersEncoded),

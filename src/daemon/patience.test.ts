@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { compilingLater, Patience } from "./patience.ts";
+import { compilingLater } from "./patience.ts";
 
 test("code is compiled later from the first start that is under way to the end of the last", () => {
   const told: unknown[] = [];
@@ -10,7 +10,7 @@ test("code is compiled later from the first start that is under way to the end o
         return () => void told.push("cool");
       },
     },
-    new Patience((scale) => void told.push(scale)),
+    (scale) => void told.push(scale),
   );
   const one = starts.warm();
   const two = starts.warm();
@@ -23,16 +23,20 @@ test("code is compiled later from the first start that is under way to the end o
   expect(told.slice(7)).toEqual(["warm", 1000, "cool", 1]);
 });
 
-test("what goes on without a pause is compiled after a while", async () => {
+test("starts without a pause between them are compiled after a while", async () => {
   const { promise, resolve } = Promise.withResolvers<void>();
   const told: unknown[] = [];
-  const patience = new Patience((scale) => {
-    told.push(scale);
-    if (told.length === 2) resolve();
-  }, 1);
-  const end = patience.begin();
+  const starts = compilingLater(
+    { warm: () => () => undefined },
+    (scale) => {
+      told.push(scale);
+      if (told.length === 2) resolve();
+    },
+    1,
+  );
+  const end = starts.warm();
   await promise;
-  patience.begin()();
+  starts.warm()();
   expect(told).toEqual([1000, 1]);
   end();
   expect(told).toEqual([1000, 1, 1]);

@@ -17,7 +17,7 @@ import { Shims } from "../runtime/shims.ts";
 import { type TaskStatistics, taskStatistics } from "../runtime/task-statistics.ts";
 import { Tasks, type TasksDependencies } from "../runtime/tasks.ts";
 import { type Parts, PluginType } from "./parts.ts";
-import { compilingLater, Patience } from "./patience.ts";
+import { compilingLater } from "./patience.ts";
 
 export interface RuntimeParts {
   readonly parts: Parts;
@@ -75,9 +75,7 @@ export async function startRuntime(given: RuntimeParts): Promise<Runtime> {
     const [differ] = given.differs;
     const checkpoints = differ && { content: needed.metadata.content, differ };
     const deletionTold = deletionsOn(exchange);
-    const patience = new Patience();
-    const cgroupLock = compilingLater(new CgroupLock(), patience);
-    const also = { checkpoints, deletionTold, cgroupLock, patience };
+    const also = { checkpoints, deletionTold, cgroupLock: compilingLater(new CgroupLock()) };
     return new Tasks({ containers, shims: needed.shims, ...also, clock, logger });
   });
   const sandboxes = await parts.start(

@@ -50,8 +50,6 @@ export interface PreparedTask {
 export interface TaskStore {
   /** A container or command is going to be started: until the answer is called, the kernel is kept ready for it. Never needed, only faster. */
   expectStart(): () => void;
-  /** One is going to be ended or removed: the same for what that needs. */
-  expectEnd(): () => void;
   /**
    * Begins what {@link create} of the same runtime and options needs, while the container is still being made: its bundle and its shim. What
    * fails is thrown there. Undefined if nothing can be begun.

@@ -38,8 +38,6 @@ export interface TasksDependencies {
     | undefined;
   /** Kept at hand while containers and execs are started. */
   readonly cgroupLock: Pick<CgroupLock, "warm">;
-  /** The runtime leaves the processors to others from its begin to the call of the answer. */
-  readonly patience: { begin(): () => void };
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -52,7 +50,6 @@ export class Tasks implements TaskStore {
   readonly #checkpoints: CheckpointStores | undefined;
   readonly #deletionTold: TasksDependencies["deletionTold"];
   readonly #cgroupLock: Pick<CgroupLock, "warm">;
-  readonly #patience: TasksDependencies["patience"];
   readonly #clock: Clock;
   readonly #logger: Logger;
   /** Tasks that are being created or deleted, by `<namespace>/<id>`. */
@@ -60,24 +57,19 @@ export class Tasks implements TaskStore {
   readonly #stopping = new AbortController();
 
   constructor(given: TasksDependencies) {
-    const { containers, shims, checkpoints, deletionTold, cgroupLock, patience, clock, logger } = given;
+    const { containers, shims, checkpoints, deletionTold, cgroupLock, clock, logger } = given;
     this.#containers = containers;
     this.#shims = shims;
     this.#preparations = new Preparations(shims, logger);
     this.#checkpoints = checkpoints;
     this.#deletionTold = deletionTold;
     this.#cgroupLock = cgroupLock;
-    this.#patience = patience;
     this.#clock = clock;
     this.#logger = logger;
   }
 
   expectStart(): () => void {
     return this.#cgroupLock.warm();
-  }
-
-  expectEnd(): () => void {
-    return this.#patience.begin();
   }
 
   prepare(scope: Scope, task: NewTask): PreparedTask | undefined {

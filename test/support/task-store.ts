@@ -75,8 +75,7 @@ export async function testTasks(rootfs: string, cgroupLock = new CgroupLock()): 
     { folders, settings, timeouts: TIMEOUTS },
     { containers, sandboxes, publisher, clock, logger: silentLogger },
   );
-  const patience = { begin: () => () => undefined };
-  const tasks = new Tasks({ containers, shims, cgroupLock, patience, clock, logger: silentLogger });
+  const tasks = new Tasks({ containers, shims, cgroupLock, clock, logger: silentLogger });
   const runtime = await containerdProgram("2.1", "containerd-shim-runc-v2");
   return {
     tasks,
