@@ -1,44 +1,27 @@
 import type { CgroupLock } from "../linux/cgroup-lock.ts";
 
-/** How much later than usual (`Bun.unsafe.setJITPolicy`): all but the hottest loops are run as they are. */
-const LATER = 1000;
+/** How much later than usual (`Bun.unsafe.setJITPolicy`). */
+const LATER = 10;
 const USUAL = 1;
-
-/** Starts that follow each other for longer than this without a pause are no burst: what runs then is worth compiling. */
-const BURST_MS = 10_000;
 
 type Starts = Pick<CgroupLock, "warm">;
 
 /**
- * The same, and while any start is under way the runtime compiles code later than usual: hardly a function of a start runs so often that this pays, and
- * the compiler's threads take the processors from shim and runc.
+ * The same, and while any start is under way the runtime compiles code later than usual: twenty pods started at once, after a rest that has dropped
+ * compiled code, have started before that pays, and the compiler's threads take the processors from them.
  */
-export function compilingLater(
-  starts: Starts,
-  setPolicy = Bun.unsafe.setJITPolicy,
-  burstMs = BURST_MS,
-): Starts {
+export function compilingLater(starts: Starts, setPolicy = Bun.unsafe.setJITPolicy): Starts {
   let underWay = 0;
-  let limit: ReturnType<typeof setTimeout> | undefined;
-  const begin = (): void => {
-    setPolicy(LATER);
-    limit = setTimeout(() => setPolicy(USUAL), burstMs);
-    limit.unref();
-  };
-  const end = (): void => {
-    clearTimeout(limit);
-    setPolicy(USUAL);
-  };
   return {
     warm() {
       const cool = starts.warm();
-      if (underWay++ === 0) begin();
+      if (underWay++ === 0) setPolicy(LATER);
       let ended = false;
       return () => {
         cool();
         if (ended) return;
         ended = true;
-        if (--underWay === 0) end();
+        if (--underWay === 0) setPolicy(USUAL);
       };
     },
   };
