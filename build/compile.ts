@@ -121,7 +121,7 @@ const startsLater: BunPlugin = {
 };
 
 /** How much later than usual code is compiled to machine code: a command is over before that would pay. `cli/cli.ts` and `daemon/serve.ts` set it back. */
-const COMMANDS_JIT_POLICY = 1000;
+const COMMANDS_JIT_POLICY = 20;
 
 const ENTRYPOINTS = ["src/main.ts", "src/diff/worker.ts", "src/content/ingest-worker.ts"];
 
