@@ -13,16 +13,24 @@ export interface Podman extends AsyncDisposable {
 
 const LIBRARIES = ["libgpgme11", "libsubid4"];
 
-/** @param archive of an image that it shall have */
-export async function startPodman(archive: string): Promise<Podman> {
-  const folder = temporaryFolder();
+/** Programs and libraries, unpacked. */
+export interface PodmanParts {
+  readonly podman: string;
+  readonly conmon: string;
+  readonly helpers: readonly string[];
+  readonly libraries: readonly string[];
+}
+
+/** Downloads them once; so it is called where the registries are reached, before a node's network is entered. */
+export async function podmanParts(): Promise<PodmanParts> {
   const unpacked = (name: string): Promise<string> => debianPackage("bookworm", name);
   const [podman, conmon] = await Promise.all(["podman", "conmon"].map(unpacked));
   const [netavark, dns, catatonit] = await Promise.all(
     ["netavark", "aardvark-dns", "catatonit"].map(unpacked),
   );
   const libraries = await Promise.all(LIBRARIES.map(unpacked));
-  writeConfig(folder, {
+  return {
+    podman: `${podman}/usr/bin/podman`,
     conmon: `${conmon}/usr/bin/conmon`,
     helpers: [
       `${netavark}/usr/lib/podman`,
@@ -30,25 +38,25 @@ export async function startPodman(archive: string): Promise<Podman> {
       `${catatonit}/usr/libexec/podman`,
       `${catatonit}/usr/bin`,
     ],
-  });
+    libraries: libraries.map((library) => `${library}/usr/lib/x86_64-linux-gnu`),
+  };
+}
+
+/** @param archive of an image that it shall have */
+export async function startPodman(parts: PodmanParts, archive: string): Promise<Podman> {
+  const folder = temporaryFolder();
+  writeConfig(folder, parts);
   const env = {
     PATH: process.env["PATH"] ?? "",
     HOME: folder,
     TMPDIR: folder,
-    LD_LIBRARY_PATH: libraries.map((library) => `${library}/usr/lib/x86_64-linux-gnu`).join(":"),
+    LD_LIBRARY_PATH: parts.libraries.join(":"),
     CONTAINERS_CONF: join(folder, "containers.conf"),
     CONTAINERS_STORAGE_CONF: join(folder, "storage.conf"),
     CONTAINERS_REGISTRIES_CONF: join(folder, "registries.conf"),
   };
   const begin = (words: readonly string[], stdin?: string) => {
-    const command = [
-      `${podman}/usr/bin/podman`,
-      "--cgroup-manager",
-      "cgroupfs",
-      "--events-backend",
-      "file",
-      ...words,
-    ];
+    const command = [parts.podman, "--cgroup-manager", "cgroupfs", "--events-backend", "file", ...words];
     const child = Bun.spawn(command, { env, stdin: "pipe", stdout: "pipe", stderr: "pipe" });
     if (stdin !== undefined) void child.stdin.write(stdin);
     void child.stdin.end();
@@ -72,13 +80,8 @@ export async function startPodman(archive: string): Promise<Podman> {
   };
 }
 
-interface Programs {
-  readonly conmon: string;
-  readonly helpers: readonly string[];
-}
-
 /** As Debian's defaults, but for the places, and for crun, which refuses hybrid cgroups: runc is the runtime of both sides then. */
-function writeConfig(folder: string, { conmon, helpers }: Programs): void {
+function writeConfig(folder: string, { conmon, helpers }: PodmanParts): void {
   // Its defaults are more than a machine without CAP_SYS_RESOURCE may set.
   const containers = `
 [containers]

@@ -16,7 +16,7 @@ import { type BarePod, bareCalls, bareMounts, firstLine } from "./bare-calls.ts"
 import { crictlRun } from "./crictl-run.ts";
 import { type Figure, figure, printFigures, progress, type Side, sidesOf } from "./figures.ts";
 import { measureProbes } from "./pod-probes.ts";
-import { type Podman, startPodman } from "./podman.ts";
+import { type Podman, podmanParts, startPodman } from "./podman.ts";
 
 const AT_ONCE = 10;
 const SCRIPT = "echo begun; exec sleep 1000";
@@ -179,8 +179,9 @@ const PARTS = (process.env["PARTS"] ?? "first-line,many,probes").split(",");
 
 export async function measurePods(rounds: number): Promise<void> {
   if (PARTS.includes("first-line")) {
+    const parts = await podmanParts();
     await using ours = await startPodNode("bunkerd");
-    await using podman = await startPodman(ours.boxArchive);
+    await using podman = await startPodman(parts, ours.boxArchive);
     await measureFirstLine(ours, podman, rounds);
   }
   if (PARTS.includes("many")) {
