@@ -11,15 +11,12 @@ const STEPS = 12;
 const SURE_STEPS = 3;
 /** Between them: the runtime's own collector follows the first. */
 const STEP_MS = 2000;
-/** Below this share of an interval on the processor the daemon is idle: about a thousand Gets a second are more. */
+/** Below this share of an interval on the processor its main thread is idle: about a thousand Gets a second are more. Collections have threads of their own. */
 const IDLE_SHARE = 0.01;
-/** The same between the steps of a release, whose collections go on for a while. */
+/** The same after the first steps of a release, which go on for a while. */
 const STEP_SHARE = 0.05;
-/** What the runtime's collector takes now and then once work has ended: so many looks in a row may find as much and are quiet all the same. */
-const COLLECTOR_SHARE = 0.05;
-const COLLECTOR_LOOKS = 2;
-/** Looks in a row that must find it idle after work: what comes every few seconds, as pods do, keeps its compiled code. */
-const QUIET_LOOKS = 5;
+/** Looks in a row that must find it idle after work: what comes every quarter of a minute, as pods may, keeps its compiled code. */
+const QUIET_LOOKS = 8;
 /** Growth since the last time that is worth a collection after work. */
 const WORTHWHILE_BYTES = 4 << 20;
 /** Growth that is worth one without. */
@@ -43,7 +40,6 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
   let intervalMs = FIRST_INTERVAL_MS;
   let hasWorked = true;
   let quietLooks = 0;
-  let collectorLooks = 0;
   let stepsLeft = 0;
   const code = new Code(logger);
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -60,10 +56,7 @@ export function releaseMemoryWhenIdle(logger: Logger): IdleRelease {
     const now = processorMs();
     const share = (now - busyMs) / intervalMs;
     busyMs = now;
-    if (share < (stepsLeft > STEPS - SURE_STEPS ? STEP_SHARE : IDLE_SHARE)) return true;
-    if (share >= COLLECTOR_SHARE) collectorLooks = 0;
-    else if (++collectorLooks <= COLLECTOR_LOOKS) return true;
-    return false;
+    return share < (stepsLeft > STEPS - SURE_STEPS ? STEP_SHARE : IDLE_SHARE);
   };
   const lookOnce = (): void => {
     const idle = isIdle();
@@ -149,8 +142,8 @@ function releaseHeap(): void {
   Bun.gc(true);
 }
 
-/** What all threads have used so far. */
+/** What the main thread has used so far. */
 function processorMs(): number {
-  const { user, system } = process.cpuUsage();
+  const { user, system } = process.threadCpuUsage();
   return (user + system) / 1000;
 }
