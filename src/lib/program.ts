@@ -1,6 +1,7 @@
 /** Programs that are run to their end for what they print. */
 import { closeSync } from "node:fs";
 import { memoryFile } from "../linux/memfd.ts";
+import { withLateTimers } from "../linux/timer-slack.ts";
 import { startTimer } from "./timer.ts";
 
 export interface Program {
@@ -13,6 +14,8 @@ export interface Program {
   readonly signal?: AbortSignal | undefined;
   /** At the deadline or the caller's abort, kill what the program started as well. */
   readonly killGroup?: boolean;
+  /** Its timers may be late, and those of all that it starts: see `linux/timer-slack.ts`. */
+  readonly lateTimers?: boolean;
 }
 
 export interface Finished {
@@ -36,9 +39,10 @@ const DRAIN_MS = 100;
  * @throws ErrnoException if it cannot be started, the signal's reason if that was aborted before
  */
 export async function runProgram(program: Program): Promise<Finished> {
-  const { args, env, cwd, stdin, timeoutMs, signal, killGroup = false } = program;
+  const { args, env, cwd, stdin, timeoutMs, signal, killGroup = false, lateTimers = false } = program;
   signal?.throwIfAborted();
-  const child = start(args, { env, ...(cwd === undefined ? {} : { cwd }) }, stdin);
+  const begin = () => start(args, { env, ...(cwd === undefined ? {} : { cwd }) }, stdin);
+  const child = lateTimers ? withLateTimers(begin) : begin();
   let stopped: Finished["stopped"];
   const stop = (reason: "deadline" | "caller"): void => {
     stopped ??= reason;

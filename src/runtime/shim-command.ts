@@ -29,6 +29,8 @@ export interface ShimCommand {
   readonly program: string;
   readonly bundle: Bundle;
   readonly settings: ShimSettings;
+  /** Of `start`: the shim's timers may be late, and those of all that it starts. */
+  readonly lateTimers?: boolean;
 }
 
 /** How long a shim's `start` may take, as the reference gives its socket to answer (`pkg/shim`, `Connect`). */
@@ -49,7 +51,7 @@ export async function startShim(
   legacy: LegacyPrograms,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
-  const { program, bundle, settings } = command;
+  const { program, bundle, settings, lateTimers = false } = command;
   const start = (stdin: Uint8Array): Promise<Finished> =>
     runShim({
       args: [program, ...argumentsOf(command), "start"],
@@ -58,6 +60,7 @@ export async function startShim(
       stdin,
       timeoutMs: START_TIMEOUT_MS,
       signal,
+      lateTimers,
     });
   const optionsAlone = (): Uint8Array =>
     options === undefined ? new Uint8Array() : toBinary(AnySchema, options);

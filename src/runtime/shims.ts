@@ -15,6 +15,7 @@ import type { Scope } from "../model/scope.ts";
 import type { Exit } from "../model/tasks.ts";
 import { type Bootstrap, parseBootstrap, readBootstrap, writeBootstrap } from "./bootstrap.ts";
 import { type Bundle, type BundleFolders, deleteBundle } from "./bundle.ts";
+import { LateTimers } from "./late-timers.ts";
 import { BINARY_FILE, Leftovers, programOf } from "./leftovers.ts";
 import { isRuncShim, resolveRuntime } from "./runtime-path.ts";
 import { isLost, Shim } from "./shim.ts";
@@ -59,6 +60,8 @@ export interface StartOptions {
 
 /** How long a shim is waited for to send an event, which takes it a millisecond; one that lost its connection tries again a second later. */
 const EVENT_TIMEOUT_MS = 500;
+/** How long the daemon's end waits for a shim to say which process it is. */
+const CLOSE_TIMEOUT_MS = 1000;
 /** Names the sandbox whose shim runs the task. */
 const SANDBOX_FILE = "sandbox";
 /** Shims from this version on run what is created in their sandbox without being started for it. */
@@ -70,6 +73,7 @@ const OWN_SANDBOXERS: ReadonlySet<string> = new Set(["", "podsandbox", "shim"]);
 export class Shims {
   readonly folders: BundleFolders;
   readonly timeouts: RuntimeTimeouts;
+  readonly late: LateTimers;
   readonly #settings: ShimSettings;
   readonly #dependencies: ShimsDependencies;
   readonly #legacy: LegacyPrograms = new Set();
@@ -82,6 +86,7 @@ export class Shims {
     this.#settings = settings;
     this.#dependencies = dependencies;
     const { containers, clock, logger } = dependencies;
+    this.late = new LateTimers(logger);
     const timeoutMs = timeouts.shimCleanupMs;
     this.#leftovers = new Leftovers({ settings, timeoutMs, containers, clock, logger });
   }
@@ -112,9 +117,10 @@ export class Shims {
     const program = this.#resolve(options.runtime);
     // The log is opened first: a shim waits at its start for a reader.
     const log = openShimLog(bundle.path, this.#loggerOf(bundle));
+    const lateTimers = this.late.allowed(program, options.options);
     try {
       const answer = await startShim(
-        { program, bundle, settings: this.#settings },
+        { program, bundle, settings: this.#settings, lateTimers },
         options.options,
         this.#legacy,
         scope.signal,
@@ -123,7 +129,9 @@ export class Shims {
       const bootstrap = parseBootstrap(answer);
       // Before it is known to anybody: without the file, as on a full disk, the next daemon would not find it.
       writeBootstrap(bundle.path, bootstrap);
-      return this.#register(bundle, bootstrap, log);
+      const shim = this.#register(bundle, bootstrap, log);
+      if (lateTimers) this.late.add(shim);
+      return shim;
     } catch (error) {
       void log.close();
       await this.#leftovers.killShim(bundle);
@@ -135,6 +143,7 @@ export class Shims {
   async adopt(bundle: Bundle): Promise<Shim> {
     const shim = this.#register(bundle, await readBootstrap(bundle.path));
     shim.adopted = true;
+    this.late.add(shim);
     return shim;
   }
 
@@ -209,7 +218,8 @@ export class Shims {
   }
 
   /** Lets go of all shims; they live on. */
-  close(): void {
+  async close(): Promise<void> {
+    await this.late.settleAll(CLOSE_TIMEOUT_MS);
     for (const shims of this.#shims.values()) for (const shim of shims.values()) shim.close();
     this.#shims.clear();
   }

@@ -63,7 +63,9 @@ export async function createTask(
       checkpoint,
       ...(options && { options }),
     };
+    await shims.late.starting(shim, spec, message);
     const { pid } = await shim.call((task, call) => task.create(message, call), scope);
+    shims.late.restore(shim, pid);
     if (restore.starts) await shim.call((task, call) => task.start({ id }, call), scope);
     return pid;
   } catch (error) {

@@ -101,7 +101,9 @@ export class Tasks implements TaskStore {
     // Of a container that has been created; an exec's process is.
     const cool = execId === "" ? undefined : this.#cgroupLock.warm();
     try {
-      const { pid } = await this.#call(scope, id, (task, call) => task.start({ id, execId }, call));
+      const shim = await this.#shim(scope, id);
+      if (execId === "") await this.#starting(shim, scope);
+      const { pid } = await shim.call((task, call) => task.start({ id, execId }, call), scope);
       return pid;
     } finally {
       cool?.();
@@ -183,6 +185,7 @@ export class Tasks implements TaskStore {
     // It is started next.
     const cool = this.#cgroupLock.warm();
     try {
+      await this.#shims.late.settle(shim);
       await shim.call((task, call) => task.exec(message, call), scope);
     } finally {
       cool();
@@ -263,6 +266,16 @@ export class Tasks implements TaskStore {
 
   info(request: Any, signal: AbortSignal): Promise<Any> {
     return runtimeInfo(request, signal);
+  }
+
+  /** An earlier daemon may have died between the task's creation and what follows it. */
+  async #starting(shim: Shim, { signal }: Scope): Promise<void> {
+    const { late } = this.#shims;
+    await late.starting(shim);
+    if (!shim.adopted) return;
+    const { id } = shim.bundle;
+    const { pid } = await shim.call((task, call) => task.state({ id }, call), { signal });
+    late.restore(shim, pid);
   }
 
   async #call<T>(scope: Scope, id: string, run: Parameters<typeof Shim.prototype.call<T>>[0]): Promise<T> {
