@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { LATE_NS } from "../linux/timer-slack.ts";
 import { type Invocation, invokePlugin } from "./invoke.ts";
 
 let folder: string;
@@ -21,9 +22,9 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-function plugin(script: string): void {
-  writeFileSync(join(folder, "probe"), `#!/bin/sh\n${script}\n`);
-  chmodSync(join(folder, "probe"), 0o755);
+function plugin(script: string, type = "probe"): void {
+  writeFileSync(join(folder, type), `#!/bin/sh\n${script}\n`);
+  chmodSync(join(folder, type), 0o755);
 }
 
 function invoke(more: Partial<Invocation> = {}): ReturnType<typeof invokePlugin> {
@@ -56,6 +57,17 @@ test("a plugin gets its parameters in the environment and its configuration on s
     "CNI_NETNS=/var/run/netns/a",
     `CNI_PATH=${folder}/empty:${folder}`,
   ]);
+});
+
+test("the timers of a plugin that may leave something running are as usual, those of the CNI project's may be late", async () => {
+  for (const type of ["probe", "bridge"]) {
+    plugin(`cat >/dev/null; cat /proc/self/timerslack_ns >${folder}/${type}.slack`, type);
+    await invoke({ type, config: { name: "net", type } });
+  }
+  expect(readFileSync(join(folder, "probe.slack"), "utf8")).toBe(
+    readFileSync("/proc/self/timerslack_ns", "utf8"),
+  );
+  expect(Number(readFileSync(join(folder, "bridge.slack"), "utf8"))).toBe(LATE_NS);
 });
 
 test.each([

@@ -26,6 +26,13 @@ export interface Invocation {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The CNI project's, which end with all that they have started: nothing of a user's gets their timers, which may be late. */
+const ENDS_WHOLE: ReadonlySet<string> = new Set(
+  [
+    ["bridge", "dummy", "host-device", "ipvlan", "loopback", "macvlan", "ptp", "vlan"],
+    ["bandwidth", "firewall", "portmap", "sbr", "tuning", "vrf"],
+  ].flat(),
+);
 /** Another process may still be writing the plugin: the reference waits as well (`pkg/invoke/raw_exec.go`). */
 const BUSY_TRIES = 25;
 const BUSY_PAUSE_MS = 200;
@@ -48,6 +55,7 @@ export async function invokePlugin(invocation: Invocation): Promise<JsonObject |
         timeoutMs,
         signal,
         killGroup: true,
+        lateTimers: ENDS_WHOLE.has(type),
       });
       return answerOf(finished);
     } catch (error) {
