@@ -24,7 +24,12 @@ export async function applyPods(options: ApplyOptions, asked: Asked): Promise<vo
   whenReaderGoes(() => undefined);
   const { session, accepted } = await beginPods(options, asked);
   try {
-    const all = await Promise.allSettled(accepted.map((each) => started(session, each, options.timeout)));
+    const all = await Promise.allSettled(
+      accepted.map(async (each, before) => {
+        await turns(before);
+        await started(session, each, options.timeout);
+      }),
+    );
     const failures = all.flatMap((each) => (each.status === "rejected" ? [each.reason as unknown] : []));
     for (const failure of failures.slice(0, -1)) process.stderr.write(`bunkerd: ${messageOf(failure)}\n`);
     if (failures.length > 0) throw failures.at(-1);
@@ -32,6 +37,11 @@ export async function applyPods(options: ApplyOptions, asked: Asked): Promise<vo
     for (const { claim } of accepted) claim.release();
     await session.close();
   }
+}
+
+/** Of the event loop: what the pods before this one ask for is on its way before this one is looked at. */
+async function turns(count: number): Promise<void> {
+  for (let turn = 0; turn < count; turn++) await new Promise<void>((resolve) => setImmediate(resolve));
 }
 
 /** Until each ordinary container runs or has run. */
